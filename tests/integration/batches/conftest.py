@@ -29,7 +29,7 @@ def two_queues() -> Yard:
 
 
 @pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker]) -> Iterator[RedisBroker]:
+def broker(yard_broker) -> Iterator[RedisBroker]:
     made = yard_broker(two_queues())
     with the_global_broker(made):
         yield made
@@ -69,7 +69,7 @@ class Actors:
 
 
 @pytest.fixture
-def actors(broker: RedisBroker) -> Actors:
+def actors(broker) -> Actors:
     return Actors()
 
 
@@ -89,6 +89,6 @@ def figures(of: Batch) -> tuple[str, int, int, int, int]:
 
 
 @pytest.fixture
-def count(broker: RedisBroker) -> Callable[[], int]:
+def count(broker) -> Callable[[], int]:
     """Do what the scheduler does once a second."""
     return count_batches

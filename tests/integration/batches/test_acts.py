@@ -10,14 +10,12 @@ import dramatiq
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import Client
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.batches import queries
 from switchyard.batches.services import NewBatch, batch
 from switchyard.broker.errors import ActRefused
-from switchyard.broker.interface import Facilities
 from switchyard.broker.interface import facilities as facilities_of
 from switchyard.bulk import runner, services
 from switchyard.bulk.models import BulkAct
@@ -32,18 +30,18 @@ ROOM = "/admin/operations/batches/"
 
 
 @pytest.fixture
-def broker(facilities: Facilities) -> Any:
+def broker(facilities) -> Any:
     """The project's own broker, whose yard the room shows."""
     return dramatiq.get_broker()
 
 
 @pytest.fixture
-def actors(broker: Any) -> Actors:
+def actors(broker) -> Actors:
     return Actors("default", "urgent", max_retries=0)
 
 
 @pytest.fixture
-def half_failed(broker: Any, run_worker: Any, actors: Actors, count: Count) -> NewBatch:
+def half_failed(broker, run_worker, actors, count) -> NewBatch:
     """A batch with two members that are done and two that are dead."""
     actors.refused = {1, 3}
     with batch("import of May", tags=["imports"], **actors.callbacks()) as jobs:
@@ -63,8 +61,8 @@ def finish(act: BulkAct) -> BulkAct:
 
 
 def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(
-    broker: Any, run_worker: Any, actors: Actors, count: Count, half_failed: NewBatch, admin_client: Client
-) -> None:
+    broker, run_worker, actors, count, half_failed, admin_client
+):
     with batch("another") as other:
         other.add(actors.work.message(1))
     with run_worker("default", "urgent"):
@@ -86,9 +84,7 @@ def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(
     assert set(AuditEntry.objects.values_list("act", flat=True)) == {"bulk.start", "batch.retry"}
 
 
-def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(
-    broker: Any, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(broker, run_worker, actors, count):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number) for number in range(300)))
         jobs.add(actors.other.message(300))
@@ -106,7 +102,7 @@ def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(
     assert (actors.ran, actors.called) == ([0], ["on_complete"])
 
 
-def test_the_room_shows_batches_and_their_members(half_failed: NewBatch, actors: Actors, admin_client: Client) -> None:
+def test_the_room_shows_batches_and_their_members(half_failed, actors, admin_client):
     listed = admin_client.get(ROOM).content.decode()
     page = admin_client.get(f"{ROOM}{half_failed.id}/").content.decode()
     done = admin_client.get(f"{ROOM}{half_failed.id}/?state=done").content.decode()
@@ -130,7 +126,7 @@ def test_the_room_shows_batches_and_their_members(half_failed: NewBatch, actors:
     assert "There are no older ones" in admin_client.get(f"{ROOM}?before=1").content.decode()
 
 
-def test_commands_show_batches_and_start_acts(half_failed: NewBatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_show_batches_and_start_acts(half_failed, capsys):
     def said(*words: str) -> str:
         capsys.readouterr()
         call_command("switchyard", "batches", *words)
@@ -150,9 +146,7 @@ def test_commands_show_batches_and_start_acts(half_failed: NewBatch, capsys: pyt
         services.start("batch.cancel", {}, who=Who("ada", "page"))
 
 
-def test_a_batch_whose_callback_cannot_be_sent_is_a_finding(
-    broker: Any, actors: Actors, count: Count, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_whose_callback_cannot_be_sent_is_a_finding(broker, actors, count, monkeypatch):
     [calm] = look_at_batches()
     assert (calm.severity, calm.code) == ("ok", "ok")
     monkeypatch.setattr(broker, "enqueue", lambda message, **named: message.no_such_field)
@@ -170,9 +164,7 @@ def test_a_batch_whose_callback_cannot_be_sent_is_a_finding(
     assert found.button.href == f"{ROOM}{jobs.id}/"
 
 
-def test_a_batch_in_which_nothing_ends_for_a_day_is_a_finding(
-    broker: Any, actors: Actors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_in_which_nothing_ends_for_a_day_is_a_finding(broker, actors, monkeypatch):
     for name in ("import", "another"):
         with batch(name) as jobs:
             jobs.add(actors.work.message(0))

@@ -17,7 +17,6 @@ from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.admin import purge
 from switchyard.broker.errors import ActRefused, BrokerRefused
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.batches import Batches, batch_of
 from switchyard.outbox.models import OutboxRow
 from switchyard.schedules.runner import maintenance_tasks
@@ -31,9 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Count = Callable[[], int]
 
 
-def test_members_of_two_queues_are_counted_and_two_callbacks_are_sent(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_members_of_two_queues_are_counted_and_two_callbacks_are_sent(broker, run_worker, actors, count):
     with batch("import", tags=["a"], **actors.callbacks()) as jobs:
         sent = jobs.add(*(actors.work.message(number) for number in range(5)), actors.other.message(5))
 
@@ -49,9 +46,7 @@ def test_members_of_two_queues_are_counted_and_two_callbacks_are_sent(
     assert set(found.sent) == {"on_complete", "on_success"}
 
 
-def test_a_dead_member_has_failed_until_it_was_requeued_and_succeeded(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_dead_member_has_failed_until_it_was_requeued_and_succeeded(broker, run_worker, actors, count):
     actors.refused = {1}
     with batch("import", **actors.callbacks()) as jobs:
         _, dead = jobs.add(actors.work.message(0), actors.work.message(1))
@@ -68,9 +63,7 @@ def test_a_dead_member_has_failed_until_it_was_requeued_and_succeeded(
     assert figures(jobs) == ("succeeded", 0, 2, 0, 0)
 
 
-def test_a_member_adds_members_while_it_runs(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_member_adds_members_while_it_runs(broker, run_worker, actors, count):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number, adds=3) for number in range(4)))
     with run_worker(broker=broker):
@@ -80,9 +73,7 @@ def test_a_member_adds_members_while_it_runs(
     assert len(actors.ran) == 16
 
 
-def test_a_batch_takes_members_from_outside_until_it_has_succeeded(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_batch_takes_members_from_outside_until_it_has_succeeded(broker, run_worker, actors, count):
     with batch("import") as jobs:
         jobs.add(actors.work.message(0))
     Batch(jobs.id).add(actors.other.message(1))
@@ -98,9 +89,7 @@ def test_a_batch_takes_members_from_outside_until_it_has_succeeded(
         Batch("0123456789ab").progress()
 
 
-def test_a_cancelled_member_is_neither_done_nor_failed(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_cancelled_member_is_neither_done_nor_failed(broker, run_worker, actors, count):
     transport = facilities(broker).transport
     with batch("import", **actors.callbacks()) as jobs:
         waits, later = jobs.add(actors.work.message(0), actors.work.message(1))
@@ -116,7 +105,7 @@ def test_a_cancelled_member_is_neither_done_nor_failed(
     assert later.message_id != waits.message_id
 
 
-def test_an_empty_batch_has_succeeded(broker: RedisBroker, run_worker: Any, actors: Actors, count: Count) -> None:
+def test_an_empty_batch_has_succeeded(broker, run_worker, actors, count):
     with batch("import", **actors.callbacks()) as jobs:
         pass
     with run_worker(broker=broker):
@@ -125,7 +114,7 @@ def test_an_empty_batch_has_succeeded(broker: RedisBroker, run_worker: Any, acto
     assert figures(jobs)[0] == "succeeded"
 
 
-def test_a_block_that_raises_sends_nothing(broker: RedisBroker, actors: Actors) -> None:
+def test_a_block_that_raises_sends_nothing(broker, actors):
     with pytest.raises(ZeroDivisionError), batch("import") as jobs:
         jobs.add(actors.work.message(0))
         raise ZeroDivisionError
@@ -135,9 +124,7 @@ def test_a_block_that_raises_sends_nothing(broker: RedisBroker, actors: Actors) 
         jobs.progress()
 
 
-def test_a_block_that_raises_after_500_members_does_not_succeed(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_block_that_raises_after_500_members_does_not_succeed(broker, run_worker, actors, count):
     with pytest.raises(ZeroDivisionError), batch("import", **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number) for number in range(501)))
         raise ZeroDivisionError
@@ -148,7 +135,7 @@ def test_a_block_that_raises_after_500_members_does_not_succeed(
     assert figures(jobs) == ("complete", 0, 500, 0, 0)
 
 
-def test_what_cannot_be_a_batch_is_refused(broker: RedisBroker, actors: Actors) -> None:
+def test_what_cannot_be_a_batch_is_refused(broker, actors):
     with pytest.raises(ValueError, match="name is ''"):
         batch("")
     with pytest.raises(ValueError, match="tags are"):
@@ -166,7 +153,7 @@ def test_what_cannot_be_a_batch_is_refused(broker: RedisBroker, actors: Actors) 
 
 
 @pytest.fixture
-def store(broker: RedisBroker) -> Batches:
+def store(broker) -> Batches:
     found = facilities(broker).batches
     assert found is not None
     return found
@@ -178,9 +165,7 @@ def looked_at(store: Batches, batch_id: str) -> None:
     counting.look_at(store, batch_id, lost_after_ms=0)
 
 
-def test_a_member_that_is_too_old_has_failed(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_member_that_is_too_old_has_failed(broker, run_worker, actors, count):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message_with_options(args=(0,), max_age=1))
     with run_worker(broker=broker):
@@ -190,9 +175,7 @@ def test_a_member_that_is_too_old_has_failed(
     assert figures(jobs) == ("complete", 0, 0, 1, 0)
 
 
-def test_a_member_that_is_cancelled_while_it_runs_is_cancelled(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_member_that_is_cancelled_while_it_runs_is_cancelled(broker, run_worker, actors, count):
     transport = facilities(broker).transport
 
     @dramatiq.actor(queue_name="work")
@@ -213,9 +196,7 @@ def test_a_member_that_is_cancelled_while_it_runs_is_cancelled(
     assert (actors.called, figures(jobs)) == (["on_complete"], ("complete", 0, 0, 0, 1))
 
 
-def test_a_member_whose_unique_key_is_held_counts_as_done(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_a_member_whose_unique_key_is_held_counts_as_done(broker, run_worker, actors, count):
     @dramatiq.actor(queue_name="work", unique_key=lambda: "one")
     def only_one() -> None:
         actors.ran.append(1)
@@ -231,8 +212,8 @@ def test_a_member_whose_unique_key_is_held_counts_as_done(
 
 
 def test_a_member_that_yielded_is_done_though_its_sender_was_killed_then(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    broker, run_worker, actors, count, monkeypatch
+):
     @dramatiq.actor(queue_name="work", unique_key=lambda: "one")
     def only_one() -> None:
         actors.ran.append(1)
@@ -247,9 +228,7 @@ def test_a_member_that_yielded_is_done_though_its_sender_was_killed_then(
     assert (actors.ran, figures(jobs)) == ([1], ("succeeded", 0, 2, 0, 0))
 
 
-def test_purged_discarded_and_unreadable_members_have_ended(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_purged_discarded_and_unreadable_members_have_ended(broker, run_worker, actors, count):
     family, transport = broker.lane("work")[0], facilities(broker).transport
     actors.refused = {1}
     with batch("import", **actors.callbacks()) as jobs:
@@ -276,9 +255,7 @@ def jobs_of(made: Batch) -> Batch:
     return Batch(made.id)
 
 
-def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(broker, run_worker, actors, count, monkeypatch):
     cut = [0]
 
     def cut_off(self: Batches, batch_id: str, *names: str) -> None:
@@ -316,9 +293,7 @@ def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(
     assert figures(jobs) == ("succeeded", 0, 3, 0, 0)
 
 
-def test_an_attempt_that_is_repeated_adds_no_member_twice(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count
-) -> None:
+def test_an_attempt_that_is_repeated_adds_no_member_twice(broker, run_worker, actors, count):
     made: list[str] = []
 
     @dramatiq.actor(queue_name="work")
@@ -338,9 +313,7 @@ def test_an_attempt_that_is_repeated_adds_no_member_twice(
     assert figures(Batch(made[0])) == ("succeeded", 0, 3, 0, 0)
 
 
-def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches
-) -> None:
+def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(broker, run_worker, actors, count, store):
     from tests.factories.letters import requeue
 
     actors.refused = {0}
@@ -360,7 +333,7 @@ def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(
     assert figures(jobs) == ("succeeded", 0, 3, 0, 0)
 
 
-def test_a_member_that_is_done_stays_done_and_another_may_end_again(actors: Actors, store: Batches) -> None:
+def test_a_member_that_is_done_stays_done_and_another_may_end_again(actors, store):
     with batch("import") as jobs:
         one, other = (message.message_id for message in jobs.add(actors.work.message(0), actors.work.message(1)))
     store.count(jobs.id, [(one, "done"), (other, "failed")])
@@ -379,9 +352,7 @@ def unsent(*args: Any) -> None:
     raise NeverSent
 
 
-def test_a_maker_that_is_killed_before_it_sends_leaves_nothing(
-    broker: RedisBroker, actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_maker_that_is_killed_before_it_sends_leaves_nothing(broker, actors, store, monkeypatch):
     monkeypatch.setattr(broker, "enqueue_many", unsent)
     with pytest.raises(NeverSent), batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message(0))
@@ -395,9 +366,7 @@ def test_a_maker_that_is_killed_before_it_sends_leaves_nothing(
     assert store.newest(limit=9) == []
 
 
-def test_members_that_were_never_sent_have_failed(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_members_that_were_never_sent_have_failed(broker, run_worker, actors, count, store, monkeypatch):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message(0))
         monkeypatch.setattr(actors, "refused", set())
@@ -413,9 +382,7 @@ def test_members_that_were_never_sent_have_failed(
     assert sorted(actors.called) == ["on_complete", "on_failure"]
 
 
-def test_an_end_that_left_no_note_is_found(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches
-) -> None:
+def test_an_end_that_left_no_note_is_found(broker, run_worker, actors, count, store):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message(0))
     with run_worker(broker=broker):
@@ -429,8 +396,8 @@ def test_an_end_that_left_no_note_is_found(
 
 
 def test_a_batch_that_its_maker_left_open_is_closed_after_an_hour(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    broker, run_worker, actors, count, store, monkeypatch
+):
     made = batch("import", **actors.callbacks()).__enter__()
     made.add(*(actors.work.message(number) for number in range(500)))
     with run_worker(broker=broker):
@@ -445,9 +412,7 @@ def test_a_batch_that_its_maker_left_open_is_closed_after_an_hour(
 
 
 @pytest.mark.parametrize("sends", ["on_commit", "outbox"])
-def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, sends: str
-) -> None:
+def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(yard_broker, run_worker, sends):
     broker = yard_broker(two_queues(), sends=sends)
     with the_global_broker(broker):
         actors, store = Actors(), facilities(broker).batches
@@ -475,9 +440,7 @@ def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(
 
 
 @pytest.mark.parametrize("refused", ["the queue of its callback", "itself"])
-def test_a_batch_that_is_refused_keeps_no_other_one_open(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, refused: str
-) -> None:
+def test_a_batch_that_is_refused_keeps_no_other_one_open(broker, run_worker, actors, count, store, refused):
     family = broker.lane("other")[0]
     with batch("first", on_complete=actors.call.message("on_complete")) as first:
         first.add(actors.work.message(0))
@@ -507,8 +470,8 @@ def test_a_batch_that_is_refused_keeps_no_other_one_open(
 
 
 def test_members_that_are_relayed_meanwhile_and_those_that_only_the_history_knows_are_found(
-    broker: RedisBroker, actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    broker, actors, store, monkeypatch
+):
     sent: list[Message[Any]] = []
     with monkeypatch.context() as patch:
         patch.setattr(broker, "enqueue_many", sent.extend)
@@ -528,9 +491,7 @@ def test_members_that_are_relayed_meanwhile_and_those_that_only_the_history_know
     assert figures(jobs) == ("open", 1, 60, 0, 0)
 
 
-def test_a_callback_that_is_refused_is_sent_once_it_can_be(
-    broker: RedisBroker, run_worker: Any, actors: Actors, count: Count, store: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_callback_that_is_refused_is_sent_once_it_can_be(broker, run_worker, actors, count, store, monkeypatch):
     with batch("import", on_complete=actors.call.message("on_complete")) as jobs:
         jobs.add(actors.work.message(0))
     real = broker.enqueue
@@ -550,9 +511,7 @@ def test_a_callback_that_is_refused_is_sent_once_it_can_be(
     assert actors.called == ["on_complete"]
 
 
-def test_batches_that_have_expired_leave_the_list(
-    actors: Actors, store: Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_batches_that_have_expired_leave_the_list(actors, store, monkeypatch):
     with batch("old") as old:
         old.add(actors.work.message(0))
     with batch("expired") as expired:
@@ -570,7 +529,7 @@ def test_batches_that_have_expired_leave_the_list(
     assert [batch_id for batch_id, _ in store.newest(limit=9)] == [old.id]
 
 
-def test_a_callback_finds_its_batch(broker: RedisBroker, run_worker: Any, count: Count) -> None:
+def test_a_callback_finds_its_batch(broker, run_worker, count):
     found: list[Any] = []
 
     @dramatiq.actor(queue_name="work")

@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.composition import group
 from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend
@@ -56,12 +55,12 @@ class Actors:
 
 
 @pytest.fixture
-def actors(broker: RedisBroker) -> Actors:
+def actors(broker) -> Actors:
     return Actors()
 
 
 @pytest.fixture
-def run(broker: RedisBroker, run_worker: Any, actors: Actors) -> Callable[..., None]:
+def run(broker, run_worker, actors) -> Callable[..., None]:
     """Have a worker run a group, and what was sent before, until so many callbacks have ended and nothing is left."""
 
     def run_group(jobs: group | None = None, count: int = 1) -> None:
@@ -78,9 +77,7 @@ def drained(broker: RedisBroker) -> None:
     broker.join("work", timeout=WAIT_MS)
 
 
-def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
-    broker: RedisBroker, run_worker: Any, actors: Actors
-) -> None:
+def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(broker, run_worker, actors):
     """Their results are compared in :mod:`tests.integration.stock_dramatiq`."""
     jobs = group([actors.add_one.message(number) for number in range(20)])
     steps = actors.add_one.message(1) | actors.add_one.message()
@@ -97,7 +94,7 @@ def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
     assert (jobs.completed, jobs.completed_count) == (True, 20)
 
 
-def test_callbacks_are_sent_once_and_find_all_results(actors: Actors, run: Callable[..., None]) -> None:
+def test_callbacks_are_sent_once_and_find_all_results(actors, run):
     jobs = actors.jobs = group([actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
     jobs.add_completion_callback(actors.finish.message("a"))
     jobs.add_completion_callback(actors.finish.message("b"))
@@ -107,7 +104,7 @@ def test_callbacks_are_sent_once_and_find_all_results(actors: Actors, run: Calla
     assert sorted(actors.finished) == [(("a",), [3, 6]), (("b",), [3, 6])]
 
 
-def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors: Actors, run: Callable[..., None]) -> None:
+def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors, run):
     jobs = actors.jobs = group([actors.add_one.message(number) for number in range(100)])
     jobs.add_completion_callback(actors.finish.message())
 
@@ -116,9 +113,7 @@ def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors: Actors
     assert actors.finished == [((), list(range(1, 101)))]
 
 
-def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(
-    broker: RedisBroker, run_worker: Any, actors: Actors
-) -> None:
+def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(broker, run_worker, actors):
     actors.refused = {2}
     jobs = actors.jobs = group([actors.failing.message(number) for number in range(3)])
     jobs.add_completion_callback(actors.finish.message())
@@ -140,7 +135,7 @@ def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(
     assert actors.finished == [((), [0, 1, 2])]
 
 
-def test_a_cancelled_job_holds_the_callback(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
+def test_a_cancelled_job_holds_the_callback(broker, run_worker, actors):
     jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
     jobs.add_completion_callback(actors.finish.message())
     jobs.run()
@@ -152,7 +147,7 @@ def test_a_cancelled_job_holds_the_callback(broker: RedisBroker, run_worker: Any
     assert actors.finished == []
 
 
-def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, actors: Actors, run: Callable[..., None]) -> None:
+def test_a_job_that_ends_twice_is_counted_once(broker, actors, run):
     """A worker that dies after the count leaves the message to another, which counts it again."""
     jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
     jobs.add_completion_callback(actors.finish.message())
@@ -185,9 +180,7 @@ CHILDREN: dict[str, Callable[[Any, Any], list[Any]]] = {
 
 @pytest.mark.parametrize("children", CHILDREN.values(), ids=CHILDREN)
 @pytest.mark.parametrize("ended", [False, True], ids=["waiting", "ended"])
-def test_jobs_that_others_stand_for_do_not_hold_the_callback(
-    broker: RedisBroker, run_worker: Any, actors: Actors, children: Any, ended: bool
-) -> None:
+def test_jobs_that_others_stand_for_do_not_hold_the_callback(broker, run_worker, actors, children, ended):
     """Nor those of a later group, whatever became of them meanwhile; a callback of an id is sent once."""
     plain = partial(actors.add_one.message_with_options, args=(1,), pipe_ignore=True)
     found = children(plain, partial(plain, unique_key="same"))
@@ -208,7 +201,7 @@ def test_jobs_that_others_stand_for_do_not_hold_the_callback(
     assert sorted(actors.finished) == [(("again",), None), (("first",), None)]
 
 
-def test_a_group_without_jobs_is_refused_where_it_is_run(broker: RedisBroker, actors: Actors) -> None:
+def test_a_group_without_jobs_is_refused_where_it_is_run(broker, actors):
     jobs = group([])
     jobs.add_completion_callback(actors.finish.message())
 
@@ -228,9 +221,7 @@ class Noted(dramatiq.Middleware):
         self._sent.append(message)
 
 
-def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
-    broker: RedisBroker, actors: Actors, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(broker, actors, run, monkeypatch):
     """A worker that dies after it sent the callbacks, and before it notes so, leaves that to the next run."""
     groups = facilities(broker).groups
     noted: list[str] = []
@@ -258,9 +249,7 @@ def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
     assert len(actors.finished) == 1
 
 
-def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback(
-    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis
-) -> None:
+def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback(broker, run_worker, actors, valkey):
     """The broker forgets finished ids after 10 to 20 minutes."""
     sent: list[Any] = []
     broker.add_middleware(Noted(sent))
@@ -281,9 +270,7 @@ def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback
     assert list(jobs.get_results()) == [1, 2, 3]
 
 
-def test_a_jobs_record_is_written_before_it_is_counted(
-    broker: RedisBroker, actors: Actors, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_jobs_record_is_written_before_it_is_counted(broker, actors, run, monkeypatch):
     found: list[bool] = []
     count = GroupBarriers.count
 
@@ -301,9 +288,7 @@ def test_a_jobs_record_is_written_before_it_is_counted(
     assert found == [True] * 8
 
 
-def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, valkey: redis.Redis
-) -> None:
+def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(yard_broker, run_worker, valkey):
     own = GroupCallbacks(RedisBackend(client=valkey))
     broker = yard_broker(small_yard(), extra=[own])
     with the_global_broker(broker):
@@ -319,7 +304,7 @@ def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(
     assert len(actors.finished) == 1
 
 
-def test_steps_and_callbacks_take_arguments_with_types(broker: RedisBroker, run_worker: Any) -> None:
+def test_steps_and_callbacks_take_arguments_with_types(broker, run_worker):
     seen: list[Any] = []
 
     @dramatiq.actor(queue_name="work", store_results=True)

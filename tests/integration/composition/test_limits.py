@@ -14,7 +14,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.rate_limits import (
     Barrier,
     BucketRateLimiter,
@@ -32,12 +31,11 @@ from switchyard.broker.stores import limit_counts
 from switchyard.broker.stores.limit_counts import CHANGE, RELEASE, LimitCounts, TaskLock
 from switchyard.limits import lock, rate_limiter_backend
 from switchyard.middleware.errors import LockTaken
-from tests.conftest import RunWorker
 from tests.waiting import wait_for
 
 
 @pytest.fixture
-def backend(broker: RedisBroker) -> RateLimiterBackend:
+def backend(broker) -> RateLimiterBackend:
     return rate_limiter_backend()
 
 
@@ -54,7 +52,7 @@ def acquired(limiter: Any, times: int) -> list[bool]:
     return found
 
 
-def test_a_concurrent_limiter_lets_so_many_in_at_once(backend: RateLimiterBackend, key: str) -> None:
+def test_a_concurrent_limiter_lets_so_many_in_at_once(backend, key):
     limiter = ConcurrentRateLimiter(backend, key, limit=2)
     with limiter.acquire(), limiter.acquire():
         with pytest.raises(RateLimitExceeded), limiter.acquire():
@@ -68,13 +66,13 @@ def test_a_concurrent_limiter_lets_so_many_in_at_once(backend: RateLimiterBacken
 @pytest.mark.parametrize(
     ("kind", "options"), [(BucketRateLimiter, {"bucket": 3_600_000}), (WindowRateLimiter, {"window": 600})]
 )
-def test_a_limiter_lets_so_many_in(backend: RateLimiterBackend, key: str, kind: Any, options: dict[str, int]) -> None:
+def test_a_limiter_lets_so_many_in(backend, key, kind, options):
     limiter = kind(backend, f"{key}@mail.example", limit=3, **options)
 
     assert acquired(limiter, 5) == [True, True, True, False, False]
 
 
-def test_a_barrier_opens_for_all_when_the_last_has_come(backend: RateLimiterBackend, key: str) -> None:
+def test_a_barrier_opens_for_all_when_the_last_has_come(backend, key):
     barrier = Barrier(backend, key, ttl=60_000)
     assert barrier.create(3)
     assert not barrier.create(9)
@@ -85,7 +83,7 @@ def test_a_barrier_opens_for_all_when_the_last_has_come(backend: RateLimiterBack
     assert passed == [True, True, True]
 
 
-def test_counters_share_a_slot_and_expire(broker: RedisBroker, valkey: redis.Redis, key: str) -> None:
+def test_counters_share_a_slot_and_expire(broker, valkey, key):
     acquired(WindowRateLimiter(rate_limiter_backend(), key, limit=3, window=60), 1)
     acquired(ConcurrentRateLimiter(rate_limiter_backend(), key, limit=3, ttl=5_000), 1)
 
@@ -95,7 +93,7 @@ def test_counters_share_a_slot_and_expire(broker: RedisBroker, valkey: redis.Red
     assert all(0 < valkey.pttl(name) <= 60_000 for name in found)
 
 
-def test_a_change_whose_answer_was_lost_happens_once(valkey: redis.Redis, broker: RedisBroker, key: str) -> None:
+def test_a_change_whose_answer_was_lost_happens_once(valkey, broker, key):
     class Repeating(RedisCalls):
         """Calls whose first answer is lost."""
 
@@ -112,7 +110,7 @@ def test_a_change_whose_answer_was_lost_happens_once(valkey: redis.Redis, broker
     assert int(valkey.get(broker.keys.limit(key)) or 0) == 0
 
 
-def test_many_threads_never_exceed_a_limit(backend: RateLimiterBackend, key: str) -> None:
+def test_many_threads_never_exceed_a_limit(backend, key):
     limiter = ConcurrentRateLimiter(backend, key, limit=3)
     now, most, lock = 0, 0, threading.Lock()
 
@@ -134,7 +132,7 @@ def test_many_threads_never_exceed_a_limit(backend: RateLimiterBackend, key: str
     assert acquired(limiter, 1) == [True]
 
 
-def test_an_actor_that_exceeds_a_limit_is_retried(broker: RedisBroker, run_worker: Any, key: str) -> None:
+def test_an_actor_that_exceeds_a_limit_is_retried(broker, run_worker, key):
     limiter = ConcurrentRateLimiter(rate_limiter_backend(), key, limit=1)
     started, done = threading.Event(), []
 
@@ -191,7 +189,7 @@ def server_ms(broker: RedisBroker) -> int:
     return int(seconds) * 1_000 + int(micros) // 1_000
 
 
-def test_one_at_a_time_holds_a_lock_and_numbers_grow(broker: RedisBroker, key: str) -> None:
+def test_one_at_a_time_holds_a_lock_and_numbers_grow(broker, key):
     inside, numbers, most = 0, [], 0
 
     def work(_: int) -> None:
@@ -210,7 +208,7 @@ def test_one_at_a_time_holds_a_lock_and_numbers_grow(broker: RedisBroker, key: s
     assert numbers == sorted(set(numbers))
 
 
-def test_a_lock_is_refused_at_once_and_has_a_number_above_a_forgotten_one(broker: RedisBroker, key: str) -> None:
+def test_a_lock_is_refused_at_once_and_has_a_number_above_a_forgotten_one(broker, key):
     with lock(key) as first:
         with pytest.raises(LockTaken, match="another task"), lock(key):
             pass
@@ -224,14 +222,14 @@ def test_a_lock_is_refused_at_once_and_has_a_number_above_a_forgotten_one(broker
 
 
 @pytest.mark.parametrize("bad", ["", "a{b}", "x" * 201, "a\n", 5])
-def test_a_key_that_cannot_be_used_is_refused(broker: RedisBroker, bad: Any) -> None:
+def test_a_key_that_cannot_be_used_is_refused(broker, bad):
     with pytest.raises(ValueError, match="printable"), lock(bad):
         pass
     with pytest.raises(ValueError, match="write seconds, at least 0 and 1"), lock("key", expiry_s=float("nan")):
         pass
 
 
-def test_a_holder_that_was_suspended_for_too_long_learns_that_it_has_lost(broker: RedisBroker, key: str) -> None:
+def test_a_holder_that_was_suspended_for_too_long_learns_that_it_has_lost(broker, key):
     calls = facilities().records.calls
     ours, theirs = (TaskLock(calls, broker.keys, key, lease_ms=1) for _ in range(2))
     assert ours.acquire()
@@ -248,9 +246,7 @@ def test_a_holder_that_was_suspended_for_too_long_learns_that_it_has_lost(broker
     assert theirs.number > ours.number
 
 
-def test_a_renewal_on_its_way_as_the_block_ends_does_not_acquire_the_lock_again(
-    broker: RedisBroker, key: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_renewal_on_its_way_as_the_block_ends_does_not_acquire_the_lock_again(broker, key, caplog, monkeypatch):
     calls = facilities().records.calls
     held = TaskLock(calls, broker.keys, key, lease_ms=60_000)
     assert held.acquire()
@@ -270,9 +266,7 @@ def test_a_renewal_on_its_way_as_the_block_ends_does_not_acquire_the_lock_again(
     assert not caplog.records
 
 
-def test_a_task_that_is_refused_runs_again_without_an_attempt(
-    broker: RedisBroker, run_worker: RunWorker, key: str
-) -> None:
+def test_a_task_that_is_refused_runs_again_without_an_attempt(broker, run_worker, key):
     done, records = [], facilities().records
 
     @dramatiq.actor(queue_name="work", max_retries=0)
@@ -308,7 +302,7 @@ def test_a_task_that_is_refused_runs_again_without_an_attempt(
     assert getattr(records.read(message.message_id), "attempts", 0) == 1
 
 
-def test_a_worker_renews_the_lock_of_a_task_that_runs(broker: RedisBroker, run_worker: RunWorker, key: str) -> None:
+def test_a_worker_renews_the_lock_of_a_task_that_runs(broker, run_worker, key):
     go_on, seen = threading.Event(), []
 
     @dramatiq.actor(queue_name="work")
@@ -328,7 +322,7 @@ def test_a_worker_renews_the_lock_of_a_task_that_runs(broker: RedisBroker, run_w
     assert not facilities().barrier.locks
 
 
-def test_a_lock_that_its_task_dropped_is_renewed_no_more(broker: RedisBroker, key: str) -> None:
+def test_a_lock_that_its_task_dropped_is_renewed_no_more(broker, key):
     barrier = facilities().barrier
     dropped = TaskLock(facilities().records.calls, broker.keys, key, lease_ms=1_000)
     assert dropped.acquire()
@@ -339,7 +333,7 @@ def test_a_lock_that_its_task_dropped_is_renewed_no_more(broker: RedisBroker, ke
     assert not barrier.locks
 
 
-def test_the_lock_of_a_killed_worker_goes_to_the_next(broker: RedisBroker, valkey_url: str, key: str) -> None:
+def test_the_lock_of_a_killed_worker_goes_to_the_next(broker, valkey_url, key):
     script = [sys.executable, "-c", HOLDER, valkey_url, broker.keys.prefix, key]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as holder:
         number = int(holder.stdout.readline())
@@ -355,7 +349,7 @@ def test_the_lock_of_a_killed_worker_goes_to_the_next(broker: RedisBroker, valke
             assert left_ms(broker, key) > 0
 
 
-def test_a_test_in_memory_has_locks(switchyard_broker: Any, key: str) -> None:
+def test_a_test_in_memory_has_locks(switchyard_broker, key):
     with lock(key) as first, pytest.raises(LockTaken), lock(key):
         pass
     with lock(key) as second:

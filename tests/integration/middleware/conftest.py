@@ -6,10 +6,9 @@ import pytest
 
 from switchyard.broker.redis_broker import RedisBroker
 from tests import same_examples as same_examples
-from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 
 
 @pytest.fixture
-def broker(yard_broker: BuildBroker) -> RedisBroker:
+def broker(yard_broker) -> RedisBroker:
     return yard_broker(small_yard())

@@ -6,7 +6,6 @@ import uuid
 from typing import Any
 
 import dramatiq
-import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.admin.cancel import cancel
@@ -43,7 +42,7 @@ class PromptRecords(dramatiq.Middleware):
     after_nack = before_ack
 
 
-def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, run_worker: Any) -> None:
+def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey, run_worker):
     broker, facilities = _stub_yard(valkey)
     lanes: list[str] = []
 
@@ -65,7 +64,7 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, 
     assert broker.dead_letters == [], "Dramatiq keeps a second copy"
 
 
-def test_a_rate_limit_defers_and_the_job_still_runs(valkey: Any, run_worker: Any) -> None:
+def test_a_rate_limit_defers_and_the_job_still_runs(valkey, run_worker):
     broker, facilities = _stub_yard(valkey)
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="2/s")
@@ -76,9 +75,7 @@ def test_a_rate_limit_defers_and_the_job_still_runs(valkey: Any, run_worker: Any
         wait_for(lambda: all(facilities.records.read(job_id).state == "succeeded" for job_id in ids))
 
 
-def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
-    valkey: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(valkey, run_worker, monkeypatch):
     broker, facilities = _stub_yard(valkey)
     calls, refused, runs = facilities.records.calls, [], []
     pipeline = calls.pipeline
@@ -125,7 +122,7 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     return broker, facilities
 
 
-def test_what_this_code_does_not_know_is_parked_and_runs_when_it_does(valkey: Any, run_worker: Any) -> None:
+def test_what_this_code_does_not_know_is_parked_and_runs_when_it_does(valkey, run_worker):
     broker, facilities = _stub_yard(valkey)
     ran: list[int] = []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +24,6 @@ from switchyard.broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.wiring import build_yard
 from tests.chaos.fault_proxy import FaultProxy
-from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.integration.middleware.flaky import runs_until_success
@@ -48,9 +46,7 @@ class SlowOnce(Middleware):
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_time_limit_that_fires_in_a_hook_loses_neither_message_nor_thread(
-    yard_broker: BuildBroker, run_worker: Any, fails: bool
-) -> None:
+def test_a_time_limit_that_fires_in_a_hook_loses_neither_message_nor_thread(yard_broker, run_worker, fails):
     broker = yard_broker(small_yard(soft_limit_ms=200), extra=[SlowOnce()])
     runs: list[int] = []
 
@@ -83,14 +79,12 @@ class Interrupting(Middleware):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_failed_message_whose_end_is_interrupted_is_retried(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_failed_message_whose_end_is_interrupted_is_retried(yard_broker, run_worker):
     broker = yard_broker(small_yard(), extra=[Interrupting()])
     assert runs_until_success(broker, run_worker) == 2
 
 
-def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(yard_broker, run_worker, monkeypatch):
     broker = yard_broker(small_yard(max_retries=0))
     family = broker.families["work"]
     dead_letter, refused = family.dead_letter, []
@@ -118,8 +112,8 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
 
 
 def test_a_job_with_a_rate_limit_waits_for_a_broker_that_is_away_without_an_attempt(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    yard_broker, run_worker, monkeypatch
+):
     broker = yard_broker(small_yard(max_retries=0))
     windows, away = facilities(broker).windows, [1, 1, 1]
     reserve = windows.reserve
@@ -148,7 +142,7 @@ class Unprintable(Exception):
         raise KeyError("a text of an error that cannot be made")
 
 
-def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=1))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -165,7 +159,7 @@ def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker: Bu
     assert record.error["type"] == "Unprintable"
 
 
-def test_a_result_that_is_no_json_ends_the_job_nevertheless(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_result_that_is_no_json_ends_the_job_nevertheless(broker, run_worker):
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
     def answer() -> set[int]:
@@ -179,9 +173,7 @@ def test_a_result_that_is_no_json_ends_the_job_nevertheless(broker: RedisBroker,
     assert record.error["type"] == "ResultNotStored"
 
 
-def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(broker, run_worker, monkeypatch):
     records = facilities(broker).records
     write, refused = records.write, threading.Event()
 
@@ -205,9 +197,7 @@ def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_resul
     assert (record.state, record.result) == ("succeeded", 42)
 
 
-def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(broker, run_worker, monkeypatch):
     family = broker.families["work"]
     enqueue, refused, done = family.enqueue, threading.Event(), threading.Event()
 
@@ -235,9 +225,7 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
     assert refused.is_set()
 
 
-def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(
-    broker: RedisBroker, run_worker: Any
-) -> None:
+def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(broker, run_worker):
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -262,9 +250,7 @@ def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled
     assert record.state == "cancelled"
 
 
-def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(yard_broker, run_worker):
     ended = threading.Event()
 
     class LateNews(Middleware):
@@ -306,7 +292,7 @@ def _ended(broker: RedisBroker, job_id: str) -> Any:
     return record if record and record.ended else None
 
 
-def test_a_full_server_takes_the_end_of_a_job(tmp_path: Path, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_server_takes_the_end_of_a_job(tmp_path, run_worker, monkeypatch):
     monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.1)
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
     with EmbeddedServer(tmp_path / "valkey") as server:
@@ -326,7 +312,7 @@ def test_a_full_server_takes_the_end_of_a_job(tmp_path: Path, run_worker: Any, m
     assert (record.state, record.result) == ("succeeded", 42)
 
 
-def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey: Any, valkey_url: str) -> None:
+def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey, valkey_url):
     alerts = AlertGroups(RedisCalls(valkey), Keys("lost"))
     valkey.script_load(CLAIM.text)
     alerts.raise_(_fact())
@@ -340,7 +326,7 @@ def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey: Any, valkey_u
     assert alerts.settle(claimed)
 
 
-def test_a_group_is_sent_at_once_and_again_as_a_digest_when_it_grew(valkey: Any) -> None:
+def test_a_group_is_sent_at_once_and_again_as_a_digest_when_it_grew(valkey):
     alerts = AlertGroups(RedisCalls(valkey), Keys("digest"), window_ms=150)
     alerts.raise_(_fact())
 

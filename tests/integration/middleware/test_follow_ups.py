@@ -36,7 +36,7 @@ UNSENDABLE = [
 
 
 @pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker]) -> RedisBroker:
+def broker(yard_broker) -> RedisBroker:
     return yard_broker(small_yard(max_retries=2))
 
 
@@ -49,9 +49,7 @@ def only_letter(broker: Broker) -> DeadLetter:
 
 @pytest.mark.parametrize(("value", "fault"), UNSENDABLE)
 @pytest.mark.parametrize("follows", ["step", "callback"])
-def test_a_result_that_what_follows_cannot_take_makes_the_job_a_dead_letter(
-    broker: RedisBroker, run_worker: Any, value: Any, fault: str, follows: str
-) -> None:
+def test_a_result_that_what_follows_cannot_take_makes_the_job_a_dead_letter(broker, run_worker, value, fault, follows):
     @dramatiq.actor(broker=broker, queue_name="work")
     def second(*args: Any) -> None: ...
 
@@ -71,9 +69,7 @@ def test_a_result_that_what_follows_cannot_take_makes_the_job_a_dead_letter(
 
 
 @pytest.mark.parametrize("altered", [{"message_id": "invoice:events"}, {"message_id": 5}, {"more": 1}])
-def test_a_follow_up_that_cannot_be_sent_makes_the_job_a_dead_letter(
-    broker: RedisBroker, run_worker: Any, altered: dict[str, Any]
-) -> None:
+def test_a_follow_up_that_cannot_be_sent_makes_the_job_a_dead_letter(broker, run_worker, altered):
     @dramatiq.actor(broker=broker, queue_name="work")
     def first() -> None: ...
 
@@ -87,9 +83,7 @@ def test_a_follow_up_that_cannot_be_sent_makes_the_job_a_dead_letter(
 
 
 @pytest.mark.parametrize("follows", ["step", "on_success", "group", "on_failure", "on_retry_exhausted"])
-def test_a_follow_up_that_the_broker_refuses_leaves_a_dead_letter_that_says_so(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, follows: str
-) -> None:
+def test_a_follow_up_that_the_broker_refuses_leaves_a_dead_letter_that_says_so(yard_broker, run_worker, follows):
     [work], pools = small_yard(max_retries=0).queues, small_yard().pools
     pools = (*pools, replace(pools[0], name="other", queues=("other",)))
     broker = yard_broker(Yard(queues=(work, replace(work, name="other")), pools=pools))
@@ -120,9 +114,7 @@ def test_a_follow_up_that_the_broker_refuses_leaves_a_dead_letter_that_says_so(
 
 
 @pytest.mark.parametrize("deferral", [LockTaken("ledger"), RetryLater(0.1, "busy", per="host")])
-def test_on_failure_is_sent_for_the_failure_that_follows_a_deferral_and_not_for_that(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, deferral: Exception
-) -> None:
+def test_on_failure_is_sent_for_the_failure_that_follows_a_deferral_and_not_for_that(yard_broker, run_worker, deferral):
     broker = yard_broker(small_yard(max_retries=0))
     runs, told = list[str](), list[str]()
 
@@ -169,9 +161,7 @@ async def async_generator() -> Any:
 
 
 @pytest.mark.parametrize("function", [lambda: coroutine(), generator, wrapped(coroutine), wrapped(async_generator)])
-def test_a_result_that_nothing_ran_is_a_failure_that_says_what_to_write(
-    broker: RedisBroker, run_worker: Any, function: Callable[..., Any]
-) -> None:
+def test_a_result_that_nothing_ran_is_a_failure_that_says_what_to_write(broker, run_worker, function):
     actor = dramatiq.actor(function, broker=broker, queue_name="work", actor_name="lazy")
 
     with run_worker("work", broker=broker):
@@ -182,7 +172,7 @@ def test_a_result_that_nothing_ran_is_a_failure_that_says_what_to_write(
     assert "which nothing has run; write `async def`" in letter.error
 
 
-def test_every_attempt_gets_the_arguments_that_were_sent(broker: RedisBroker, run_worker: Any) -> None:
+def test_every_attempt_gets_the_arguments_that_were_sent(broker, run_worker):
     seen: list[tuple[list[int], dict[str, int]]] = []
     told: list[dict[str, Any]] = []
 
@@ -250,11 +240,11 @@ class Shop:
 
 
 @pytest.fixture
-def shop(yard_broker: Callable[..., RedisBroker]) -> Iterator[Shop]:
+def shop(yard_broker) -> Iterator[Shop]:
     yield Shop(yard_broker(small_yard()))
 
 
-def test_values_come_out_with_their_types(shop: Shop, run_worker: Any) -> None:
+def test_values_come_out_with_their_types(shop, run_worker):
     shop.remind.send(DAY, price=Decimal("1.50"), colour=Colour.RED)
     shop.remind.send_with_options(args=("2026-05-01",), kwargs={"price": "1.50", "colour": "red"}, delay=1)
     shop.broker.enqueue_many([shop.remind.message(DAY, price=Decimal("1.50"), colour=Colour.RED)])
@@ -265,7 +255,7 @@ def test_values_come_out_with_their_types(shop: Shop, run_worker: Any) -> None:
     assert shop.got == [(DAY, Decimal("1.50"), Colour.RED)] * 3
 
 
-def test_a_retry_carries_the_same_json(shop: Shop, run_worker: Any) -> None:
+def test_a_retry_carries_the_same_json(shop, run_worker):
     shop.fail.send(ORDER, 2)
 
     with run_worker(broker=shop.broker):
@@ -274,7 +264,7 @@ def test_a_retry_carries_the_same_json(shop: Shop, run_worker: Any) -> None:
     assert shop.got == [ORDER] * 3
 
 
-def test_each_step_of_a_pipeline_gets_its_types(shop: Shop, run_worker: Any) -> None:
+def test_each_step_of_a_pipeline_gets_its_types(shop, run_worker):
     steps = [shop.tomorrow.message(DAY), shop.tomorrow.message(), shop.remind.message(price=Decimal(2))]
     dramatiq.pipeline(steps, broker=shop.broker).run()
 
@@ -297,9 +287,7 @@ def test_each_step_of_a_pipeline_gets_its_types(shop: Shop, run_worker: Any) -> 
     ],
 )
 @pytest.mark.django_db
-def test_what_does_not_fit_is_refused_where_it_is_sent_and_nothing_was_sent(
-    shop: Shop, send: Callable[[Any], Any]
-) -> None:
+def test_what_does_not_fit_is_refused_where_it_is_sent_and_nothing_was_sent(shop, send):
     words = (
         r"actor tomorrow: argument due expects datetime.date; this str does not fit; it is declared as "
         r"tomorrow\(due.*test_follow_ups.py:\d+"
@@ -310,9 +298,7 @@ def test_what_does_not_fit_is_refused_where_it_is_sent_and_nothing_was_sent(
     assert facilities(shop.broker).transport.stats("work").live.waiting == 0
 
 
-def test_a_message_that_cannot_be_converted_is_a_dead_letter_that_says_which_argument(
-    shop: Shop, run_worker: Any
-) -> None:
+def test_a_message_that_cannot_be_converted_is_a_dead_letter_that_says_which_argument(shop, run_worker):
     old: Message[Any] = Message("work", "remind", ("tomorrow",), {}, {"enqueued_at": 1})
     shop.broker.enqueue(old)
 
@@ -329,7 +315,7 @@ def test_a_message_that_cannot_be_converted_is_a_dead_letter_that_says_which_arg
     assert shop.got[0][0] == DAY
 
 
-def test_a_failed_job_keeps_the_json_of_its_arguments_in_its_dead_letter(shop: Shop, run_worker: Any) -> None:
+def test_a_failed_job_keeps_the_json_of_its_arguments_in_its_dead_letter(shop, run_worker):
     shop.fail.send_with_options(args=(ORDER, 9), max_retries=0)
 
     with run_worker(broker=shop.broker):
@@ -339,7 +325,7 @@ def test_a_failed_job_keeps_the_json_of_its_arguments_in_its_dead_letter(shop: S
     assert told(shop.got[0]) == told(ORDER)
 
 
-def test_a_unique_key_is_made_of_what_the_actor_gets(shop: Shop) -> None:
+def test_a_unique_key_is_made_of_what_the_actor_gets(shop):
     first = shop.keyed.send(AT)
 
     second = shop.keyed.send("2026-05-01T12:30:00Z")

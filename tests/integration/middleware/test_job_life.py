@@ -20,7 +20,7 @@ from switchyard.broker import consumer
 from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.clock import now_ms
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, decode_rows
@@ -32,14 +32,13 @@ from switchyard.jobs.services import report_progress, submit
 from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.metrics import Metrics
 from switchyard.middleware.status import Status
-from tests.conftest import BuildBroker, RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.integration.broker.test_foreign_messages import put
 from tests.waiting import wait_for
 
 
-def test_a_record_tells_a_jobs_life(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_record_tells_a_jobs_life(broker, run_worker):
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
@@ -63,9 +62,7 @@ def test_a_record_tells_a_jobs_life(broker: RedisBroker, run_worker: Any) -> Non
 
 
 @pytest.mark.parametrize("owner", [10**30, {"a": 1}, [2]])
-def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
-    broker: RedisBroker, run_worker: Any, owner: object
-) -> None:
+def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(broker, run_worker, owner):
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -78,7 +75,7 @@ def test_an_owner_that_is_no_text_keeps_no_record_from_being_written(
     assert records.read(job_id).owner == str(owner)
 
 
-def test_a_job_that_nobody_follows_keeps_no_events(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_job_that_nobody_follows_keeps_no_events(broker, run_worker):
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -93,9 +90,7 @@ def test_a_job_that_nobody_follows_keeps_no_events(broker: RedisBroker, run_work
     assert not records.calls.client.exists(records.keys.queue("work").followed)
 
 
-def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
-    broker: RedisBroker, run_worker: Any
-) -> None:
+def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(broker, run_worker):
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -117,7 +112,7 @@ def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(
     assert records.read(other) is None
 
 
-def test_a_delayed_job_is_scheduled_then_runs_when_due(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_delayed_job_is_scheduled_then_runs_when_due(broker, run_worker):
     records = facilities(broker).records
     started: list[float] = []
 
@@ -137,7 +132,7 @@ def test_a_delayed_job_is_scheduled_then_runs_when_due(broker: RedisBroker, run_
     assert started[0] >= sent_at + 0.299
 
 
-def test_late_news_never_overwrites_newer(valkey: Any, broker: RedisBroker) -> None:
+def test_late_news_never_overwrites_newer(valkey, broker):
     records = facilities(broker).records
     broker.families["work"].enqueue([Entry("j", b'{"actor":"a","sent_at":1}')])
 
@@ -149,16 +144,14 @@ def test_late_news_never_overwrites_newer(valkey: Any, broker: RedisBroker) -> N
     assert records.read("j").state == "retrying"
 
 
-def test_a_start_that_is_written_after_its_job_ended_leaves_no_record(yard_broker: BuildBroker) -> None:
+def test_a_start_that_is_written_after_its_job_ended_leaves_no_record(yard_broker):
     records = facilities(yard_broker(small_yard())).records
 
     assert records.write([live_step("work", LiveJob("j", "running", attempt=1))]) == ["late"]
     assert records.read("j") is None
 
 
-def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(yard_broker, run_worker, monkeypatch):
     broker = yard_broker(small_yard(max_retries=0))
     records = facilities(broker).records
     reserve = RateWindows.reserve
@@ -189,9 +182,7 @@ def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(
     assert facilities(broker).transport.stats("work").dead == 0
 
 
-def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=0))
     records = facilities(broker).records
     runs: list[int] = []
@@ -209,9 +200,7 @@ def test_a_job_whose_rate_limit_cannot_be_read_is_retried_instead_of_starting(
     assert not runs
 
 
-def test_starts_that_a_clock_ahead_has_written_hold_no_rate_limit_up(
-    yard_broker: BuildBroker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_starts_that_a_clock_ahead_has_written_hold_no_rate_limit_up(yard_broker, caplog):
     """Those that wait for their turn keep it, however many they are."""
     found = facilities(yard_broker(small_yard()))
     key, calls = found.records.keys.window("a"), found.records.calls
@@ -228,9 +217,7 @@ def test_starts_that_a_clock_ahead_has_written_hold_no_rate_limit_up(
     assert "9 starts lie too far in the future" in caplog.text
 
 
-def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(
-    broker: RedisBroker, run_worker: Any
-) -> None:
+def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferred(broker, run_worker):
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h")
@@ -245,7 +232,7 @@ def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferre
         assert _with_reason(records, sent.message_id, "rate_limit").state == "scheduled"
 
 
-def test_a_running_job_stops_between_two_steps(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_running_job_stops_between_two_steps(broker, run_worker):
     records = facilities(broker).records
     started, steps = threading.Event(), []
 
@@ -271,9 +258,7 @@ def test_a_running_job_stops_between_two_steps(broker: RedisBroker, run_worker: 
 
 @pytest.mark.parametrize("within_s", [60.0, pytest.param(1.0, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("how", "state"), [("stops", "cancelled"), ("fails", "cancelled"), ("returns", "succeeded")])
-def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(
-    broker: RedisBroker, run_worker: Any, how: str, state: str, within_s: float
-) -> None:
+def test_a_running_job_that_does_not_look_is_interrupted_within_a_second(broker, run_worker, how, state, within_s):
     records = facilities(broker).records
     started, interrupted = threading.Event(), threading.Event()
 
@@ -315,9 +300,7 @@ def _with_reason(records: Any, job_id: str, reason: str) -> Any:
 WHY = "result of 50000002 bytes is not stored, at most 1048576 are; store what is large, and return its name"
 
 
-def test_a_result_over_the_limit_is_not_stored(
-    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_result_over_the_limit_is_not_stored(broker, run_worker, caplog):
     records = facilities(broker).records
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
@@ -351,7 +334,7 @@ def run(broker: RedisBroker, run_worker: Any, actor: dramatiq.Actor[..., Any], *
     return rows_of(broker)
 
 
-def test_each_failed_attempt_keeps_its_own_lines(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_each_failed_attempt_keeps_its_own_lines(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=1))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -373,9 +356,7 @@ def test_each_failed_attempt_keeps_its_own_lines(yard_broker: BuildBroker, run_w
     assert first.error is not None and len(first.error.fingerprint) == 16
 
 
-def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_lines(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_lines(yard_broker, run_worker):
     broker, retried = yard_broker(small_yard(max_retries=1)), threading.Event()
 
     class Slow(Middleware):
@@ -402,9 +383,7 @@ def test_a_retry_that_begins_before_its_first_attempts_hooks_end_keeps_its_own_l
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(False, False), (True, True)])
-def test_a_success_keeps_its_lines_only_where_its_actor_asks(
-    broker: RedisBroker, run_worker: Any, keep: bool, kept: bool
-) -> None:
+def test_a_success_keeps_its_lines_only_where_its_actor_asks(broker, run_worker, keep, kept):
 
     @dramatiq.actor(broker=broker, queue_name="work", keep_logs=keep)
     def talking() -> None:
@@ -415,7 +394,7 @@ def test_a_success_keeps_its_lines_only_where_its_actor_asks(
     assert (row.logs is not None) == kept
 
 
-def test_lines_are_bounded_and_hide_secrets_and_hidden_arguments(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_lines_are_bounded_and_hide_secrets_and_hidden_arguments(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=0))
 
     @dramatiq.actor(broker=broker, queue_name="work", redact=("card",))
@@ -433,7 +412,7 @@ def test_lines_are_bounded_and_hide_secrets_and_hidden_arguments(yard_broker: Bu
     assert "4111" not in row.logs and "hunter2222" not in row.logs
 
 
-def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(broker: RedisBroker, run_worker: Any) -> None:
+def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(broker, run_worker):
     skipped = threading.Event()
     held: list[Any] = []
 
@@ -458,13 +437,13 @@ def test_lines_of_a_job_that_a_later_middleware_skips_are_forgotten(broker: Redi
 
 
 @pytest.fixture
-def succeed(facilities: Facilities) -> Actor[[], None]:
+def succeed(facilities) -> Actor[[], None]:
     """An actor of the project's broker that does nothing."""
     return dramatiq.actor(lambda: None, actor_name="succeed", queue_name="default")
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def asked(monkeypatch) -> Iterator[list[str]]:
     """Names that proxies passed on to the messages inside."""
     names: list[str] = []
     passed_on = MessageProxy.__getattr__
@@ -477,9 +456,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield names
 
 
-def test_no_hook_asks_a_message_that_succeeds_for_what_it_has_not(
-    succeed: Actor[[], None], run_worker: RunWorker, asked: list[str]
-) -> None:
+def test_no_hook_asks_a_message_that_succeeds_for_what_it_has_not(succeed, run_worker, asked):
     with run_worker("default"):
         jobs = [submit(succeed, kwargs={}) for _ in range(3)]
         wait_for(lambda: all((job := find_job(id_)) and job.state == "succeeded" for id_ in jobs), 30)
@@ -502,9 +479,7 @@ def attributes(message: MessageProxy) -> list[object]:
     return [found for found in gc.get_referents(message) if isinstance(found, dict) and "message_id" in found]
 
 
-def test_no_hook_writes_what_a_message_has_no_place_for(
-    succeed: Actor[[], None], run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_hook_writes_what_a_message_has_no_place_for(succeed, run_worker, monkeypatch):
     """One would cost each message a dictionary, and all that read its attributes afterwards more time."""
     keeps = Keeps()
     # The places are those of a class, which the tests before have filled: rare hooks have names of their own.

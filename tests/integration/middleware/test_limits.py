@@ -17,7 +17,6 @@ from urllib.request import urlopen
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.errors import QueueFull
@@ -35,7 +34,6 @@ from switchyard.middleware.errors import InvalidOption, RetryLater
 from switchyard.middleware.metrics import Metrics
 from switchyard.wiring import build_yard, in_order
 from tests.chaos.load import let_pass
-from tests.conftest import BuildBroker, RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.endpoints import Endpoint, listening_endpoint
 from tests.factories.yards import small_yard
@@ -65,7 +63,7 @@ def ended(broker: RedisBroker, ids: list[str], state: str = "succeeded") -> bool
     return all(one is not None and one.state == state for one in found)
 
 
-def test_two_workers_never_run_more_than_a_limit_allows(valkey: redis.Redis, run_worker: RunWorker) -> None:
+def test_two_workers_never_run_more_than_a_limit_allows(valkey, run_worker):
     # As in two processes: what a broker fetches has one owner.
     broker, another = (build_yard(small_yard(), valkey, Keys("limits")) for _ in range(2))
     running = Running()
@@ -93,7 +91,7 @@ def test_two_workers_never_run_more_than_a_limit_allows(valkey: redis.Redis, run
     assert facilities(broker).transport.stats("work").live.scheduled == 0
 
 
-def test_a_sequence_is_kept_though_some_fail_and_some_die(yard_broker: BuildBroker, run_worker: RunWorker) -> None:
+def test_a_sequence_is_kept_though_some_fail_and_some_die(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=1, base_ms=1, cap_ms=2))
     seen: dict[int, list[int]] = {1: [], 2: []}
     failed: set[tuple[int, int]] = set()
@@ -113,7 +111,7 @@ def test_a_sequence_is_kept_though_some_fail_and_some_die(yard_broker: BuildBrok
     assert seen == {key: [number for number in range(1, 19) if number % 6] for key in (1, 2)}
 
 
-def test_a_job_says_which_limit_it_waits_for(broker: RedisBroker, run_worker: RunWorker) -> None:
+def test_a_job_says_which_limit_it_waits_for(broker, run_worker):
     go_on = threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work", concurrency="1 per customer_id")
@@ -142,7 +140,7 @@ def test_a_job_says_which_limit_it_waits_for(broker: RedisBroker, run_worker: Ru
         wait_for(lambda: ended(broker, ids))
 
 
-def test_a_rate_counts_for_each_value_and_several_rates_at_once(broker: RedisBroker, run_worker: RunWorker) -> None:
+def test_a_rate_counts_for_each_value_and_several_rates_at_once(broker, run_worker):
     started = Counter[str]()
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit=["100/h", "3/h per host"])
@@ -165,7 +163,7 @@ def test_a_rate_counts_for_each_value_and_several_rates_at_once(broker: RedisBro
     assert broker.client.zcard(broker.keys.window("call")) == 15
 
 
-def test_a_rate_counts_by_a_redacted_value_without_showing_it(broker: RedisBroker, run_worker: RunWorker) -> None:
+def test_a_rate_counts_by_a_redacted_value_without_showing_it(broker, run_worker):
     started = Counter[str]()
 
     @dramatiq.actor(broker=broker, queue_name="work", rate_limit="1/h per to", redact=("to",))
@@ -185,14 +183,14 @@ def test_a_rate_counts_by_a_redacted_value_without_showing_it(broker: RedisBroke
     ("argument", "fact"),
     [("secret", "secret is in redact, and would be shown; name another"), ("sekret", r"did you mean 'secret'\?")],
 )
-def test_an_argument_that_cannot_be_a_key_is_refused(name: str, value: str, argument: str, fact: str) -> None:
+def test_an_argument_that_cannot_be_a_key_is_refused(name, value, argument, fact):
     broker, option = StubBroker(middleware=in_order(facilities())), {name: value.format(argument)}
 
     with pytest.raises(InvalidOption, match=fact):
         dramatiq.actor(lambda secret: None, actor_name="job", broker=broker, redact=("secret",), **option)
 
 
-def test_the_actors_of_the_guide_keep_their_limits(broker: RedisBroker, run_worker: RunWorker) -> None:
+def test_the_actors_of_the_guide_keep_their_limits(broker, run_worker):
     block, *_ = code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")
     names: dict[str, Any] = {}
     with the_global_broker(broker):
@@ -211,9 +209,7 @@ def test_the_actors_of_the_guide_keep_their_limits(broker: RedisBroker, run_work
     assert seen == [(1, str(number)) for number in range(12)]
 
 
-def test_the_fair_queue_of_the_guide_serves_its_customers_in_turn(
-    yard_broker: BuildBroker, run_worker: RunWorker
-) -> None:
+def test_the_fair_queue_of_the_guide_serves_its_customers_in_turn(yard_broker, run_worker):
     names: dict[str, Any] = {}
     exec(compile(code_blocks(read("docs/how-to/limit-what-runs-at-once.md"), "python")[1], "guide", "exec"), names)
     yard = small_yard()
@@ -250,9 +246,7 @@ def ids(messages: list[dramatiq.Message[Any]]) -> list[str]:
     return [message.message_id for message in messages]
 
 
-def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(yard_broker, run_worker):
     broker = yard_broker(shallow_yard(1))
     started, full, done = threading.Event(), threading.Event(), threading.Event()
 
@@ -281,7 +275,7 @@ def test_the_next_step_of_a_pipeline_and_a_retry_go_into_a_full_queue(
         assert done.wait(30)
 
 
-def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroker) -> None:
+def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker):
     broker = yard_broker(shallow_yard(1))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -296,9 +290,7 @@ def test_a_job_that_a_full_queue_refused_is_not_recorded(yard_broker: BuildBroke
 
 
 @pytest.mark.parametrize("customer", [7, 2.5, "a/b", "Zoë", "x" * 200, "ü" * 100, None, True])
-def test_a_tenant_with_as_many_waiting_as_its_share_allows_is_refused_and_no_other(
-    yard_broker: BuildBroker, run_worker: Any, customer: Any
-) -> None:
+def test_a_tenant_with_as_many_waiting_as_its_share_allows_is_refused_and_no_other(yard_broker, run_worker, customer):
     share = FairShare("customer", max_depth=2)
     queue = dataclasses.replace(small_yard().queues[0], fair_by=share)
     broker = yard_broker(dataclasses.replace(small_yard(), queues=(queue,)))
@@ -321,9 +313,7 @@ def test_a_tenant_with_as_many_waiting_as_its_share_allows_is_refused_and_no_oth
         job.send(customer)
 
 
-def test_a_job_with_a_unique_key_is_submitted_under_the_id_of_the_unfinished_one(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_a_job_with_a_unique_key_is_submitted_under_the_id_of_the_unfinished_one(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=0))
     runs: list[int] = []
 
@@ -364,8 +354,8 @@ def yard_with(name: str = "web", **options: Any) -> Yard:
     [(300, 0, 100, 200), pytest.param(5_000, 60, 2_000, 10_000, marks=pytest.mark.long)],
 )
 def test_what_waits_for_an_endpoint_costs_few_attempts_and_all_of_it_arrives(
-    yard_broker: BuildBroker, run_worker: Any, endpoint: Endpoint, count: int, down_s: int, least_ms: int, most_ms: int
-) -> None:
+    yard_broker, run_worker, endpoint, count, down_s, least_ms, most_ms
+):
     dependency = f"web-{count}"  # its metrics are those of the process
     broker = yard_broker(yard_with(dependency, open_ms=least_ms, longest_open_ms=most_ms))
     records = facilities(broker).records
@@ -457,7 +447,7 @@ def deferred(broker: RedisBroker) -> float:
     return metrics.registry.get_sample_value("switchyard_messages_total", labels) or 0
 
 
-def test_what_fails_because_its_circuit_is_open_spends_no_attempt(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_what_fails_because_its_circuit_is_open_spends_no_attempt(yard_broker, run_worker):
     broker = yard_broker(yard_with(open_ms=60_000, longest_open_ms=60_000))
     records = facilities(broker).records
     slow, go = threading.Event(), threading.Event()
@@ -481,9 +471,7 @@ def test_what_fails_because_its_circuit_is_open_spends_no_attempt(yard_broker: B
     assert (waits.state, waits.attempts, waits.next_attempt_at) == ("scheduled", 0, None)
 
 
-def test_a_worker_closes_a_circuit_that_its_actor_no_longer_declares(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_closes_a_circuit_that_its_actor_no_longer_declares(yard_broker, run_worker, monkeypatch):
     broker = yard_broker(yard_with())
     monkeypatch.setattr(circuits, "DEPLOY_MS", -60_000)
 
@@ -497,7 +485,7 @@ def test_a_worker_closes_a_circuit_that_its_actor_no_longer_declares(
         wait_for(lambda: facilities(broker).records.states(sent) == ["succeeded"] * 20)
 
 
-def test_errors_of_the_program_open_no_circuit(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_errors_of_the_program_open_no_circuit(yard_broker, run_worker):
     broker = yard_broker(yard_with())
     records = facilities(broker).records
 
@@ -510,7 +498,7 @@ def test_errors_of_the_program_open_no_circuit(yard_broker: BuildBroker, run_wor
         wait_for(lambda: records.states(sent) == ["dead"] * 12)
 
 
-def test_an_actor_names_the_errors_that_count(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_an_actor_names_the_errors_that_count(yard_broker, run_worker):
     broker = yard_broker(yard_with(open_ms=60_000, longest_open_ms=60_000))
     records = facilities(broker).records
 
@@ -527,7 +515,7 @@ def test_an_actor_names_the_errors_that_count(yard_broker: BuildBroker, run_work
         wait_for(lambda: (found := records.read(stopped)) is not None and found.reason == "circuit_open")
 
 
-def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(broker: RedisBroker, run_worker: Any) -> None:
+def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(broker, run_worker):
     records, ran = facilities(broker).records, []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_retries=0)
@@ -548,7 +536,7 @@ def test_retry_later_lets_all_with_the_value_wait_and_spends_nothing(broker: Red
     assert (ran[1], sorted(ran[2:]), done.attempts) == (8, [7, 7], 1)
 
 
-def test_retry_later_for_a_dependency_opens_its_circuit_until_then(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_retry_later_for_a_dependency_opens_its_circuit_until_then(yard_broker, run_worker):
     broker = yard_broker(yard_with())
     records, ran = facilities(broker).records, []
 
@@ -581,9 +569,7 @@ def test_retry_later_for_a_dependency_opens_its_circuit_until_then(yard_broker: 
         ({"outage": (ConnectionError,)}, "write depends_on"),
     ],
 )
-def test_what_cannot_be_declared_is_refused_with_a_remedy(
-    yard_broker: BuildBroker, options: dict[str, Any], remedy: str
-) -> None:
+def test_what_cannot_be_declared_is_refused_with_a_remedy(yard_broker, options, remedy):
     broker = yard_broker(yard_with())
 
     with pytest.raises(InvalidOption, match=remedy):

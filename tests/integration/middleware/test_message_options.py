@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import CurrentMessage, Middleware, Shutdown
@@ -19,7 +18,6 @@ from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.errors import InvalidOption, UnknownOption
 from switchyard.middleware.metrics import Metrics
 from switchyard.wiring import build_yard
-from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -27,8 +25,8 @@ from tests.waiting import wait_for
 
 @pytest.mark.parametrize(("actors", "messages", "attempts"), [(5, 1, 2), (0, 2, 3), (5, 0, 1), (None, 1, 2)])
 def test_max_retries_of_a_message_goes_before_its_actors_and_its_queues(
-    yard_broker: BuildBroker, run_worker: Any, actors: int | None, messages: int, attempts: int
-) -> None:
+    yard_broker, run_worker, actors, messages, attempts
+):
     broker = yard_broker(small_yard(max_retries=4))
     options = {} if actors is None else {"max_retries": actors}
 
@@ -44,9 +42,7 @@ def test_max_retries_of_a_message_goes_before_its_actors_and_its_queues(
 
 
 @pytest.mark.parametrize("of_actor", [True, False])
-def test_track_store_results_and_alert_of_a_message_go_before_its_actors(
-    yard_broker: BuildBroker, run_worker: Any, of_actor: bool
-) -> None:
+def test_track_store_results_and_alert_of_a_message_go_before_its_actors(yard_broker, run_worker, of_actor):
     broker = yard_broker(small_yard(max_retries=0))
     records = facilities(broker).records
     done = threading.Event()
@@ -75,7 +71,7 @@ def test_track_store_results_and_alert_of_a_message_go_before_its_actors(
     assert bool(facilities(broker).alerts.claim_due()) is not of_actor
 
 
-def test_a_time_limit_of_a_message_goes_before_its_actors(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_time_limit_of_a_message_goes_before_its_actors(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=0))
 
     @dramatiq.actor(broker=broker, queue_name="work", time_limit=4_900)
@@ -95,9 +91,7 @@ def test_a_time_limit_of_a_message_goes_before_its_actors(yard_broker: BuildBrok
 
 
 @pytest.mark.parametrize("delay_s", [10**15, -5])
-def test_a_retry_that_asks_for_an_impossible_time_is_tried_again(
-    yard_broker: BuildBroker, run_worker: Any, delay_s: int
-) -> None:
+def test_a_retry_that_asks_for_an_impossible_time_is_tried_again(yard_broker, run_worker, delay_s):
     broker = yard_broker(small_yard(max_retries=1))
     runs: list[int] = []
 
@@ -114,7 +108,7 @@ def test_a_retry_that_asks_for_an_impossible_time_is_tried_again(
     assert len(runs) == 2
 
 
-def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=3))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -143,7 +137,7 @@ def test_options_of_a_pipelines_steps_are_validated_and_honoured(yard_broker: Bu
     assert letter.attempts == 2
 
 
-def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(broker: RedisBroker) -> None:
+def test_a_delay_in_a_messages_options_is_honoured_by_pipelines_and_refused_elsewhere(broker):
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def later() -> None: ...
@@ -175,9 +169,7 @@ class DeclaredTracing(Tracing):
 
 
 @pytest.mark.parametrize("declares", [False, True])
-def test_an_option_of_a_projects_own_middleware_is_kept_by_workers_with_it(
-    yard_broker: BuildBroker, run_worker: Any, declares: bool
-) -> None:
+def test_an_option_of_a_projects_own_middleware_is_kept_by_workers_with_it(yard_broker, run_worker, declares):
     broker = yard_broker(small_yard(), extra=[DeclaredTracing() if declares else Tracing()])
     seen: list[str] = []
 
@@ -198,9 +190,7 @@ def test_an_option_of_a_projects_own_middleware_is_kept_by_workers_with_it(
     assert seen == ["a-trace", "a-trace"]
 
 
-def test_an_option_of_others_is_kept_by_workers_that_do_not_know_it(
-    yard_broker: BuildBroker, valkey: redis.Redis, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_option_of_others_is_kept_by_workers_that_do_not_know_it(yard_broker, valkey, run_worker, monkeypatch):
     seen: list[Any] = []
 
     def job() -> None:
@@ -234,7 +224,7 @@ def ended(broker: RedisBroker, job_id: str) -> Any:
     return facilities(broker).records.read(job_id)
 
 
-def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(broker, run_worker):
     runs: list[str] = []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=50)
@@ -256,7 +246,7 @@ def test_a_message_that_is_too_old_expires_is_counted_and_never_runs(broker: Red
     assert facilities(broker).transport.stats("work").dead == 0
 
 
-def test_a_dead_letter_that_a_person_requeues_is_not_too_old(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_dead_letter_that_a_person_requeues_is_not_too_old(broker, run_worker):
     transport, runs = facilities(broker).transport, []
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=3_000, max_retries=0)
@@ -276,7 +266,7 @@ def test_a_dead_letter_that_a_person_requeues_is_not_too_old(broker: RedisBroker
     assert (record.attempts, record.error) == (1, None), "it is a new life"
 
 
-def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(broker, run_worker):
     told: list[str] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -296,9 +286,7 @@ def test_a_repeated_end_sends_its_callbacks_under_the_same_ids(broker: RedisBrok
     assert told == [job_id]
 
 
-def test_an_expected_failure_is_dead_at_once_and_no_error_in_the_log(
-    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_expected_failure_is_dead_at_once_and_no_error_in_the_log(broker, run_worker, caplog):
 
     @dramatiq.actor(broker=broker, queue_name="work", throws=(KeyError,))
     def expected() -> None:
@@ -313,9 +301,7 @@ def test_an_expected_failure_is_dead_at_once_and_no_error_in_the_log(
 
 
 @pytest.mark.parametrize("max_retries", [0, 5])
-def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(
-    broker: RedisBroker, run_worker: Any, max_retries: int
-) -> None:
+def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(broker, run_worker, max_retries):
     started, told, runs = threading.Event(), [], []
 
     @dramatiq.actor(broker=broker, queue_name="work", notify_shutdown=True, max_retries=max_retries)
@@ -340,9 +326,7 @@ def test_a_task_that_asks_is_told_of_a_shutdown_and_runs_again(
     assert (record.state, record.attempts, told, len(runs)) == ("succeeded", 2, [1], 2)
 
 
-def test_an_actor_without_a_time_limit_is_interrupted_before_its_process_is_killed(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_an_actor_without_a_time_limit_is_interrupted_before_its_process_is_killed(yard_broker, run_worker):
     broker = yard_broker(small_yard(soft_limit_ms=200, max_retries=0))
 
     @dramatiq.actor(broker=broker, queue_name="work", time_limit=None)

@@ -14,7 +14,6 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
-from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -57,14 +56,12 @@ class Deploy:
 
 
 @pytest.fixture
-def deploy(yard_broker: BuildBroker) -> Deploy:
+def deploy(yard_broker) -> Deploy:
     yard = small_yard()
     return Deploy(yard_broker(yard), yard)
 
 
-def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(
-    deploy: Deploy, run_worker: Any
-) -> None:
+def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(deploy, run_worker):
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     @dramatiq.actor(broker=deploy.new, queue_name="work")
@@ -84,9 +81,7 @@ def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due
     assert sorted(number for _, number in deploy.ran) == list(range(20))
 
 
-def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
-    deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(deploy, run_worker, monkeypatch):
     monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 100)
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 500)
     with run_worker(broker=deploy.old):
@@ -104,9 +99,7 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
     assert deploy.ran == []
 
 
-def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(
-    deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(deploy, run_worker, monkeypatch):
     monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
     monkeypatch.setattr("switchyard.broker.queue.unroutable.FIND_ADOPTABLE_S", 0.05)
     gate, entered = threading.Event(), threading.Semaphore(0)
@@ -132,9 +125,7 @@ def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_
     assert deploy.transport.stats("work").dead == 0
 
 
-def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_parked(
-    deploy: Deploy, run_worker: Any
-) -> None:
+def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_parked(deploy, run_worker):
     with run_worker("work", broker=deploy.new):
         job_id = deploy.new_report.send("May", language="fails").message_id
         wait_for(lambda: deploy.record(job_id).state == "retrying")
@@ -148,9 +139,7 @@ def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_park
     assert deploy.ran[:2] == [("new", ("May", "fails"))] * 2
 
 
-def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(
-    deploy: Deploy, run_worker: Any
-) -> None:
+def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(deploy, run_worker):
     done: list[Any] = []
 
     @dramatiq.actor(broker=deploy.old, queue_name="work")
@@ -177,9 +166,7 @@ def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_fo
 
 
 @pytest.mark.parametrize("name", ["on_success", "on_failure"])
-def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(
-    deploy: Deploy, run_worker: Any, name: str
-) -> None:
+def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(deploy, run_worker, name):
     told: list[Any] = []
 
     def first() -> int:
@@ -203,7 +190,7 @@ def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one
     assert told == [("first", 7 if name == "on_success" else {"type": "ValueError", "message": "no vat rate"})]
 
 
-def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_worker: Any) -> None:
+def test_a_parked_message_that_is_cancelled_never_starts(deploy, run_worker):
     with run_worker(broker=deploy.old):
         job_id = deploy.audit.send(1).message_id
         wait_for(lambda: deploy.is_parked(job_id))
@@ -217,7 +204,7 @@ def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_wor
     assert deploy.transport.stats("work").parked == 0
 
 
-def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(deploy: Deploy, run_worker: Any) -> None:
+def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(deploy, run_worker):
     family = deploy.old.families["work"]
     deploy.old.declare_queue("work-alone")
     job_id = deploy.audit.send(1).message_id
@@ -231,7 +218,7 @@ def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(de
         wait_for(lambda: deploy.ran == [("new", 1)])
 
 
-def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requeued_letter_is_parked_anew(deploy, run_worker, monkeypatch):
     with monkeypatch.context() as hasty:
         hasty.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
         hasty.setattr("switchyard.middleware.parking.GIVE_UP_MS", 100)
@@ -248,9 +235,7 @@ def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monke
 
 
 @pytest.mark.parametrize("rubbish", ["rubbish", -(10**12), 10**30])
-def test_rubbish_in_the_option_that_counts_parking_does_no_harm(
-    deploy: Deploy, run_worker: Any, rubbish: object
-) -> None:
+def test_rubbish_in_the_option_that_counts_parking_does_no_harm(deploy, run_worker, rubbish):
     stamped = {"enqueued_at": 1, "parked_ms": rubbish}
     message: Message[Any] = Message("work", "audit", (1,), {}, stamped)
 
@@ -271,8 +256,8 @@ def _parked_ms(family: Any, job_id: str) -> int:
 
 
 def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    broker, run_worker, monkeypatch
+):
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
     done: list[int] = []
 

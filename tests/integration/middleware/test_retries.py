@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +16,12 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.middleware.errors import PermanentFailure, RetryLater
-from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.integration.middleware.flaky import runs_until_success
 from tests.waiting import wait_for
 
 
-def test_a_failed_message_is_tried_again_in_the_retry_lane_only(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_failed_message_is_tried_again_in_the_retry_lane_only(broker, run_worker):
     seen: list[str] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -42,9 +40,7 @@ def test_a_failed_message_is_tried_again_in_the_retry_lane_only(broker: RedisBro
     assert facilities(broker).records.read(job_id).attempts == 3
 
 
-def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=5))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -68,7 +64,7 @@ def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
     assert stats.quarantined == 0, "Dramatiq keeps a second copy"
 
 
-def test_a_permanent_failure_skips_its_retries(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_permanent_failure_skips_its_retries(broker, run_worker):
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work", permanent=(KeyError,))
@@ -85,7 +81,7 @@ def test_a_permanent_failure_skips_its_retries(broker: RedisBroker, run_worker: 
     assert len(runs) == 2
 
 
-def test_retry_after_is_the_least_delay(broker: RedisBroker, run_worker: Any) -> None:
+def test_retry_after_is_the_least_delay(broker, run_worker):
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def limited() -> None:
@@ -99,7 +95,7 @@ def test_retry_after_is_the_least_delay(broker: RedisBroker, run_worker: Any) ->
     assert record.error == {"type": "RetryLater", "message": "the provider asked for two minutes"}
 
 
-def test_the_record_of_a_job_outlives_the_wait_for_its_retry(broker: RedisBroker, run_worker: Any) -> None:
+def test_the_record_of_a_job_outlives_the_wait_for_its_retry(broker, run_worker):
     month_ms = 30 * 24 * 3_600_000
 
     @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: month_ms)
@@ -121,9 +117,7 @@ def test_the_record_of_a_job_outlives_the_wait_for_its_retry(broker: RedisBroker
     ids=["raises", "a text", "negative", "no number", "after the year 9999"],
 )
 @pytest.mark.parametrize("place", ["actor", "queue"])
-def test_a_backoff_that_fails_costs_no_retry(
-    yard_broker: BuildBroker, run_worker: Any, broken: Callable[[int], Any], place: str
-) -> None:
+def test_a_backoff_that_fails_costs_no_retry(yard_broker, run_worker, broken, place):
     yard = small_yard(max_retries=1)
     options: dict[str, Any] = {"backoff": broken}
     if place == "queue":
@@ -133,7 +127,7 @@ def test_a_backoff_that_fails_costs_no_retry(
     assert runs_until_success(broker, run_worker, **options) == 2
 
 
-def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_permanent_check_that_raises_costs_no_retry(yard_broker, run_worker):
     class Moody(type):
         def __instancecheck__(cls, instance: object) -> bool:
             raise RuntimeError("not today")
@@ -145,7 +139,7 @@ def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, 
     assert runs_until_success(broker, run_worker, permanent=(Never,)) == 2
 
 
-def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker, run_worker):
     class RefusesRetries(Middleware):
         def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
             if message.options.get("attempts"):
@@ -168,7 +162,7 @@ def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: Buil
     assert facilities(broker).records.read(job_id).error == {"type": "RuntimeError", "message": refused}
 
 
-def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(yard_broker, run_worker):
     class Clumsy(Middleware):
         def before_process_message(self, broker: Any, message: Any) -> None:
             raise RuntimeError("dropped by Dramatiq")
@@ -185,7 +179,7 @@ def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(yard_broker: Build
         wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
 
 
-def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker, run_worker):
     runs: list[int] = []
 
     class Gate(Middleware):
@@ -210,9 +204,7 @@ def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker: Build
     assert facilities(broker).records.read(job_id).attempts == 2
 
 
-def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(broker, run_worker, monkeypatch):
     family = broker.families["work"]
     move, refused = family.move, threading.Event()
 

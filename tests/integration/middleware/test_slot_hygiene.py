@@ -43,7 +43,7 @@ SUSPENDED: list[Any] = []
 
 
 @pytest.fixture(autouse=True)
-def end_of_suspended(transactional_db: None) -> Iterator[None]:
+def end_of_suspended(transactional_db) -> Iterator[None]:
     """End suspended blocks while there is a database: at the end of the process Python would report their errors."""
     yield
     while SUSPENDED:
@@ -52,7 +52,7 @@ def end_of_suspended(transactional_db: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def kept_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def kept_connections(monkeypatch) -> None:
     """Keep connections from message to message, as a pool's child does."""
     for name, value in (("CONN_MAX_AGE", CONNECTION_AGE_S), ("CONN_HEALTH_CHECKS", True)):
         monkeypatch.setitem(connections.settings["default"], name, value)
@@ -215,9 +215,7 @@ def rows() -> int:
     "leave", [begin, enter_block, suspend_in_block, close_in_block, keep_cursor_in_block, switch_autocommit_off]
 )
 @pytest.mark.parametrize("ends", ["returns", "raises"])
-def test_a_transaction_left_open_fails_its_attempt_and_takes_no_later_row(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], ends: str
-) -> None:
+def test_a_transaction_left_open_fails_its_attempt_and_takes_no_later_row(yard_broker, run_worker, leave, ends):
     broker = yard_broker(small_yard(max_retries=0))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -234,9 +232,7 @@ def test_a_transaction_left_open_fails_its_attempt_and_takes_no_later_row(
 
 
 @pytest.mark.parametrize("leave", [begin_elsewhere, enter_block_elsewhere])
-def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], Any]
-) -> None:
+def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(yard_broker, run_worker, leave):
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()  # noted by the broker of an earlier test
     broker = yard_broker(small_yard(max_retries=0))
     dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
@@ -249,7 +245,7 @@ def test_a_transaction_left_open_between_calls_of_coroutines_takes_no_later_row(
     assert {letter.exception for letter in letters} == {"OpenTransaction"}
 
 
-def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_ends_while_its_row_is_rolled_back_has_failed(monkeypatch):
     executor, rolled_back, go_on = SyncToAsync.single_thread_executor, threading.Event(), threading.Event()
     executor.submit(connections.close_all).result()
     hygiene, broker, message = slot_hygiene.SlotHygiene(), Mock(), Mock(actor_name="writes")
@@ -286,7 +282,7 @@ class Opened:
 
 
 @pytest.mark.parametrize("within", [False, True])
-def test_a_wrapper_around_the_opening_of_a_connection_is_gone_with_its_block(within: bool) -> None:
+def test_a_wrapper_around_the_opening_of_a_connection_is_gone_with_its_block(within):
     hygiene, opened, block, left = slot_hygiene.SlotHygiene(), Opened(), object(), object()
     broker, message = dramatiq.get_broker(), MessageProxy(dramatiq.Message("default", "act", (), {}, {}))
 
@@ -305,7 +301,7 @@ def test_a_wrapper_around_the_opening_of_a_connection_is_gone_with_its_block(wit
     assert opened.execute_wrappers == own
 
 
-def test_a_connection_that_a_tasks_thread_opens_meanwhile_does_not_end_the_look_at_the_others() -> None:
+def test_a_connection_that_a_tasks_thread_opens_meanwhile_does_not_end_the_look_at_the_others():
     hygiene, opened = slot_hygiene.SlotHygiene(), [Opened()]
     connection_created.send(Opened, connection=opened[0])
 
@@ -333,9 +329,7 @@ def test_a_connection_that_a_tasks_thread_opens_meanwhile_does_not_end_the_look_
         *(part_autocommit, make_rows_of_another_kind, read_numbers_as_text, isolate_otherwise, call_back),
     ],
 )
-def test_a_session_that_was_changed_or_closed_is_not_the_next_jobs(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], kept_connections: None
-) -> None:
+def test_a_session_that_was_changed_or_closed_is_not_the_next_jobs(yard_broker, run_worker, leave, kept_connections):
     if connection.vendor == "sqlite" and leave is part_autocommit:
         return
     broker = yard_broker(small_yard(max_retries=0))
@@ -392,9 +386,7 @@ def write_and_keep_half_read() -> None:
 # The iterator's own cursor cannot be closed any more.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("leave", [keep_half_read, iterate_half, keep_half_read_of_driver, write_and_keep_half_read])
-def test_a_cursor_left_half_read_hides_no_row_and_refuses_none(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], kept_connections: None
-) -> None:
+def test_a_cursor_left_half_read_hides_no_row_and_refuses_none(yard_broker, run_worker, leave, kept_connections):
     """On SQLite it keeps a snapshot, and what is written beside it is not committed before it ends."""
     broker, seen = yard_broker(small_yard(max_retries=0)), list[int]()
     dramatiq.actor(leave, broker=broker, queue_name="work", actor_name="leaves")
@@ -423,8 +415,8 @@ def test_a_cursor_left_half_read_hides_no_row_and_refuses_none(
 
 @pytest.mark.parametrize("leave", [forbid_writing, make_rows_of_another_kind, keep_half_read, close_driver])
 def test_a_session_that_a_coroutine_has_changed_is_not_that_of_the_next(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, leave: Callable[[], None], kept_connections: None
-) -> None:
+    yard_broker, run_worker, leave, kept_connections
+):
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()  # noted by the broker of an earlier test
     broker = yard_broker(small_yard(max_retries=0))
 
@@ -447,9 +439,7 @@ def test_a_session_that_a_coroutine_has_changed_is_not_that_of_the_next(
     assert facilities(broker).transport.stats("work").dead == 0
 
 
-def test_time_limits_amid_transactions_take_no_later_row(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any
-) -> None:
+def test_time_limits_amid_transactions_take_no_later_row(yard_broker, run_worker):
     broker = yard_broker(small_yard(max_retries=0))
 
     @dramatiq.actor(broker=broker, queue_name="work", time_limit=50)
@@ -463,7 +453,7 @@ def test_time_limits_amid_transactions_take_no_later_row(
     assert {letter.exception for letter in letters} == {"TimeLimitExceeded"}
 
 
-def test_language_time_zone_and_decimals_end_with_the_attempt(broker: RedisBroker, run_worker: Any) -> None:
+def test_language_time_zone_and_decimals_end_with_the_attempt(broker, run_worker):
     seen: list[tuple[str | None, str, int]] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -483,7 +473,7 @@ def test_language_time_zone_and_decimals_end_with_the_attempt(broker: RedisBroke
     assert seen[0][1] != "Asia/Tokyo"
 
 
-def test_variables_and_hooks_end_with_the_attempt(broker: RedisBroker, run_worker: Any) -> None:
+def test_variables_and_hooks_end_with_the_attempt(broker, run_worker):
     seen = list[tuple[Any, ...]]()
     tenant = ContextVar[str]("tenant", default="none")
 
@@ -503,7 +493,7 @@ def test_variables_and_hooks_end_with_the_attempt(broker: RedisBroker, run_worke
     assert seen == [("none", None, "/", None)] * 2
 
 
-def test_values_that_refuse_to_be_compared_count_as_changed() -> None:
+def test_values_that_refuse_to_be_compared_count_as_changed():
     variable, arrays = ContextVar[Any]("variable"), [MagicMock(__eq__=Mock(side_effect=ValueError)) for _ in "ab"]
     variable.set(arrays[0])
     before = copy_context()
@@ -512,7 +502,7 @@ def test_values_that_refuse_to_be_compared_count_as_changed() -> None:
     assert slot_hygiene.is_changed(before, copy_context())
 
 
-def test_an_attempt_that_leaves_nothing_costs_few_calls() -> None:
+def test_an_attempt_that_leaves_nothing_costs_few_calls():
     """Asking Django for language and zone took 37 calls a message, and two fifths of its processor time with them."""
     connection.ensure_connection()
     hygiene, calls = slot_hygiene.SlotHygiene(), []
@@ -531,9 +521,7 @@ def test_an_attempt_that_leaves_nothing_costs_few_calls() -> None:
     assert "deactivate" not in calls and len(calls) < 12, calls
 
 
-def test_a_call_of_a_coroutine_that_outlasts_its_job_is_seen(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_of_a_coroutine_that_outlasts_its_job_is_seen(yard_broker, run_worker, monkeypatch):
     monkeypatch.setattr(slot_hygiene, "LONGEST_CALL_S", 0.0)
     broker, release = yard_broker(small_yard(max_retries=0)), threading.Event()
     [hygiene] = (entry for entry in broker.middleware if isinstance(entry, slot_hygiene.SlotHygiene))
@@ -555,12 +543,12 @@ def test_a_call_of_a_coroutine_that_outlasts_its_job_is_seen(
     ["SET ROLE x", "-- of a\n/* x */ set search_path = x", "SELECT 1; RESET ALL", "SELECT set_config('a', '5', false)",
      "PRAGMA main.locking_mode=EXCLUSIVE", "DECLARE c CURSOR WITH HOLD FOR SELECT 1", "create local temp table x ()"],
 )  # fmt: skip
-def test_statements_that_change_their_session_are_known(statement: str) -> None:
+def test_statements_that_change_their_session_are_known(statement):
     assert slot_hygiene.changes_session(statement)
 
 
 @pytest.mark.parametrize(
     "statement", ["SET LOCAL x = 1", "UPDATE a SET b = 1", "SELECT ';'", "INSERT INTO a VALUES (1)"]
 )
-def test_other_statements_change_no_session(statement: str) -> None:
+def test_other_statements_change_no_session(statement):
     assert not slot_hygiene.changes_session(statement)

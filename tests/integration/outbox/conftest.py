@@ -23,7 +23,7 @@ YARD = Yard(
 
 
 @pytest.fixture
-def make_broker(yard_broker: MakeBroker, transactional_db: None) -> MakeBroker:
+def make_broker(yard_broker, transactional_db) -> MakeBroker:
     """Build a broker with the setting ``SENDS`` of the call."""
     return lambda sends="on_commit": yard_broker(YARD, sends=sends)
 

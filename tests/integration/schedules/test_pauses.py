@@ -260,7 +260,7 @@ def test_the_command_pauses_shows_and_resumes(sweep, capsys):
         call_command("switchyard", "schedules", "pause", "sweeep")
 
 
-def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pauses_reason_drives_no_terminal(sweep, capsys):
     services.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
 
     for words in (("list",), ("show", sweep), ("pause", sweep)):

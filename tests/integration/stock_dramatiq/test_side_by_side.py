@@ -11,8 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-import redis
 from dramatiq.broker import Broker
 from dramatiq.brokers.redis import RedisBroker as StockBroker
 from dramatiq.middleware import AsyncIO, CurrentMessage, GroupCallbacks, Middleware, Retries, default_middleware
@@ -21,7 +19,6 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 from dramatiq.results.backends import StubBackend
 
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.factories.brokers import the_global_broker
 from tests.waiting import wait_for
@@ -32,13 +29,7 @@ RETRIES = 4  # without a number of their own; a few, so that some actor can have
 MODULES = ("options", "kinds", "compositions", "stored", "limits")
 
 
-def test_every_case_has_the_same_result_under_both(
-    valkey: redis.Redis,
-    valkey_url: str,
-    yard_broker: Callable[..., RedisBroker],
-    run_worker: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_every_case_has_the_same_result_under_both(valkey, valkey_url, yard_broker, run_worker, monkeypatch):
     monkeypatch.setenv("REDIS_URL", valkey_url)
 
     def stock(own: list[Middleware]) -> Broker:
@@ -60,7 +51,7 @@ def test_every_case_has_the_same_result_under_both(
     assert of_stock["shutdown"] == ["started", "Shutdown", "started"], "the worker was stopped while it ran"
 
 
-def test_the_project_knows_dramatiq_alone_and_uses_every_option_of_its_middleware() -> None:
+def test_the_project_knows_dramatiq_alone_and_uses_every_option_of_its_middleware():
     trees = [ast.parse(path.read_text()) for path in (Path(__file__).parent / "project").glob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     sources = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

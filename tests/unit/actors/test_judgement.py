@@ -64,15 +64,13 @@ def failed(*exceptions: str) -> ActorHistory:
         ),
     ],
 )  # fmt: skip
-def test_an_actor_is_judged_by_its_last_hour(
-    lately: Lately | None, ended: ActorHistory | None, word: str, level: str, sentence: str
-) -> None:
+def test_an_actor_is_judged_by_its_last_hour(lately, ended, word, level, sentence):
     found = of(lately, ended)
 
     assert (found.word, found.level, found.sentence) == (word, level, sentence)
 
 
-def test_a_release_is_named_where_it_alone_fails() -> None:
+def test_a_release_is_named_where_it_alone_fails():
     ended = replace(failed("KeyError"), dead_since="2026.11.3")
 
     assert of(lately(count(100, dead=41)), ended).sentence.endswith(
@@ -95,11 +93,11 @@ def row(at: int, state: str, release: str) -> EndedRow:
         ([row(1, "succeeded", "a")], ""),
     ],
 )
-def test_a_release_fails_alone_after_jobs_of_another_one(rows: list[EndedRow], release: str) -> None:
+def test_a_release_fails_alone_after_jobs_of_another_one(rows, release):
     assert _dead_since(rows) == release
 
 
-def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy() -> None:
+def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy():
     healthy, failing = Judgement("Healthy", "ok", "fine"), Judgement("Failing", "bad", "no")
     open_ = ActorPause(1, 0, 1, "circuit crm", calls={"sync": 1}, times=1)
     paused, by_value = ActorPause(1, 0, 1, "sync"), ActorPause(1, 0, 1, "sync", "of", 1, 7)
@@ -130,5 +128,5 @@ ROWS = [
         *(("-run", "dbca"), ("run", "cbda"), ("-ended", "bcda")),
     ],
 )
-def test_actors_without_a_figure_come_last(sort: str, names: str) -> None:
+def test_actors_without_a_figure_come_last(sort, names):
     assert "".join(facts.name for facts, _ in in_order(ROWS, sort)) == names

@@ -78,22 +78,20 @@ def _looks_right(signature: inspect.Signature, places: int, names: set[str]) -> 
 
 
 @given(signatures, calls)
-def test_what_the_look_lets_through_binds(signature: inspect.Signature, call: tuple[int, set[str]]) -> None:
+def test_what_the_look_lets_through_binds(signature, call):
     if _looks_right(signature, *call):
         assert _binds(signature, *call), str(signature)
 
 
 @given(signatures, calls)
-def test_every_call_without_stars_is_let_through_if_it_binds(
-    signature: inspect.Signature, call: tuple[int, set[str]]
-) -> None:
+def test_every_call_without_stars_is_let_through_if_it_binds(signature, call):
     starred = any(each.kind in STARRED.values() for each in signature.parameters.values())
 
     if not starred and _binds(signature, *call):
         assert _looks_right(signature, *call), str(signature)
 
 
-def test_what_stars_take_is_left_to_bind() -> None:
+def test_what_stars_take_is_left_to_bind():
     def function(a: int, *args: int, b: int = 0, **others: int) -> None: ...
 
     found = calls_of(function)
@@ -103,7 +101,7 @@ def test_what_stars_take_is_left_to_bind() -> None:
     assert not found.fit(1, {"c": 1}.keys())
 
 
-def test_only_calls_that_fit_are_seen_and_of_many_orders_some() -> None:
+def test_only_calls_that_fit_are_seen_and_of_many_orders_some():
     def function(a: int, *, b: int = 0, c: int = 0, d: int = 0, e: int = 0, f: int = 0) -> None: ...
 
     found = calls_of(function)
@@ -117,7 +115,7 @@ def test_only_calls_that_fit_are_seen_and_of_many_orders_some() -> None:
     assert len(found.seen) == MOST_SEEN
 
 
-def test_a_call_that_does_not_fit_is_refused_with_the_declaration() -> None:
+def test_a_call_that_does_not_fit_is_refused_with_the_declaration():
     broker = StubBroker(middleware=[Arguments()])
 
     @dramatiq.actor(broker=broker)
@@ -131,7 +129,7 @@ def test_a_call_that_does_not_fit_is_refused_with_the_declaration() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[1], "xy"])
-def test_arguments_by_name_of_another_type_are_refused(wrong: Any) -> None:
+def test_arguments_by_name_of_another_type_are_refused(wrong):
     actor = dramatiq.actor(actor_name="named", broker=StubBroker(middleware=[Arguments()]))(lambda first: None)
 
     with pytest.raises(ArgumentMismatch, match=r"^actor named: kwargs is a \w+; write a dict; it is declared"):
@@ -163,18 +161,18 @@ def message(actor: str, *args: object, **kwargs: object) -> Message[None]:
         (message("audit"), False),
     ],
 )
-def test_code_knows_a_call_by_name_number_and_names(broker: StubBroker, sent: Message[None], is_known: bool) -> None:
+def test_code_knows_a_call_by_name_number_and_names(broker, sent, is_known):
     assert knows(broker, call_of(sent)) is is_known
 
 
 @pytest.mark.parametrize(
     "call", ["", "5", "[]", '["report"]', '["report", "x", []]', '["report", 1, 5]', "[{}, 1, []]"]
 )
-def test_what_is_no_call_is_known_to_nobody(broker: StubBroker, call: str) -> None:
+def test_what_is_no_call_is_known_to_nobody(broker, call):
     assert not knows(broker, call)
 
 
-def test_calls_differ_by_nothing_but_name_number_and_names() -> None:
+def test_calls_differ_by_nothing_but_name_number_and_names():
     first, second = message("a", 1, b=2, c=3), message("a", "one", c="three", b=None)
 
     assert call_of(first) == call_of(second)
@@ -188,7 +186,7 @@ class Transport:
         return 1_000
 
 
-def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(broker: StubBroker) -> None:
+def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(broker):
     parking = Parking(transport=Transport())  # type: ignore[arg-type]
 
     with capture_logs() as lines:
@@ -208,18 +206,18 @@ def origin_broker() -> StubBroker:
 
 
 @pytest.fixture
-def actor(origin_broker: StubBroker) -> dramatiq.Actor[[], None]:
+def actor(origin_broker) -> dramatiq.Actor[[], None]:
     @dramatiq.actor(broker=origin_broker)
     def actor() -> None: ...
 
     return actor
 
 
-def test_nothing_is_added_outside_of_requests_schedules_and_jobs(actor: Any) -> None:
+def test_nothing_is_added_outside_of_requests_schedules_and_jobs(actor):
     assert set(actor.send().options) == {"enqueued_at"}
 
 
-def test_the_schedule_that_sends_is_named(actor: Any) -> None:
+def test_the_schedule_that_sends_is_named(actor):
     with sent_by_schedule("close_day" * 100):
         sent = actor.send()
 
@@ -227,9 +225,7 @@ def test_the_schedule_that_sends_is_named(actor: Any) -> None:
     assert "origin" not in actor.send().options
 
 
-def test_the_job_that_sends_is_the_parent_and_so_is_the_one_that_a_step_follows(
-    origin_broker: StubBroker, actor: Any
-) -> None:
+def test_the_job_that_sends_is_the_parent_and_so_is_the_one_that_a_step_follows(origin_broker, actor):
     outer = actor.message()
     current = next(entry for entry in origin_broker.middleware if isinstance(entry, CurrentMessage))
     current.before_process_message(origin_broker, outer)
@@ -242,7 +238,7 @@ def test_the_job_that_sends_is_the_parent_and_so_is_the_one_that_a_step_follows(
     assert step.options["parent"] == "0d6f"
 
 
-def test_a_retry_keeps_what_the_first_send_wrote(origin_broker: StubBroker, actor: Any) -> None:
+def test_a_retry_keeps_what_the_first_send_wrote(origin_broker, actor):
     first = actor.send()
     with sent_by_schedule("close_day"), following("0d6f"):
         origin_broker.enqueue(first)
@@ -250,7 +246,7 @@ def test_a_retry_keeps_what_the_first_send_wrote(origin_broker: StubBroker, acto
     assert set(first.options) == {"enqueued_at"}
 
 
-def test_tags_of_actor_and_message_are_joined(origin_broker: StubBroker) -> None:
+def test_tags_of_actor_and_message_are_joined(origin_broker):
     @dramatiq.actor(broker=origin_broker, tags=("invoices", "monthly"))
     def tagged() -> None: ...
 
@@ -259,7 +255,7 @@ def test_tags_of_actor_and_message_are_joined(origin_broker: StubBroker) -> None
 
 
 @pytest.mark.parametrize("tags", ["invoices", [""], ["x" * 65], [7], ["a\nb"], ["t"] * 11, {"a": 1}])
-def test_tags_that_are_no_short_texts_are_refused(actor: Any, origin_broker: StubBroker, tags: Any) -> None:
+def test_tags_that_are_no_short_texts_are_refused(actor, origin_broker, tags):
     with pytest.raises(InvalidOption, match="write at most 10 texts of 1 to 64 characters"):
         actor.send_with_options(tags=tags)
     with pytest.raises(InvalidOption, match="write at most 10 texts"):
@@ -267,7 +263,7 @@ def test_tags_that_are_no_short_texts_are_refused(actor: Any, origin_broker: Stu
 
 
 @pytest.mark.parametrize("origin", ["me", {"request": 1}, {"host": "a"}, {"user": "x" * 151}])
-def test_an_origin_of_a_foreign_form_is_refused(actor: Any, origin: Any) -> None:
+def test_an_origin_of_a_foreign_form_is_refused(actor, origin):
     with pytest.raises(InvalidOption, match="leave it out"):
         actor.send_with_options(origin=origin)
 
@@ -286,7 +282,7 @@ def handled(actor: Any, **fields: Any) -> tuple[dramatiq.Message[Any], HttpRespo
     return sent[0], response
 
 
-def test_the_request_that_a_proxy_named_and_its_user_are_the_origin(actor: Any) -> None:
+def test_the_request_that_a_proxy_named_and_its_user_are_the_origin(actor):
     user = SimpleNamespace(is_authenticated=True, get_username=lambda: "mia")
 
     sent, response = handled(actor, headers={HEADER: "7c1f-09"}, _cached_user=user)
@@ -296,14 +292,14 @@ def test_the_request_that_a_proxy_named_and_its_user_are_the_origin(actor: Any) 
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "<script>"])
-def test_a_request_without_a_usable_id_gets_one(actor: Any, given: str) -> None:
+def test_a_request_without_a_usable_id_gets_one(actor, given):
     sent, response = handled(actor, headers={HEADER: given})
 
     assert sent.options["origin"] == {"request": response[HEADER]}
     assert response[HEADER] != given
 
 
-def test_a_request_of_the_api_names_its_token(actor: Any) -> None:
+def test_a_request_of_the_api_names_its_token(actor):
     sent, _ = handled(actor, auth=SimpleNamespace(prefix="ab12", name="nordwind-prod"))
 
     assert sent.options["origin"]["user"] == "token nordwind-prod"
@@ -315,7 +311,7 @@ def async_broker() -> StubBroker:
 
 
 @pytest.fixture
-def worker(async_broker: StubBroker) -> Iterator[dramatiq.Worker]:
+def worker(async_broker) -> Iterator[dramatiq.Worker]:
     worker = dramatiq.Worker(async_broker, worker_threads=1, worker_timeout=10)
     worker.start()
     try:
@@ -333,7 +329,7 @@ def _double(async_broker: StubBroker) -> Actor[[int], int]:
     return double
 
 
-def test_a_call_outside_of_a_worker_says_what_to_write(async_broker: StubBroker) -> None:
+def test_a_call_outside_of_a_worker_says_what_to_write(async_broker):
     double = _double(async_broker)
 
     words = (
@@ -346,15 +342,13 @@ def test_a_call_outside_of_a_worker_says_what_to_write(async_broker: StubBroker)
     assert inspect.signature(double.fn).parameters.keys() == {"value"}
 
 
-def test_a_worker_runs_it(async_broker: StubBroker, worker: dramatiq.Worker) -> None:
+def test_a_worker_runs_it(async_broker, worker):
     assert _double(async_broker)(4) == 8
 
 
 # asyncio ends a loop by the first two: it would be gone for every other coroutine of the process.
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
-def test_whatever_a_coroutine_raises_is_its_own_failure(
-    async_broker: StubBroker, worker: dramatiq.Worker, raised: type[BaseException]
-) -> None:
+def test_whatever_a_coroutine_raises_is_its_own_failure(async_broker, worker, raised):
     double = _double(async_broker)
 
     @dramatiq.actor(broker=async_broker)
@@ -366,7 +360,7 @@ def test_whatever_a_coroutine_raises_is_its_own_failure(
     assert double(4) == 8
 
 
-def test_a_loop_that_a_coroutine_stops_is_noticed(async_broker: StubBroker, worker: dramatiq.Worker) -> None:
+def test_a_loop_that_a_coroutine_stops_is_noticed(async_broker, worker):
     @dramatiq.actor(broker=async_broker)
     async def stops() -> None:
         asyncio.get_running_loop().stop()
@@ -378,9 +372,7 @@ def test_a_loop_that_a_coroutine_stops_is_noticed(async_broker: StubBroker, work
         _double(async_broker)(4)
 
 
-def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(
-    async_broker: StubBroker, worker: dramatiq.Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(async_broker, worker, monkeypatch):
     occupied, leave, interrupts, waiting = threading.Event(), threading.Event(), [], []
 
     @dramatiq.actor(broker=async_broker)
@@ -413,7 +405,7 @@ def test_an_interrupt_of_a_coroutine_that_has_not_begun_ends_its_call(
     assert interrupts
 
 
-def test_what_a_coroutine_sets_on_the_loop_ends_with_it(async_broker: StubBroker, worker: dramatiq.Worker) -> None:
+def test_what_a_coroutine_sets_on_the_loop_ends_with_it(async_broker, worker):
     seen = []
 
     @dramatiq.actor(broker=async_broker)
@@ -439,7 +431,7 @@ def test_what_a_coroutine_sets_on_the_loop_ends_with_it(async_broker: StubBroker
     assert loop.executor.was_shut_down
 
 
-def test_other_actors_keep_their_function(async_broker: StubBroker) -> None:
+def test_other_actors_keep_their_function(async_broker):
     def triple(value: int) -> int:
         return 3 * value
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +59,7 @@ def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
 
-def test_control_characters_are_shown_in_a_terminals_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_shown_in_a_terminals_log(capsys):
     logs.configure("console")
 
     logging.getLogger("other").warning("got %s", NASTY)
@@ -73,7 +72,7 @@ def test_control_characters_are_shown_in_a_terminals_log(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_an_exception_that_cannot_be_shown_is_logged(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_exception_that_cannot_be_shown_is_logged(log_format, capsys):
     class Unshowable(Exception):
         def __str__(self) -> str:
             raise RuntimeError("not to be shown")
@@ -87,7 +86,7 @@ def test_an_exception_that_cannot_be_shown_is_logged(log_format: str, capsys: py
     assert "dead" in capsys.readouterr().err
 
 
-def test_a_parked_message_is_not_said_to_be_given_up(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_parked_message_is_not_said_to_be_given_up(capsys):
     stub_broker = StubBroker()
     logs.configure("json")
     worker = Worker(stub_broker, worker_timeout=10)
@@ -103,9 +102,7 @@ def test_a_parked_message_is_not_said_to_be_given_up(capsys: pytest.CaptureFixtu
     assert told == ["something else"]
 
 
-def test_a_traceback_keeps_its_lines_but_no_control_characters_nor_variables(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_traceback_keeps_its_lines_but_no_control_characters_nor_variables(capsys):
     logs.configure("console")
 
     password = "hunter2"
@@ -122,7 +119,7 @@ def test_a_traceback_keeps_its_lines_but_no_control_characters_nor_variables(
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_long_traceback_keeps_its_beginning_and_its_end(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_long_traceback_keeps_its_beginning_and_its_end(log_format, capsys):
     logs.configure(log_format)
 
     try:
@@ -137,9 +134,7 @@ def test_a_long_traceback_keeps_its_beginning_and_its_end(log_format: str, capsy
     assert "the end" in printed
 
 
-def test_what_is_logged_meanwhile_names_its_job_and_what_the_actor_bound(
-    capsys: pytest.CaptureFixture[str], middleware: Any
-) -> None:
+def test_what_is_logged_meanwhile_names_its_job_and_what_the_actor_bound(capsys, middleware):
     logs.configure("json")
     message = _message()
 
@@ -157,9 +152,7 @@ def test_what_is_logged_meanwhile_names_its_job_and_what_the_actor_bound(
     assert not {*names, "customer"} & {*idle}
 
 
-def test_a_job_whose_end_was_interrupted_lends_its_names_to_nobody(
-    capsys: pytest.CaptureFixture[str], middleware: Any
-) -> None:
+def test_a_job_whose_end_was_interrupted_lends_its_names_to_nobody(capsys, middleware):
     logs.configure("json")
     second = _message()
 
@@ -183,8 +176,8 @@ def test_a_job_whose_end_was_interrupted_lends_its_names_to_nobody(
     ],
 )
 def test_at_warning_only_failures_are_logged_and_nothing_is_made_of_the_rest(
-    outcome: Outcome, events: list[str], capsys: pytest.CaptureFixture[str], middleware: Any, monkeypatch: Any
-) -> None:
+    outcome, events, capsys, middleware, monkeypatch
+):
     logs.configure("json", level=logging.WARNING)
     made: list[str] = []
     names_of: Any = logs._names
@@ -200,9 +193,7 @@ def test_at_warning_only_failures_are_logged_and_nothing_is_made_of_the_rest(
 
 
 @pytest.mark.parametrize(("attempts", "development", "shown"), [(0, True, True), (1, True, False), (0, False, False)])
-def test_the_first_failure_shows_its_traceback_in_development_only(
-    attempts: int, development: bool, shown: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_failure_shows_its_traceback_in_development_only(attempts, development, shown, capsys):
     logs.configure("console")
     entry = logs.Logs(tracebacks=development)
     message = MessageProxy(Message("work", "mail", (), {}, {"attempts": attempts}))
@@ -221,9 +212,7 @@ def test_the_first_failure_shows_its_traceback_in_development_only(
     assert ("Traceback (most recent call last)" in said, "test_logs.py" in said) == (shown, shown)
 
 
-def test_a_refused_request_is_logged_in_one_line_and_a_failed_one_with_its_traceback(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_refused_request_is_logged_in_one_line_and_a_failed_one_with_its_traceback(capsys):
     logs.configure("console")
     try:
         raise PermissionError("not yours")
@@ -263,7 +252,7 @@ CANARY = "c4n4ry"
         f"https://a.example/b https://c.example/x://y?sig={CANARY}",
     ],
 )
-def test_a_secret_is_hidden(line: str) -> None:
+def test_a_secret_is_hidden(line):
     assert CANARY not in without_secrets(f"before {line}")
     assert "before" in without_secrets(f"before {line}")
 
@@ -272,7 +261,7 @@ def test_a_secret_is_hidden(line: str) -> None:
 @pytest.mark.parametrize(
     "part", ["a", "passw", "token-", "password ", 'token:"', 'token:\\"', "token:[", "bearer ", "a://", "a:@", '"']
 )
-def test_no_line_takes_long(part: str, most_s: float) -> None:
+def test_no_line_takes_long(part, most_s):
     line = (part * 4_096)[:4_096]
     started_s = time.process_time()
     without_secrets(line)
@@ -280,7 +269,7 @@ def test_no_line_takes_long(part: str, most_s: float) -> None:
 
 
 @pytest.mark.parametrize("part", ["x://@", "x://", "x://y?", "://", "a://b@c?d ", "passw", 'token:"'])
-def test_a_line_of_four_times_the_length_takes_no_sixteen_times_the_work(part: str) -> None:
+def test_a_line_of_four_times_the_length_takes_no_sixteen_times_the_work(part):
     def least_s(length: int) -> float:
         line, taken = (part * length)[:length], []
         for _ in range(5):
@@ -299,7 +288,7 @@ def test_a_line_of_four_times_the_length_takes_no_sixteen_times_the_work(part: s
         *("at 12:30: 4 sent", '{"n": 1}'),
     ],
 )
-def test_the_rest_stays(line: str) -> None:
+def test_the_rest_stays(line):
     assert without_secrets(line) == line
 
 
@@ -333,7 +322,7 @@ def message(**options: Any) -> Message[Any]:
     return Message("work", "mail", (), {}, options)
 
 
-def test_a_send_that_is_not_sampled_writes_nothing_and_its_attempt_begins_no_trace() -> None:
+def test_a_send_that_is_not_sampled_writes_nothing_and_its_attempt_begins_no_trace():
     made, sent = Made(ALWAYS_OFF), message()
 
     made.tracing.before_enqueue(BROKER, sent, None)
@@ -348,7 +337,7 @@ def test_a_send_that_is_not_sampled_writes_nothing_and_its_attempt_begins_no_tra
 
 
 @pytest.mark.parametrize("written", [7, None, ["00"], "", "00-zz-1-01", TRACED[:-2] + "00", "x" * 10_000])
-def test_a_context_that_cannot_be_read_is_none(made: Made, written: Any) -> None:
+def test_a_context_that_cannot_be_read_is_none(made, written):
     held = MessageProxy(message(traceparent=written, tracestate=written, previous_span=written))
 
     made.tracing.before_process_message(BROKER, held)
@@ -357,7 +346,7 @@ def test_a_context_that_cannot_be_read_is_none(made: Made, written: Any) -> None
     assert made.names == []
 
 
-def test_a_foreign_senders_context_is_the_parent_and_a_forged_link_is_none(made: Made) -> None:
+def test_a_foreign_senders_context_is_the_parent_and_a_forged_link_is_none(made):
     held = MessageProxy(message(traceparent=TRACED, previous_span={"forged": True}))
 
     made.tracing.before_process_message(BROKER, held)
@@ -371,7 +360,7 @@ def test_a_foreign_senders_context_is_the_parent_and_a_forged_link_is_none(made:
     assert "secret" not in span.to_json()
 
 
-def test_an_exported_span_has_no_query_no_literal_and_no_text_of_an_exception(made: Made) -> None:
+def test_an_exported_span_has_no_query_no_literal_and_no_text_of_an_exception(made):
     facts = {
         "http.url": "https://example.com/path?key=secret",
         "url.query": "key=secret",
@@ -392,7 +381,7 @@ def test_an_exported_span_has_no_query_no_literal_and_no_text_of_an_exception(ma
 
 
 @pytest.mark.parametrize("given", [{}, {"SWITCHYARD_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}])
-def test_nothing_is_imported_without_an_endpoint(given: dict[str, str]) -> None:
+def test_nothing_is_imported_without_an_endpoint(given):
     code = f"import django; django.setup(); {IMPORTED}"
     environment = {**os.environ, **given, "DJANGO_SETTINGS_MODULE": "project.settings"}
 
@@ -401,7 +390,7 @@ def test_nothing_is_imported_without_an_endpoint(given: dict[str, str]) -> None:
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
-def test_an_endpoint_without_the_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endpoint_without_the_package_is_refused(monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(wiring, "TRACES", ("opentelemetry.absent", *wiring.TRACES[1:]))
 
@@ -409,7 +398,7 @@ def test_an_endpoint_without_the_package_is_refused(monkeypatch: pytest.MonkeyPa
         wiring.traces("test")
 
 
-def test_a_package_that_a_project_does_not_have_is_not_instrumented() -> None:
+def test_a_package_that_a_project_does_not_have_is_not_instrumented():
     absent = "import sys; sys.modules['psycopg'] = None"
     code = f"{absent}; from switchyard.middleware import tracing; tracing.start('test')"
 
@@ -437,7 +426,7 @@ print(collected.get_sample_value("runs_total", {"actor": "mail"}))
 """
 
 
-def test_a_child_is_the_one_that_labels_name() -> None:
+def test_a_child_is_the_one_that_labels_name():
     metric = Counter("runs", "Runs.", ("queue", "actor"), registry=CollectorRegistry())
     children = Children(metric)
 
@@ -448,7 +437,7 @@ def test_a_child_is_the_one_that_labels_name() -> None:
     assert children["bulk", "report"] is not children["bulk", "mail"]
 
 
-def test_a_forked_process_counts_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_forked_process_counts_in_a_file_of_its_own(tmp_path):
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
 
     done = subprocess.run(
@@ -459,7 +448,7 @@ def test_a_forked_process_counts_in_a_file_of_its_own(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("counter_*.db"))) == 2
 
 
-def test_observations_that_are_added_together_come_out_as_if_each_had_been_observed() -> None:
+def test_observations_that_are_added_together_come_out_as_if_each_had_been_observed():
     registry = CollectorRegistry()
     one_by_one, together = (
         Histogram(name, "Waits.", ("actor",), buckets=BUCKETS_S, registry=registry) for name in ("single", "folded")
@@ -482,9 +471,7 @@ def test_observations_that_are_added_together_come_out_as_if_each_had_been_obser
     assert len(folded) == 2 * (len(BUCKETS_S) + 3)
 
 
-def test_the_product_of_all_labels_is_bounded_and_what_is_over_it_counts_as_other(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_product_of_all_labels_is_bounded_and_what_is_over_it_counts_as_other(monkeypatch):
     monkeypatch.setattr(metrics, "MOST_ACTORS", 20)
     monkeypatch.setattr(metrics, "MOST_EXCEPTIONS", 30)
     middleware, broker = Metrics(), StubBroker(middleware=[])
@@ -507,7 +494,7 @@ def test_the_product_of_all_labels_is_bounded_and_what_is_over_it_counts_as_othe
     assert sum(sample.value for sample in series) == len(lanes) * actors * exceptions
 
 
-def test_attempts_and_run_time_are_counted_by_owner_whatever_its_text_is() -> None:
+def test_attempts_and_run_time_are_counted_by_owner_whatever_its_text_is():
     middleware, broker = Metrics(), StubBroker(middleware=[])
     for owner in ("user:7", "user:7", "bad\x00\ud800", "", None):
         message = MessageProxy(Message("mail", "send", (), {}, {} if owner is None else {"owner": owner}))

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -39,7 +39,7 @@ from switchyard.middleware.retries import bounds_of, delay_of, is_never_retried,
 from switchyard.middleware.status import Status, result_of
 
 
-def test_the_text_of_an_exception_is_made_once() -> None:
+def test_the_text_of_an_exception_is_made_once():
     class Slow(Exception):
         made = 0
 
@@ -52,7 +52,7 @@ def test_the_text_of_an_exception_is_made_once() -> None:
     assert (text_of(error), text_of(error), Slow.made) == ("slow", "slow", 1)
 
 
-def test_an_exception_that_cannot_be_formatted_is_shown_with_its_frames() -> None:
+def test_an_exception_that_cannot_be_formatted_is_shown_with_its_frames():
     try:
         raise SyntaxError("bad", ("f.py", 1, "two", "text"))
     except SyntaxError as error:
@@ -62,12 +62,12 @@ def test_an_exception_that_cannot_be_formatted_is_shown_with_its_frames() -> Non
 
 
 @pytest.mark.parametrize(("value", "expected"), [(2, 3), ("many", 1), (None, 1), (-5, 1), (True, 1)])
-def test_a_count_that_a_task_has_overwritten_is_none(value: Any, expected: int) -> None:
+def test_a_count_that_a_task_has_overwritten_is_none(value, expected):
     assert attempt(Message("work", "a", (), {}, {"attempts": value})) == expected
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "null"), ("", '""'), (0, "0"), ({"a": (1,)}, '{"a": [1]}')])
-def test_a_result_is_kept_as_json_and_none_is_one(value: Any, text: str) -> None:
+def test_a_result_is_kept_as_json_and_none_is_one(value, text):
     assert result_of(SimpleNamespace(message_id="j"), value, ResultStores()) == (text, "", None)
 
 
@@ -87,11 +87,11 @@ def _caught(function: object, *args: object) -> BaseException:
     raise AssertionError("did not fail")
 
 
-def test_numbers_in_the_message_do_not_matter() -> None:
+def test_numbers_in_the_message_do_not_matter():
     assert fingerprint("a", _caught(_fail, 1)) == fingerprint("a", _caught(_fail, 2))
 
 
-def test_actor_exception_and_place_matter() -> None:
+def test_actor_exception_and_place_matter():
     base = fingerprint("a", _caught(_fail, 1))
 
     assert base != fingerprint("b", _caught(_fail, 1))
@@ -109,7 +109,7 @@ class NoAnswer:
         raise BrokerUnavailable("job_write", "timed out")
 
 
-def test_a_worker_that_ends_without_its_server_says_so_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_ends_without_its_server_says_so_in_one_line(caplog):
     barrier = AckBarrier(cast(JobRecords, NoAnswer()))
     barrier.add(ended_step("default", EndedJob("a", "succeeded")))
     status = Status(yard=cast(Yard, None), barrier=barrier)
@@ -125,7 +125,7 @@ def test_a_worker_that_ends_without_its_server_says_so_in_one_line(caplog: pytes
     assert barrier.pending, "the last flush of the child tries once more"
 
 
-def test_an_actor_that_is_declared_again_brings_its_options() -> None:
+def test_an_actor_that_is_declared_again_brings_its_options():
     broker, kept = StubBroker(middleware=[]), []
     status = Status(yard=cast(Yard, None), barrier=AckBarrier(cast(JobRecords, NoAnswer())))
     broker.add_middleware(status)
@@ -146,9 +146,7 @@ DELAYS = st.lists(st.integers(0, 36_000_000), min_size=1, max_size=8)
 
 
 @given(retry=st.integers(1, 10_000), base_ms=st.integers(1, 60_000), over_base_ms=st.integers(0, 3_600_000))
-def test_a_delay_is_between_half_of_the_doubled_and_capped_base_and_all_of_it(
-    retry: int, base_ms: int, over_base_ms: int
-) -> None:
+def test_a_delay_is_between_half_of_the_doubled_and_capped_base_and_all_of_it(retry, base_ms, over_base_ms):
     cap_ms = base_ms + over_base_ms
     policy = RetryPolicy(base_ms=base_ms, cap_ms=cap_ms)
 
@@ -159,7 +157,7 @@ def test_a_delay_is_between_half_of_the_doubled_and_capped_base_and_all_of_it(
 
 
 @given(delays_ms=DELAYS, retry=st.integers(1, 20))
-def test_a_named_delay_has_the_same_jitter_and_the_last_one_repeats(delays_ms: list[int], retry: int) -> None:
+def test_a_named_delay_has_the_same_jitter_and_the_last_one_repeats(delays_ms, retry):
     longest_ms = delays_ms[min(retry, len(delays_ms)) - 1]
 
     delay_ms = delay_of(retry, RetryPolicy(delays_ms=tuple(delays_ms)), ERROR)
@@ -168,19 +166,19 @@ def test_a_named_delay_has_the_same_jitter_and_the_last_one_repeats(delays_ms: l
 
 
 @given(delay_s=st.floats(0, 86_400, allow_nan=False))
-def test_retry_after_is_a_lower_bound(delay_s: float) -> None:
+def test_retry_after_is_a_lower_bound(delay_s):
     delay_ms = delay_of(1, RetryPolicy(base_ms=500), RetryLater(delay_s, "later"))
 
     assert int(delay_s * 1000) <= delay_ms <= int(delay_s * 1000) + 500 or 250 <= delay_ms <= 500
 
 
 @pytest.mark.parametrize("delay_s", ["5", None, float("nan"), float("inf")])
-def test_a_time_that_is_no_number_of_seconds_is_refused(delay_s: Any) -> None:
+def test_a_time_that_is_no_number_of_seconds_is_refused(delay_s):
     with pytest.raises(ValueError, match=r"^RetryLater: delay_s is .*; write a number of seconds"):
         RetryLater(delay_s, "busy")
 
 
-def test_retry_after_a_second_does_not_shorten_a_schedule_of_hours() -> None:
+def test_retry_after_a_second_does_not_shorten_a_schedule_of_hours():
     policy = RetryPolicy(delays_ms=(5_000, 300_000, 7_200_000))
 
     delays_ms = [delay_of(retry, policy, RetryLater(1, "busy")) for retry in (1, 2, 3)]
@@ -189,20 +187,20 @@ def test_retry_after_a_second_does_not_shorten_a_schedule_of_hours() -> None:
     assert delays_ms[2] >= 3_600_000
 
 
-def test_a_delay_that_the_actor_itself_names_goes_before_the_policy() -> None:
+def test_a_delay_that_the_actor_itself_names_goes_before_the_policy():
     policy = RetryPolicy(delays_ms=(1_000, 7_200_000))
 
     assert 30_000 <= delay_of(2, policy, Retry("not yet", delay=30_000)) <= 31_000
 
 
-def test_own_functions_are_taken_as_they_are_and_the_actors_goes_first() -> None:
+def test_own_functions_are_taken_as_they_are_and_the_actors_goes_first():
     policy = RetryPolicy(backoff=lambda retry: retry * 7)
 
     assert delay_of(3, policy, ERROR) == 21
     assert delay_of(3, policy, ERROR, lambda retry: 1_000_000_000) == 1_000_000_000
 
 
-def test_a_hurried_yard_divides_the_delays_of_policies_and_functions_and_none_that_a_server_asked_for() -> None:
+def test_a_hurried_yard_divides_the_delays_of_policies_and_functions_and_none_that_a_server_asked_for():
     policy = RetryPolicy(delays_ms=(7_200_000,))
 
     assert 3_600 <= delay_of(1, policy, ERROR, speed=1_000) <= 7_200
@@ -228,13 +226,11 @@ def of(**options: Any) -> Any:
         ({"max_retries": "many"}, {"max_retries": 1}, 1),
     ],
 )
-def test_the_messages_number_goes_before_the_actors_and_none_is_without_end(
-    of_message: dict[str, Any], of_actor: dict[str, Any], most: float
-) -> None:
+def test_the_messages_number_goes_before_the_actors_and_none_is_without_end(of_message, of_actor, most):
     assert max_retries_of(of(**of_message), of(**of_actor), POLICY) == most
 
 
-def test_retry_when_decides_alone_with_the_retries_so_far() -> None:
+def test_retry_when_decides_alone_with_the_retries_so_far():
     asked: list[Any] = []
 
     def decides(retries: int, exception: BaseException) -> bool:
@@ -247,14 +243,14 @@ def test_retry_when_decides_alone_with_the_retries_so_far() -> None:
     assert asked == [(0, ERROR), (4, ERROR), (5, ERROR)]
 
 
-def test_a_retry_when_that_fails_leaves_the_decision_to_the_number() -> None:
+def test_a_retry_when_that_fails_leaves_the_decision_to_the_number():
     actor = of(retry_when=lambda retries, exception: 1 / 0, max_retries=1)
 
     assert [is_retried(of(), actor, POLICY, ERROR, retry) for retry in (1, 2)] == [True, False]
 
 
 @pytest.mark.parametrize("classes", [KeyError, (KeyError,), [ValueError, KeyError]])
-def test_exceptions_in_throws_are_never_retried(classes: Any) -> None:
+def test_exceptions_in_throws_are_never_retried(classes):
     assert is_never_retried(of(throws=classes), KeyError("a"), "throws")
     assert not is_never_retried(of(throws=classes), RuntimeError("a"), "throws")
 
@@ -274,13 +270,11 @@ def test_exceptions_in_throws_are_never_retried(classes: Any) -> None:
         ({"min_backoff": "long"}, {"min_backoff": 10}, (10, 60_000)),
     ],
 )
-def test_bounds_come_from_message_actor_and_policy(
-    of_message: dict[str, Any], of_actor: dict[str, Any], bounds: tuple[int, int] | None
-) -> None:
+def test_bounds_come_from_message_actor_and_policy(of_message, of_actor, bounds):
     assert bounds_of(of_message, of(**of_actor), POLICY) == bounds
 
 
-def test_a_delay_between_bounds_doubles_from_the_least_and_keeps_below_the_most() -> None:
+def test_a_delay_between_bounds_doubles_from_the_least_and_keeps_below_the_most():
     for _ in range(100):
         delays = [delay_of(retry, POLICY, ERROR, bounds=(10, 100)) for retry in range(1, 7)]
 
@@ -289,7 +283,7 @@ def test_a_delay_between_bounds_doubles_from_the_least_and_keeps_below_the_most(
         assert all(50 <= delay <= 100 for delay in delays[4:])
 
 
-def test_the_span_of_an_actor_counts_its_bounds_and_a_thousand_of_endless_retries() -> None:
+def test_the_span_of_an_actor_counts_its_bounds_and_a_thousand_of_endless_retries():
     assert span_of(of(min_backoff=10, max_backoff=100, max_retries=4), POLICY) == (
         10 + 20 + 40 + 50,
         20 + 40 + 80 + 100,
@@ -334,7 +328,7 @@ LAPSES = tuple(f"{1_790_000_000_000 + number}@host-{number % 2}" for number in r
 
 
 @pytest.mark.parametrize("slots", [1, 8])
-def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots: int) -> None:
+def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots):
     transport, held = Transport(), message(0, "alone", LAPSES[:4])
 
     with pytest.raises(SkipMessage):
@@ -344,13 +338,13 @@ def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots: in
     assert outcome_of(held).reason == "alone"
 
 
-def test_a_lapse_suspect_runs_in_an_exclusive_child() -> None:
+def test_a_lapse_suspect_runs_in_an_exclusive_child():
     held = message(0, "alone", LAPSES[:4])
 
     Crashes(transport=Transport()).before_process_message(broker_of(1, runs_suspects=True), held)  # type: ignore[arg-type]
 
 
-def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were() -> None:
+def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were():
     with pytest.raises(SuspectedPoison, match=r"5 times its pool's .* on host-0, host-1; look there") as raised:
         Crashes(transport=Transport()).before_process_message(broker_of(8), message(0, "alone", LAPSES))  # type: ignore[arg-type]
 
@@ -360,7 +354,7 @@ def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were()
 
 
 @pytest.mark.parametrize("held", [message(), MessageProxy(Message("work", "job", (), {}, {}))])
-def test_a_message_without_a_past_runs(held: MessageProxy) -> None:
+def test_a_message_without_a_past_runs(held):
     transport = Transport()
 
     Crashes(transport=transport).before_process_message(broker_of(8), held)  # type: ignore[arg-type]
@@ -369,7 +363,7 @@ def test_a_message_without_a_past_runs(held: MessageProxy) -> None:
 
 
 @pytest.mark.parametrize("noted", [(1, "killed by SIGSEGV"), (2, "x"), (0, "alone")])
-def test_one_that_may_crash_is_set_apart_from_neighbours(noted: tuple[int, str]) -> None:
+def test_one_that_may_crash_is_set_apart_from_neighbours(noted):
     transport, held = Transport(), message(*noted)
 
     with pytest.raises(SkipMessage):
@@ -379,7 +373,7 @@ def test_one_that_may_crash_is_set_apart_from_neighbours(noted: tuple[int, str])
     assert outcome_of(held).kind == "deferred"
 
 
-def test_where_it_has_no_neighbours_it_runs() -> None:
+def test_where_it_has_no_neighbours_it_runs():
     transport = Transport()
 
     Crashes(transport=transport).before_process_message(broker_of(1), message(2, "killed"))  # type: ignore[arg-type]
@@ -387,19 +381,19 @@ def test_where_it_has_no_neighbours_it_runs() -> None:
     assert transport.isolated == []
 
 
-def test_where_there_is_no_place_apart_it_runs() -> None:
+def test_where_there_is_no_place_apart_it_runs():
     Crashes(transport=Transport(possible=False)).before_process_message(broker_of(8), message(1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("slots", [1, 8])
-def test_the_third_crash_is_the_last(slots: int) -> None:
+def test_the_third_crash_is_the_last(slots):
     with pytest.raises(Poison, match="3 times, last killed by SIGSEGV, pid 7"):
         Crashes(transport=Transport()).before_process_message(  # type: ignore[arg-type]
             broker_of(slots), message(3, "killed by SIGSEGV, pid 7")
         )
 
 
-def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hides() -> None:
+def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hides():
     known = broker_of(1)
 
     known.add_middleware(Redaction())
@@ -426,7 +420,7 @@ def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hi
 
 @pytest.mark.parametrize("card", ["4111 größe", 'a "quoted" one', "two\nlines", "back\\slash"])
 @pytest.mark.parametrize("write", [str, json.dumps, repr])
-def test_hidden_arguments_are_found_however_a_log_writes_them(card: str, write: Callable[[str], str]) -> None:
+def test_hidden_arguments_are_found_however_a_log_writes_them(card, write):
     known = broker_of(1)
     known.add_middleware(Redaction())
 
@@ -441,7 +435,7 @@ def test_hidden_arguments_are_found_however_a_log_writes_them(card: str, write: 
 
 
 @pytest.mark.parametrize("write", [lambda paid: paid, lambda paid: paid.at, lambda paid: repr(paid.at)])
-def test_hidden_arguments_are_found_as_the_actor_logs_them(write: Callable[[Any], Any]) -> None:
+def test_hidden_arguments_are_found_as_the_actor_logs_them(write):
     known, paid = broker_of(1), Payment(datetime(2026, 5, 1, 12, 30, tzinfo=UTC))
     known.add_middleware(Redaction())
 
@@ -456,7 +450,7 @@ def test_hidden_arguments_are_found_as_the_actor_logs_them(write: Callable[[Any]
 
 
 @pytest.mark.parametrize("slots", [1, 8])
-def test_one_that_was_killed_for_its_limit_has_had_its_attempt(slots: int) -> None:
+def test_one_that_was_killed_for_its_limit_has_had_its_attempt(slots):
     held, before_ms = message(0, "limit of 3 s"), now_ms()
     with pytest.raises(HardLimitExceeded, match="hard limit of 3 s") as raised:
         Crashes(transport=Transport()).before_process_message(broker_of(slots), held)  # type: ignore[arg-type]
@@ -496,9 +490,7 @@ def _sent(broker: StubBroker, middleware: Any, message: MessageProxy, exception:
 @pytest.mark.parametrize("actor", ["alone", "followed"])
 @pytest.mark.parametrize("exception", [None, FAILURE])
 @pytest.mark.parametrize("option", [None, "pipe_target", "on_success", "on_failure"])
-def test_what_follows_is_what_follows_in_dramatiq(
-    broker: StubBroker, actor: str, exception: BaseException | None, option: str | None
-) -> None:
+def test_what_follows_is_what_follows_in_dramatiq(broker, actor, exception, option):
     options: dict[str, Any] = {option: "told"} if option else {}
     if option == "pipe_target":
         options = {option: broker.get_actor("told").message(5).asdict()}
@@ -510,9 +502,7 @@ def test_what_follows_is_what_follows_in_dramatiq(
 
 
 @pytest.mark.parametrize("callback", ["told", "of newer code"])
-def test_a_callback_that_is_sent_again_after_a_lost_answer_is_the_same_message(
-    broker: StubBroker, monkeypatch: pytest.MonkeyPatch, callback: str
-) -> None:
+def test_a_callback_that_is_sent_again_after_a_lost_answer_is_the_same_message(broker, monkeypatch, callback):
     enqueue, sent = broker.enqueue, []
 
     def lose_answer(message: dramatiq.Message[Any]) -> dramatiq.Message[Any]:

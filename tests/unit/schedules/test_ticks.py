@@ -341,7 +341,7 @@ def drawn(*schedules: Any, rows: Iterable[Any] = ()) -> dict[str, Any]:
     return draw(schedules, list(rows), DRAWN_AT)
 
 
-def test_a_schedule_has_a_mark_for_each_tick_of_the_hour() -> None:
+def test_a_schedule_has_a_mark_for_each_tick_of_the_hour():
     [line] = drawn(every("rates", 20))["lines"]
 
     assert line["words"] == "rates: 03:00, 03:20, 03:40"
@@ -349,7 +349,7 @@ def test_a_schedule_has_a_mark_for_each_tick_of_the_hour() -> None:
     assert (line["y"], line["name"]) == (TOP_PX, "rates")
 
 
-def test_schedules_stand_below_each_other_and_the_axis_names_the_tens() -> None:
+def test_schedules_stand_below_each_other_and_the_axis_names_the_tens():
     found = drawn(every("rates", 20), every("report", 30))
 
     assert [line["y"] for line in found["lines"]] == [TOP_PX, TOP_PX + LINE_PX]
