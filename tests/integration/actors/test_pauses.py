@@ -60,7 +60,7 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(sync, facil
         held = sync.send(7).message_id
         wait_for(lambda: facilities.transport.stats("billing").live.running == 2)
         json_of("actors", "pause", "sync", "--reason", "wrong rates", "--until", "1h")
-        poll = dramatiq.get_broker().cancellations  # type: ignore[attr-defined]
+        poll = dramatiq.get_broker().cancellations
         wait_for(lambda: poll.paused)
         later = [sync.send(8).message_id, sync.send(9).message_id]
         released.set()
@@ -301,7 +301,6 @@ def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting
 
 @pytest.fixture
 def tally(facilities) -> Any:
-
     @dramatiq.actor(actor_name="tally", queue_name="billing", unique_key=lambda month: f"tally {month}")
     def tally(month: str) -> None:
         """Tally a month."""
@@ -313,7 +312,7 @@ def test_the_actors_page_and_a_metric_count_them(tally, facilities, admin_client
     for month in ("2026-10", "2026-10", "2026-11"):
         tally.send(month)
     before = facilities.transport.stats("billing").yields
-    dramatiq.get_broker().enqueue_many([tally.message("2026-11"), tally.message("2026-12"), tally.message("2026-12")])  # type: ignore[attr-defined]
+    dramatiq.get_broker().enqueue_many([tally.message("2026-11"), tally.message("2026-12"), tally.message("2026-12")])
 
     page = admin_client.get(reverse("switchyard-actor", args=["tally"])).content.decode()
     metrics = admin_client.get("/metrics").content.decode()

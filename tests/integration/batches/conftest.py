@@ -50,7 +50,6 @@ class Actors:
                 raise RuntimeError("no paper")
             batch = current_batch()
             for more in range(adds):
-                assert batch is not None
                 batch.add(made.other.message(1_000 * number + more))
             made.ran.append(number)
 

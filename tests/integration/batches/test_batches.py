@@ -139,7 +139,7 @@ def test_what_cannot_be_a_batch_is_refused(broker, actors):
     with pytest.raises(ValueError, match="name is ''"):
         batch("")
     with pytest.raises(ValueError, match="tags are"):
-        batch("import", tags=[1])  # type: ignore[list-item]
+        batch("import", tags=[1])
     with batch("import") as jobs, pytest.raises(ActRefused, match="not a member"):
         steps = pipeline([actors.work.message(1), actors.work.message(2)])
         jobs.add(steps.messages[0])

@@ -208,7 +208,7 @@ def test_a_group_without_jobs_is_refused_where_it_is_run(broker, actors):
     with pytest.raises(AssertionError, match="must be a positive"):
         jobs.run()
     with pytest.raises(ValueError, match="no jobs"):
-        facilities(broker).groups.add("what python -O comes to", 0, DAY_MS)  # type: ignore[union-attr]
+        facilities(broker).groups.add("what python -O comes to", 0, DAY_MS)
 
 
 class Noted(dramatiq.Middleware):

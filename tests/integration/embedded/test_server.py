@@ -84,7 +84,6 @@ def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with parent:
-        assert parent.stdout is not None
         pid, url = parent.stdout.readline().split()
         with client_of(url) as client:
             client.set("kept", "yes")
@@ -154,7 +153,6 @@ def test_server_on_path_serves_where_none_is_bundled(tmp_path, monkeypatch):
 
 def test_server_is_where_development_looks_for_it_and_ends_with_a_signal(tmp_path):
     with subprocess.Popen([*COMMAND, str(tmp_path)], cwd=BASE_DIR, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         ready = process.stdout.readline()
         client = connect(f"unix://{tmp_path}/valkey.sock")
         client.set("kept", "1")
@@ -185,7 +183,6 @@ def test_a_signal_ends_the_wait_for_another_server(tmp_path):
     with (tmp_path / "valkey" / "valkey.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen([*COMMAND, str(tmp_path)], cwd=BASE_DIR, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
             assert "another server uses" in process.stderr.readline()
             process.send_signal(signal.SIGTERM)
 

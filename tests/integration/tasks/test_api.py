@@ -126,7 +126,7 @@ def test_a_task_goes_to_its_queue_with_its_priority(host_tasks):
 
     found = default_task_backend.get_result(result.id)
     assert (found.task.queue_name, found.task.priority) == ("threads", 20)
-    record = dramatiq.get_broker().switchyard.records.read(result.id)  # type: ignore[attr-defined]
+    record = dramatiq.get_broker().switchyard.records.read(result.id)
     assert (record.queue, record.actor) == ("threads", f"{host_tasks.__name__}.add")
 
 

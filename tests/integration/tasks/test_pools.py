@@ -151,7 +151,7 @@ def test_a_message_that_names_what_is_no_task_runs_nothing(host, tasks, path):
     broker.enqueue(forged)
 
     def is_parked() -> bool:
-        found = broker.switchyard.records.read(forged.message_id)  # type: ignore[attr-defined]
+        found = broker.switchyard.records.read(forged.message_id)
         return found is not None and (found.state, found.reason) == ("scheduled", "parked")
 
     wait_for(is_parked)

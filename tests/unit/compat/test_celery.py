@@ -55,7 +55,7 @@ def test_a_call_runs_in_place_and_delay_enqueues():
     assert_enqueued(add, args=(1,), kwargs={"right": 2}, queue="default", count=1)
     assert outcomes() == ["succeeded"]
     assert job.id is not None
-    assert find_job(job.id).result == 3  # type: ignore[union-attr]
+    assert find_job(job.id).result == 3
 
 
 def test_name_and_queue_are_those_that_it_is_given_and_a_call_may_name_another_queue():

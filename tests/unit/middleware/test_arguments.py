@@ -73,7 +73,7 @@ def _binds(signature: inspect.Signature, places: int, names: set[str]) -> bool:
 def _looks_right(signature: inspect.Signature, places: int, names: set[str]) -> bool:
     def function() -> None: ...
 
-    function.__signature__ = signature  # type: ignore[attr-defined]
+    function.__signature__ = signature
     return calls_of(function).fit(places, dict.fromkeys(names).keys())
 
 
@@ -187,7 +187,7 @@ class Transport:
 
 
 def test_messages_with_ever_new_names_cost_a_bounded_number_of_lines_and_bytes(broker):
-    parking = Parking(transport=Transport())  # type: ignore[arg-type]
+    parking = Parking(transport=Transport())
 
     with capture_logs() as lines:
         for number in range(2 * MOST_LOGGED):

@@ -157,7 +157,7 @@ def test_an_exception_that_a_finalizer_loses_is_raised_again(interrupts, excepti
 def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interrupts):
     broker = StubBroker(middleware=[limits := TimeLimits(yard=small_yard(), interrupts=interrupts)])
     message = MessageProxy(Message("work", "job", (), {}, {"time_limit": 60_000}))
-    message.cancel_requested = True  # type: ignore[attr-defined]
+    message.cancel_requested = True
 
     limits.before_process_message(broker, message)
 

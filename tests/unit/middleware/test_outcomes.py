@@ -81,7 +81,7 @@ def _fail_elsewhere() -> None:
 
 def _caught(function: object, *args: object) -> BaseException:
     try:
-        function(*args)  # type: ignore[operator]
+        function(*args)
     except ValueError as error:
         return error
     raise AssertionError("did not fail")
@@ -313,14 +313,14 @@ class Transport:
 def message(crashes: int = 0, cause: str = "", lapses: tuple[str, ...] | None = None) -> MessageProxy:
     """Return a message with what is noted of its crashes."""
     held = MessageProxy(Message("work", "job", (), {}, {}))
-    held.crashes, held.cause, held.lapses = crashes, cause, lapses  # type: ignore[attr-defined]
+    held.crashes, held.cause, held.lapses = crashes, cause, lapses
     return held
 
 
 def broker_of(slots: int, *, runs_suspects: bool = False) -> StubBroker:
     """Return the broker of a worker that runs so many messages at once."""
     built = StubBroker()
-    built.slots, built.runs_suspects = slots, runs_suspects  # type: ignore[attr-defined]
+    built.slots, built.runs_suspects = slots, runs_suspects
     return built
 
 
@@ -332,7 +332,7 @@ def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots):
     transport, held = Transport(), message(0, "alone", LAPSES[:4])
 
     with pytest.raises(SkipMessage):
-        Crashes(transport=transport).before_process_message(broker_of(slots), held)  # type: ignore[arg-type]
+        Crashes(transport=transport).before_process_message(broker_of(slots), held)
 
     assert transport.isolated == [held]
     assert outcome_of(held).reason == "alone"
@@ -341,12 +341,12 @@ def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots):
 def test_a_lapse_suspect_runs_in_an_exclusive_child():
     held = message(0, "alone", LAPSES[:4])
 
-    Crashes(transport=Transport()).before_process_message(broker_of(1, runs_suspects=True), held)  # type: ignore[arg-type]
+    Crashes(transport=Transport()).before_process_message(broker_of(1, runs_suspects=True), held)
 
 
 def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were():
     with pytest.raises(SuspectedPoison, match=r"5 times its pool's .* on host-0, host-1; look there") as raised:
-        Crashes(transport=Transport()).before_process_message(broker_of(8), message(0, "alone", LAPSES))  # type: ignore[arg-type]
+        Crashes(transport=Transport()).before_process_message(broker_of(8), message(0, "alone", LAPSES))
 
     told = "".join(traceback.format_exception(raised.value))
     assert told.count("found expired at 2026-09-21") == 5
@@ -357,7 +357,7 @@ def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were()
 def test_a_message_without_a_past_runs(held):
     transport = Transport()
 
-    Crashes(transport=transport).before_process_message(broker_of(8), held)  # type: ignore[arg-type]
+    Crashes(transport=transport).before_process_message(broker_of(8), held)
 
     assert transport.isolated == []
 
@@ -367,7 +367,7 @@ def test_one_that_may_crash_is_set_apart_from_neighbours(noted):
     transport, held = Transport(), message(*noted)
 
     with pytest.raises(SkipMessage):
-        Crashes(transport=transport).before_process_message(broker_of(8), held)  # type: ignore[arg-type]
+        Crashes(transport=transport).before_process_message(broker_of(8), held)
 
     assert transport.isolated == [held]
     assert outcome_of(held).kind == "deferred"
@@ -376,21 +376,19 @@ def test_one_that_may_crash_is_set_apart_from_neighbours(noted):
 def test_where_it_has_no_neighbours_it_runs():
     transport = Transport()
 
-    Crashes(transport=transport).before_process_message(broker_of(1), message(2, "killed"))  # type: ignore[arg-type]
+    Crashes(transport=transport).before_process_message(broker_of(1), message(2, "killed"))
 
     assert transport.isolated == []
 
 
 def test_where_there_is_no_place_apart_it_runs():
-    Crashes(transport=Transport(possible=False)).before_process_message(broker_of(8), message(1))  # type: ignore[arg-type]
+    Crashes(transport=Transport(possible=False)).before_process_message(broker_of(8), message(1))
 
 
 @pytest.mark.parametrize("slots", [1, 8])
 def test_the_third_crash_is_the_last(slots):
     with pytest.raises(Poison, match="3 times, last killed by SIGSEGV, pid 7"):
-        Crashes(transport=Transport()).before_process_message(  # type: ignore[arg-type]
-            broker_of(slots), message(3, "killed by SIGSEGV, pid 7")
-        )
+        Crashes(transport=Transport()).before_process_message(broker_of(slots), message(3, "killed by SIGSEGV, pid 7"))
 
 
 def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hides():
@@ -403,11 +401,11 @@ def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hi
         """Never runs."""
 
     held = MessageProxy(Message("default", "job", (7,), {"card": "4111 1111"}, {}))
-    held.crashes = 3  # type: ignore[attr-defined]
-    held.cause = "killed by SIGSEGV, pid 7, at most 93 MB\ncharging 4111 1111\nsent"  # type: ignore[attr-defined]
+    held.crashes = 3
+    held.cause = "killed by SIGSEGV, pid 7, at most 93 MB\ncharging 4111 1111\nsent"
 
     with pytest.raises(Poison) as raised:
-        Crashes(transport=Transport()).before_process_message(known, held)  # type: ignore[arg-type]
+        Crashes(transport=Transport()).before_process_message(known, held)
 
     told = "".join(traceback.format_exception(raised.value))
     assert "charging" not in str(raised.value)
@@ -453,7 +451,7 @@ def test_hidden_arguments_are_found_as_the_actor_logs_them(write):
 def test_one_that_was_killed_for_its_limit_has_had_its_attempt(slots):
     held, before_ms = message(0, "limit of 3 s"), now_ms()
     with pytest.raises(HardLimitExceeded, match="hard limit of 3 s") as raised:
-        Crashes(transport=Transport()).before_process_message(broker_of(slots), held)  # type: ignore[arg-type]
+        Crashes(transport=Transport()).before_process_message(broker_of(slots), held)
 
     assert isinstance(raised.value, TimeLimitExceeded)
     assert before_ms <= held.started_ms + 3_000 <= now_ms(), "it ran until its limit"
