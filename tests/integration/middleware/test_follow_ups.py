@@ -225,7 +225,7 @@ class Shop:
         def keyed(at: datetime.datetime) -> None:
             self.got.append(at)
 
-        def plain(value, number=0):  # type: ignore[no-untyped-def]
+        def plain(value, number=0):
             self.got.append((value, number))
 
         def declare(function: Callable[..., Any], **options: Any) -> Any:

@@ -85,7 +85,7 @@ def test_two_workers_never_run_more_than_a_limit_allows(valkey, run_worker):
     assert max(running.most[customer] for customer in range(5)) == 2
     assert 2 < running.most["all"] <= 6
     records = facilities(broker).records
-    assert {records.read(id_).attempts for id_ in ids} == {1}  # type: ignore[union-attr]
+    assert {records.read(id_).attempts for id_ in ids} == {1}
     family = broker.lane("work")[0]
     assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
     assert facilities(broker).transport.stats("work").live.scheduled == 0
@@ -122,7 +122,7 @@ def test_a_job_says_which_limit_it_waits_for(broker, run_worker):
         ids = [sync.send(7).message_id for _ in range(3)]
         records = facilities(broker).records
         try:
-            wait_for(lambda: Counter(records.read(id_).state for id_ in ids) == {"running": 1, "scheduled": 2})  # type: ignore[union-attr]
+            wait_for(lambda: Counter(records.read(id_).state for id_ in ids) == {"running": 1, "scheduled": 2})
             jobs = [records.read(id_) for id_ in ids]
             assert {one.reason for one in jobs if one is not None and one.state == "scheduled"} == {"concurrency"}
             family = broker.lane("work")[0]
