@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 
 from switchyard.batches.counting import count_batches
-from switchyard.batches.services import Batch, current_batch
+from switchyard.batches.services import Batch, NewBatch, batch, current_batch
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.factories.brokers import the_global_broker
@@ -63,6 +63,12 @@ class Actors:
 
         self.work, self.other, self.call = work, other, called
 
+    def imports(self, *numbers: int, **options: Any) -> NewBatch:
+        """Send a batch with callbacks, whose members work on these numbers."""
+        with batch("import", **self.callbacks()) as jobs:
+            jobs.add(*(self.work.message(number, **options) for number in numbers))
+        return jobs
+
     def callbacks(self) -> dict[str, Any]:
         return {name: self.call.message(name) for name in ("on_success", "on_failure", "on_complete")}
 
@@ -85,6 +91,17 @@ def until(count: Callable[[], int], found: Callable[[], Any]) -> None:
 def figures(of: Batch) -> tuple[str, int, int, int, int]:
     found = of.progress()
     return found.state, found.open, found.done, found.failed, found.cancelled
+
+
+@pytest.fixture
+def run_until(run_worker, broker, actors) -> Callable[..., None]:
+    """Run a worker, and count, until something holds, or so many callbacks were called."""
+
+    def run(found: Any, *queues: str) -> None:
+        with run_worker(*queues, broker=broker):
+            until(count_batches, found if callable(found) else lambda: len(actors.called) == found)
+
+    return run
 
 
 @pytest.fixture

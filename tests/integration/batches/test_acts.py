@@ -22,7 +22,7 @@ from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.operations.findings.records import look_at_batches
-from tests.integration.batches.conftest import Actors, figures, until
+from tests.integration.batches.conftest import Actors, figures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Count = Callable[[], int]
@@ -41,13 +41,12 @@ def actors(broker) -> Actors:
 
 
 @pytest.fixture
-def half_failed(broker, run_worker, actors, count) -> NewBatch:
+def half_failed(broker, actors, run_until) -> NewBatch:
     """A batch with two members that are done and two that are dead."""
     actors.refused = {1, 3}
     with batch("import of May", tags=["imports"], **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number) for number in range(4)))
-    with run_worker("default", "urgent"):
-        until(count, lambda: figures(jobs) == ("complete", 0, 2, 2, 0) and len(actors.called) == 2)
+    run_until(lambda: figures(jobs) == ("complete", 0, 2, 2, 0) and len(actors.called) == 2, "default", "urgent")
     reconcile_all()
     return jobs
 
@@ -60,13 +59,10 @@ def finish(act: BulkAct) -> BulkAct:
     return act
 
 
-def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(
-    broker, run_worker, actors, count, half_failed, admin_client
-):
+def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(actors, count, half_failed, admin_client, run_until):
     with batch("another") as other:
         other.add(actors.work.message(1))
-    with run_worker("default", "urgent"):
-        until(count, lambda: figures(other)[3] == 1)
+    run_until(lambda: figures(other)[3] == 1, "default", "urgent")
     reconcile_all()
     actors.refused = set()
     address = f"/admin/operations/bulk/begin/batch.retry/?batch={half_failed.id}"
@@ -77,14 +73,13 @@ def test_what_failed_in_a_batch_is_requeued_and_it_succeeds(
     act = finish(BulkAct.objects.get())
 
     assert (act.state, act.done, act.skips) == ("done", 2, {})
-    with run_worker("default", "urgent"):
-        until(count, lambda: "on_success" in actors.called)
+    run_until(lambda: "on_success" in actors.called, "default", "urgent")
     assert figures(half_failed) == ("succeeded", 0, 4, 0, 0)
     assert DeadLetter.objects.filter(state="new").count() == 1
     assert set(AuditEntry.objects.values_list("act", flat=True)) == {"bulk.start", "batch.retry"}
 
 
-def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(broker, run_worker, actors, count):
+def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(actors, count, run_until):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number) for number in range(300)))
         jobs.add(actors.other.message(300))
@@ -97,12 +92,11 @@ def test_a_batch_is_cancelled_as_a_whole_and_takes_no_more_members(broker, run_w
     assert figures(jobs) == ("complete", 0, 0, 0, 301)
     with pytest.raises(ActRefused, match="cancelled"):
         jobs.add(*(actors.work.message(number) for number in range(500)))
-    with run_worker("default", "urgent"):
-        until(count, lambda: figures(other)[0] == "succeeded" and actors.called)
+    run_until(lambda: figures(other)[0] == "succeeded" and actors.called, "default", "urgent")
     assert (actors.ran, actors.called) == ([0], ["on_complete"])
 
 
-def test_the_room_shows_batches_and_their_members(half_failed, actors, admin_client):
+def test_the_room_shows_batches_and_their_members(half_failed, admin_client):
     listed = admin_client.get(ROOM).content.decode()
     page = admin_client.get(f"{ROOM}{half_failed.id}/").content.decode()
     done = admin_client.get(f"{ROOM}{half_failed.id}/?state=done").content.decode()
@@ -162,7 +156,7 @@ def test_a_batch_whose_callback_cannot_be_sent_is_a_finding(broker, actors, coun
     assert found.button.href == f"{ROOM}{jobs.id}/"
 
 
-def test_a_batch_in_which_nothing_ends_for_a_day_is_a_finding(broker, actors, monkeypatch):
+def test_a_batch_in_which_nothing_ends_for_a_day_is_a_finding(actors, monkeypatch):
     for name in ("import", "another"):
         with batch(name) as jobs:
             jobs.add(actors.work.message(0))

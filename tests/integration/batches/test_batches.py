@@ -18,6 +18,7 @@ from switchyard.broker.admin import purge
 from switchyard.broker.errors import ActRefused, BrokerRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import Batches, batch_of
+from switchyard.jobs.services import check_cancelled, current_job_id
 from switchyard.outbox.models import OutboxRow
 from switchyard.schedules.runner import maintenance_tasks
 from tests.factories.brokers import the_global_broker
@@ -63,23 +64,20 @@ def test_a_dead_member_has_failed_until_it_was_requeued_and_succeeded(broker, ru
     assert figures(jobs) == ("succeeded", 0, 2, 0, 0)
 
 
-def test_a_member_adds_members_while_it_runs(broker, run_worker, actors, count):
-    with batch("import", **actors.callbacks()) as jobs:
-        jobs.add(*(actors.work.message(number, adds=3) for number in range(4)))
-    with run_worker(broker=broker):
-        until(count, lambda: "on_success" in actors.called)
+def test_a_member_adds_members_while_it_runs(actors, run_until):
+    jobs = actors.imports(*range(4), adds=3)
+    run_until(lambda: "on_success" in actors.called)
 
     assert figures(jobs) == ("succeeded", 0, 16, 0, 0)
     assert len(actors.ran) == 16
 
 
-def test_a_batch_takes_members_from_outside_until_it_has_succeeded(broker, run_worker, actors, count):
+def test_a_batch_takes_members_from_outside_until_it_has_succeeded(actors, run_until):
     with batch("import") as jobs:
         jobs.add(actors.work.message(0))
     Batch(jobs.id).add(actors.other.message(1))
     assert figures(jobs)[1] == 2
-    with run_worker(broker=broker):
-        until(count, lambda: figures(jobs)[0] == "succeeded")
+    run_until(lambda: figures(jobs)[0] == "succeeded")
 
     with pytest.raises(ActRefused, match="takes no more members"):
         Batch(jobs.id).add(actors.other.message(2))
@@ -105,11 +103,9 @@ def test_a_cancelled_member_is_neither_done_nor_failed(broker, run_worker, actor
     assert later.message_id != waits.message_id
 
 
-def test_an_empty_batch_has_succeeded(broker, run_worker, actors, count):
-    with batch("import", **actors.callbacks()) as jobs:
-        pass
-    with run_worker(broker=broker):
-        until(count, lambda: len(actors.called) == 2)
+def test_an_empty_batch_has_succeeded(actors, run_until):
+    jobs = actors.imports()
+    run_until(2)
 
     assert figures(jobs)[0] == "succeeded"
 
@@ -124,18 +120,17 @@ def test_a_block_that_raises_sends_nothing(broker, actors):
         jobs.progress()
 
 
-def test_a_block_that_raises_after_500_members_does_not_succeed(broker, run_worker, actors, count):
+def test_a_block_that_raises_after_500_members_does_not_succeed(actors, run_until):
     with pytest.raises(ZeroDivisionError), batch("import", **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number) for number in range(501)))
         raise ZeroDivisionError
-    with run_worker(broker=broker):
-        until(count, lambda: len(actors.called) == 2)
+    run_until(2)
 
     assert sorted(actors.called) == ["on_complete", "on_failure"]
     assert figures(jobs) == ("complete", 0, 500, 0, 0)
 
 
-def test_what_cannot_be_a_batch_is_refused(broker, actors):
+def test_what_cannot_be_a_batch_is_refused(actors):
     with pytest.raises(ValueError, match="name is ''"):
         batch("")
     with pytest.raises(ValueError, match="tags are"):
@@ -165,70 +160,49 @@ def looked_at(store: Batches, batch_id: str) -> None:
     counting.look_at(store, batch_id, lost_after_ms=0)
 
 
-def test_a_member_that_is_too_old_has_failed(broker, run_worker, actors, count):
+def test_a_member_that_is_too_old_has_failed(actors, run_until):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message_with_options(args=(0,), max_age=1))
-    with run_worker(broker=broker):
-        until(count, lambda: len(actors.called) == 2)
+    run_until(2)
 
     assert (actors.ran, sorted(actors.called)) == ([], ["on_complete", "on_failure"])
     assert figures(jobs) == ("complete", 0, 0, 1, 0)
 
 
-def test_a_member_that_is_cancelled_while_it_runs_is_cancelled(broker, run_worker, actors, count):
+def test_a_member_that_is_cancelled_while_it_runs_is_cancelled(broker, actors, run_until):
     transport = facilities(broker).transport
 
     @dramatiq.actor(queue_name="work")
     def asks_to_be_cancelled() -> None:
-        from switchyard.jobs.services import check_cancelled, current_job_id
-        from tests.waiting import wait_for
-
-        job = current_job_id()
-        assert job is not None
-        assert transport.cancel("work", job) == "asked"
+        assert transport.cancel("work", current_job_id()) == "asked"
         wait_for(lambda: check_cancelled() or False)
 
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(asks_to_be_cancelled.message())
-    with run_worker(broker=broker):
-        until(count, lambda: actors.called)
+    run_until(lambda: actors.called)
 
     assert (actors.called, figures(jobs)) == (["on_complete"], ("complete", 0, 0, 0, 1))
 
 
-def test_a_member_whose_unique_key_is_held_counts_as_done(broker, run_worker, actors, count):
-    @dramatiq.actor(queue_name="work", unique_key=lambda: "one")
-    def only_one() -> None:
-        actors.ran.append(1)
-
-    with batch("import", **actors.callbacks()) as jobs:
-        jobs.add(only_one.message(), only_one.message())
-    count()
-    assert figures(jobs) == ("open", 1, 1, 0, 0)
-    with run_worker(broker=broker):
-        until(count, lambda: len(actors.called) == 2)
-
-    assert (actors.ran, figures(jobs)) == ([1], ("succeeded", 0, 2, 0, 0))
-
-
-def test_a_member_that_yielded_is_done_though_its_sender_was_killed_then(
-    broker, run_worker, actors, count, monkeypatch
-):
-    @dramatiq.actor(queue_name="work", unique_key=lambda: "one")
-    def only_one() -> None:
-        actors.ran.append(1)
-
-    with monkeypatch.context() as patch:  # before the hook
-        patch.setattr(Batches, "note_end", lambda *args, **options: None)
+@pytest.mark.parametrize("sender_was_killed", [False, True])
+def test_a_member_whose_unique_key_is_held_counts_as_done(actors, count, monkeypatch, run_until, sender_was_killed):
+    only_one = dramatiq.actor(
+        lambda: actors.ran.append(1), actor_name="only_one", queue_name="work", unique_key=lambda: "one"
+    )
+    with monkeypatch.context() as patch:
+        if sender_was_killed:  # before the hook
+            patch.setattr(Batches, "note_end", lambda *args, **options: None)
         with batch("import", **actors.callbacks()) as jobs:
             jobs.add(only_one.message(), only_one.message())
-    with run_worker(broker=broker):
-        until(count, lambda: len(actors.called) == 2)
+    if not sender_was_killed:
+        count()
+        assert figures(jobs) == ("open", 1, 1, 0, 0)
+    run_until(2)
 
     assert (actors.ran, figures(jobs)) == ([1], ("succeeded", 0, 2, 0, 0))
 
 
-def test_purged_discarded_and_unreadable_members_have_ended(broker, run_worker, actors, count):
+def test_purged_discarded_and_unreadable_members_have_ended(broker, actors, count, run_until):
     family, transport = broker.lane("work")[0], facilities(broker).transport
     actors.refused = {1}
     with batch("import", **actors.callbacks()) as jobs:
@@ -241,9 +215,8 @@ def test_purged_discarded_and_unreadable_members_have_ended(broker, run_worker, 
         pass
     count()
     assert figures(jobs) == ("open", 1, 0, 0, 2)
-    [again] = jobs_of(jobs).add(actors.work.message(1))
-    with run_worker(broker=broker):
-        until(count, lambda: figures(jobs)[1] == 0)
+    [again] = Batch(jobs.id).add(actors.work.message(1))
+    run_until(lambda: figures(jobs)[1] == 0)
     discard(transport, "work", again.message_id)
     count()
 
@@ -251,38 +224,27 @@ def test_purged_discarded_and_unreadable_members_have_ended(broker, run_worker, 
     assert purged.message_id != dead.message_id
 
 
-def jobs_of(made: Batch) -> Batch:
-    return Batch(made.id)
-
-
 def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(broker, run_worker, actors, count, monkeypatch):
-    cut = [0]
+    cut = [9]
 
-    def cut_off(self: Batches, batch_id: str, *names: str) -> None:
-        cut[0] += 1
-        if cut[0] <= 3:
-            raise KeyboardInterrupt
-        real_note(self, batch_id, *names)
+    def cut_off(name: str, most: int) -> None:
+        real = getattr(Batches, name)
 
-    def cut_drop(self: Batches, *args: Any) -> None:
-        cut[0] += 1
-        if cut[0] <= 5:
-            raise KeyboardInterrupt
-        real_drop(self, *args)
+        def call(self: Batches, *args: Any) -> None:
+            cut[0] += 1
+            if cut[0] <= most:
+                raise KeyboardInterrupt
+            real(self, *args)
 
-    real_note, real_drop = Batches.note, Batches.drop_ends
-    monkeypatch.setattr(Batches, "note", cut_off)
-    monkeypatch.setattr(Batches, "drop_ends", cut_drop)
+        monkeypatch.setattr(Batches, name, call)
 
-    def counted() -> int:
-        try:
-            return count()
-        except KeyboardInterrupt:
-            return 0
+    def counted() -> None:
+        with suppress(KeyboardInterrupt):
+            count()
 
-    cut[0] = 9
-    with batch("import", **actors.callbacks()) as jobs:
-        jobs.add(*(actors.work.message(number) for number in range(3)))
+    cut_off("note", 3)
+    cut_off("drop_ends", 5)
+    jobs = actors.imports(*range(3))
     cut[0] = 0
     with run_worker(broker=broker):
         until(counted, lambda: cut[0] > 5 and len(actors.called) >= 2)
@@ -293,7 +255,7 @@ def test_a_count_that_is_cut_off_is_repeated_and_calls_back_once(broker, run_wor
     assert figures(jobs) == ("succeeded", 0, 3, 0, 0)
 
 
-def test_an_attempt_that_is_repeated_adds_no_member_twice(broker, run_worker, actors, count):
+def test_an_attempt_that_is_repeated_adds_no_member_twice(actors, run_until):
     made: list[str] = []
 
     @dramatiq.actor(queue_name="work")
@@ -305,8 +267,7 @@ def test_an_attempt_that_is_repeated_adds_no_member_twice(broker, run_worker, ac
             raise RuntimeError("after its members were sent")
 
     opens.send()
-    with run_worker(broker=broker):
-        until(count, lambda: len(made) == 2 and len(actors.called) == 2)
+    run_until(lambda: len(made) == 2 and len(actors.called) == 2)
 
     assert made[0] == made[1]
     assert sorted(actors.ran) == [1, 2, 2]
@@ -314,8 +275,6 @@ def test_an_attempt_that_is_repeated_adds_no_member_twice(broker, run_worker, ac
 
 
 def test_a_requeued_member_adds_members_to_a_batch_that_was_complete(broker, run_worker, actors, count, store):
-    from tests.factories.letters import requeue
-
     actors.refused = {0}
     with batch("import", **actors.callbacks()) as jobs:
         [dead] = jobs.add(actors.work.message(0, adds=2))
@@ -366,7 +325,7 @@ def test_a_maker_that_is_killed_before_it_sends_leaves_nothing(broker, actors, s
     assert store.newest(limit=9) == []
 
 
-def test_members_that_were_never_sent_have_failed(broker, run_worker, actors, count, store, monkeypatch):
+def test_members_that_were_never_sent_have_failed(broker, actors, store, monkeypatch, run_until):
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.work.message(0))
         monkeypatch.setattr(actors, "refused", set())
@@ -377,14 +336,12 @@ def test_members_that_were_never_sent_have_failed(broker, run_worker, actors, co
     looked_at(store, jobs.id)
 
     assert figures(jobs) == ("open", 1, 0, 1, 0)
-    with run_worker(broker=broker):
-        until(count, lambda: len(actors.called) == 2)
+    run_until(2)
     assert sorted(actors.called) == ["on_complete", "on_failure"]
 
 
 def test_an_end_that_left_no_note_is_found(broker, run_worker, actors, count, store):
-    with batch("import", **actors.callbacks()) as jobs:
-        jobs.add(actors.work.message(0))
+    jobs = actors.imports(0)
     with run_worker(broker=broker):
         until(lambda: 0, lambda: facilities(broker).batches and store.noted(["work"])[0])
         for ends in store.ends("work"):
@@ -440,7 +397,7 @@ def test_members_of_a_transaction_are_counted_at_once_and_sent_with_it(yard_brok
 
 
 @pytest.mark.parametrize("refused", ["the queue of its callback", "itself"])
-def test_a_batch_that_is_refused_keeps_no_other_one_open(broker, run_worker, actors, count, store, refused):
+def test_a_batch_that_is_refused_keeps_no_other_one_open(broker, run_worker, actors, count, store, refused, run_until):
     family = broker.lane("other")[0]
     with batch("first", on_complete=actors.call.message("on_complete")) as first:
         first.add(actors.work.message(0))
@@ -463,8 +420,7 @@ def test_a_batch_that_is_refused_keeps_no_other_one_open(broker, run_worker, act
     if refused == "itself":
         family.calls.command("RENAME", f"{key}:kept", key)
     store.look_again(first.id, 0)
-    with run_worker(broker=broker):
-        until(count, lambda: actors.called)
+    run_until(lambda: actors.called)
 
     assert (actors.called, figures(first)) == (["on_complete"], ("succeeded", 0, 1, 0, 0))
 
@@ -529,7 +485,7 @@ def test_batches_that_have_expired_leave_the_list(actors, store, monkeypatch):
     assert [batch_id for batch_id, _ in store.newest(limit=9)] == [old.id]
 
 
-def test_a_callback_finds_its_batch(broker, run_worker, count):
+def test_a_callback_finds_its_batch(run_until):
     found: list[Any] = []
 
     @dramatiq.actor(queue_name="work")
@@ -539,7 +495,6 @@ def test_a_callback_finds_its_batch(broker, run_worker, count):
 
     with batch("import", on_complete=report.message()) as jobs:
         pass
-    with run_worker(broker=broker):
-        until(count, lambda: found)
+    run_until(lambda: found)
 
     assert found == [(jobs.id, "succeeded")]
