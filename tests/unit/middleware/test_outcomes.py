@@ -325,23 +325,44 @@ def broker_of(slots: int, *, runs_suspects: bool = False) -> StubBroker:
 
 
 LAPSES = tuple(f"{1_790_000_000_000 + number}@host-{number % 2}" for number in range(5))
+SUSPECT = (0, "alone", LAPSES[:4])
 
 
-@pytest.mark.parametrize("slots", [1, 8])
-def test_a_lapse_suspect_is_isolated_wherever_others_may_run_beside_it(slots):
-    transport, held = Transport(), message(0, "alone", LAPSES[:4])
+@pytest.mark.parametrize(
+    ("slots", "noted"),
+    [(1, SUSPECT), (8, SUSPECT), (8, (1, "killed by SIGSEGV")), (8, (2, "x")), (8, (0, "alone"))],
+)
+def test_one_that_may_crash_is_set_apart_from_neighbours(slots, noted):
+    transport, held = Transport(), message(*noted)
 
     with pytest.raises(SkipMessage):
         Crashes(transport=transport).before_process_message(broker_of(slots), held)
 
     assert transport.isolated == [held]
+    assert outcome_of(held).kind == "deferred"
     assert outcome_of(held).reason == "alone"
 
 
-def test_a_lapse_suspect_runs_in_an_exclusive_child():
-    held = message(0, "alone", LAPSES[:4])
+@pytest.mark.parametrize(
+    ("worker", "held"),
+    [
+        (broker_of(1, runs_suspects=True), message(*SUSPECT)),
+        (broker_of(8), message()),
+        (broker_of(8), MessageProxy(Message("work", "job", (), {}, {}))),
+        (broker_of(1), message(2, "killed")),
+    ],
+    ids=["a suspect in an exclusive child", "without a past", "of another broker", "without neighbours"],
+)
+def test_one_that_harms_no_neighbours_runs(worker, held):
+    transport = Transport()
 
-    Crashes(transport=Transport()).before_process_message(broker_of(1, runs_suspects=True), held)
+    Crashes(transport=transport).before_process_message(worker, held)
+
+    assert transport.isolated == []
+
+
+def test_where_there_is_no_place_apart_it_runs():
+    Crashes(transport=Transport(possible=False)).before_process_message(broker_of(8), message(1))
 
 
 def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were():
@@ -353,53 +374,21 @@ def test_the_fifth_counted_lapse_is_the_last_and_says_where_and_when_they_were()
     assert "on host host-1" in told
 
 
-@pytest.mark.parametrize("held", [message(), MessageProxy(Message("work", "job", (), {}, {}))])
-def test_a_message_without_a_past_runs(held):
-    transport = Transport()
-
-    Crashes(transport=transport).before_process_message(broker_of(8), held)
-
-    assert transport.isolated == []
-
-
-@pytest.mark.parametrize("noted", [(1, "killed by SIGSEGV"), (2, "x"), (0, "alone")])
-def test_one_that_may_crash_is_set_apart_from_neighbours(noted):
-    transport, held = Transport(), message(*noted)
-
-    with pytest.raises(SkipMessage):
-        Crashes(transport=transport).before_process_message(broker_of(8), held)
-
-    assert transport.isolated == [held]
-    assert outcome_of(held).kind == "deferred"
-
-
-def test_where_it_has_no_neighbours_it_runs():
-    transport = Transport()
-
-    Crashes(transport=transport).before_process_message(broker_of(1), message(2, "killed"))
-
-    assert transport.isolated == []
-
-
-def test_where_there_is_no_place_apart_it_runs():
-    Crashes(transport=Transport(possible=False)).before_process_message(broker_of(8), message(1))
-
-
 @pytest.mark.parametrize("slots", [1, 8])
 def test_the_third_crash_is_the_last(slots):
     with pytest.raises(Poison, match="3 times, last killed by SIGSEGV, pid 7"):
         Crashes(transport=Transport()).before_process_message(broker_of(slots), message(3, "killed by SIGSEGV, pid 7"))
 
 
-def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hides():
+def hiding(function: Any, *names: str) -> tuple[StubBroker, Any]:
+    """Declare an actor that hides arguments; return its broker, too."""
     known = broker_of(1)
-
     known.add_middleware(Redaction())
+    return known, dramatiq.actor(function, broker=known, actor_name="job", redact=names)
 
-    @dramatiq.actor(broker=known, actor_name="job", redact=["card"])
-    def job(order: int, card: str) -> None:
-        """Never runs."""
 
+def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hides():
+    known, _ = hiding(lambda order, card: None, "card")
     held = MessageProxy(Message("default", "job", (7,), {"card": "4111 1111"}, {}))
     held.crashes = 3
     held.cause = "killed by SIGSEGV, pid 7, at most 93 MB\ncharging 4111 1111\nsent"
@@ -419,12 +408,7 @@ def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hi
 @pytest.mark.parametrize("card", ["4111 größe", 'a "quoted" one', "two\nlines", "back\\slash"])
 @pytest.mark.parametrize("write", [str, json.dumps, repr])
 def test_hidden_arguments_are_found_however_a_log_writes_them(card, write):
-    known = broker_of(1)
-    known.add_middleware(Redaction())
-
-    @dramatiq.actor(broker=known, actor_name="job", redact=["card"])
-    def job(card: str) -> None:
-        """Never runs."""
+    _, job = hiding(lambda card: None, "card")
 
     said = without_arguments(job, {"args": [], "kwargs": {"card": card}}, f"charging {write(card)}, please")
 
@@ -434,12 +418,10 @@ def test_hidden_arguments_are_found_however_a_log_writes_them(card, write):
 
 @pytest.mark.parametrize("write", [lambda paid: paid, lambda paid: paid.at, lambda paid: repr(paid.at)])
 def test_hidden_arguments_are_found_as_the_actor_logs_them(write):
-    known, paid = broker_of(1), Payment(datetime(2026, 5, 1, 12, 30, tzinfo=UTC))
-    known.add_middleware(Redaction())
+    def pay(paid: Payment) -> None: ...
 
-    @dramatiq.actor(broker=known, actor_name="job", redact=["paid"])
-    def job(paid: Payment) -> None:
-        """Never runs."""
+    _, job = hiding(pay, "paid")
+    paid = Payment(datetime(2026, 5, 1, 12, 30, tzinfo=UTC))
 
     payload = {"args": [{"at": "2026-05-01T12:30:00Z"}], "kwargs": {}}
     said = without_arguments(job, payload, f"charging {write(paid)}, please")
