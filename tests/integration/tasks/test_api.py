@@ -59,24 +59,6 @@ def test_an_enqueued_task_is_ready_and_its_result_is_found(host_tasks):
         _ = found.return_value
 
 
-def test_a_task_ends_with_its_return_value(host_tasks, run_worker):
-    result = finish(host_tasks.add.enqueue(1, right=2), run_worker)
-
-    assert (result.status, result.return_value, result.attempts, len(result.worker_ids)) == ("SUCCESSFUL", 3, 1, 1)
-    assert result.enqueued_at <= result.started_at == result.last_attempted_at <= result.finished_at
-
-
-def test_a_failed_task_says_why(host_tasks, run_worker):
-    result = finish(host_tasks.fail.enqueue("out of paper"), run_worker)
-
-    [error] = result.errors
-    assert (result.status, error.exception_class) == ("FAILED", host_tasks.OutOfPaper)
-    assert error.exception_class_path == f"{host_tasks.__name__}.OutOfPaper"
-    assert error.traceback.startswith("Traceback (most recent call last)")
-    with pytest.raises(ValueError, match="Task failed"):
-        _ = result.return_value
-
-
 def test_everything_is_there_for_coroutines(host_tasks, run_worker):
     async def enqueue() -> Any:
         result = await host_tasks.add.aenqueue(2)
@@ -90,18 +72,9 @@ def test_everything_is_there_for_coroutines(host_tasks, run_worker):
     assert result.return_value == 3
 
 
-def test_an_asynchronous_task_runs_and_one_on_greenlets_is_refused(host_tasks, run_worker):
-    assert finish(host_tasks.sleep_and_add.enqueue(1, 2), run_worker).return_value == 3
-
+def test_an_asynchronous_task_on_greenlets_is_refused(host_tasks):
     with pytest.raises(InvalidTaskError, match="pool greenlets of queue 'greenlets' runs greenlets"):
         host_tasks.sleep_and_add.using(queue_name="greenlets")
-
-
-def test_a_task_may_take_its_context(host_tasks, run_worker):
-    about = finish(host_tasks.about.using(priority=3).enqueue(word="x"), run_worker).return_value
-
-    assert (about["attempt"], about["status"], about["kwargs"], about["priority"]) == (1, "RUNNING", {"word": "x"}, 3)
-    assert about["has_id"] and about["has_start"] and about["workers"] == 1
 
 
 def test_a_task_runs_at_its_time_and_not_before(host_tasks, run_worker):
