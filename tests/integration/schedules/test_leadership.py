@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dramatiq
 import pytest
@@ -77,22 +79,28 @@ def test_a_lease_that_cannot_be_renewed_in_time_is_refused(lease_s, renew_s, fac
         Leadership(facilities.records.calls, facilities.records.keys, lease_s=lease_s, renew_s=renew_s)
 
 
-def run_and_close(scheduler, stop):
-    """Run a scheduler in a thread of the test, whose connections to the database end with it."""
-    scheduler.run(stop)
-    connections.close_all()
+@contextmanager
+def running(scheduler) -> Iterator[None]:
+    """Run a scheduler in a thread, whose connections to the database end with it."""
+
+    def run_and_close() -> None:
+        scheduler.run(stop)
+        connections.close_all()
+
+    stop = threading.Event()
+    thread = threading.Thread(target=run_and_close)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(30)
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_scheduler_stops_at_once_and_lets_go(yard):
     yard.declare()
-    stop, scheduler = threading.Event(), yard.scheduler(poll_s=60.0)
-    thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
-    thread.start()
-    wait_for(scheduler.leadership.held)
-
-    stop.set()
-    thread.join(30)
+    scheduler = yard.scheduler(poll_s=60.0)
+    with running(scheduler):
+        wait_for(scheduler.leadership.held)
 
     assert yard.scheduler().leadership.acquire_or_renew()
 
@@ -110,37 +118,29 @@ def test_maintenance_tasks_run_while_leading_go_on_after_a_failure_and_end_with_
         raise ValueError("a chore that fails")
 
     tasks = [MaintenanceTask("fails", 0.01, fails), MaintenanceTask("works", 0.01, lambda: done.append("worked"))]
-    stop, scheduler = threading.Event(), yard.scheduler(maintenance_tasks=tasks)
-    thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
-    thread.start()
-
-    wait_for(lambda: done.count("tried") > 3 and done.count("worked") > 3)
-    assert len(running_tasks()) == len(tasks)
-    stop.set()
-    thread.join(30)
+    with running(yard.scheduler(maintenance_tasks=tasks)):
+        wait_for(lambda: done.count("tried") > 3 and done.count("worked") > 3)
+        assert len(running_tasks()) == len(tasks)
 
     assert not running_tasks()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_stands_by_runs_no_maintenance_tasks(yard):
-    done: list[str] = []
+def test_who_stands_by_runs_no_maintenance_tasks_but_those_that_run_always(yard):
     assert yard.scheduler().leadership.acquire_or_renew()
-    stop = threading.Event()
-    scheduler = yard.scheduler(
-        maintenance_tasks=[MaintenanceTask("never", 0.01, lambda: done.append("?"))], poll_s=0.01
-    )
-    steps = []
-    step = scheduler.step
-    scheduler.step = lambda: (step(), steps.append(1))
-    thread = threading.Thread(target=run_and_close, args=(scheduler, stop))
-    thread.start()
+    done, always, steps = list[str](), threading.Event(), list[int]()
+    tasks = [
+        MaintenanceTask("never", 0.01, lambda: done.append("?")),
+        MaintenanceTask("always", 0.01, always.set, always=True),
+    ]
+    standby = yard.scheduler(maintenance_tasks=tasks, poll_s=0.01)
+    step = standby.step
+    standby.step = lambda: (step(), steps.append(1))
+    with running(standby):
+        wait_for(lambda: len(steps) > 10)
+        assert always.wait(30)
 
-    wait_for(lambda: len(steps) > 10)
-    stop.set()
-    thread.join(30)
-
-    assert done == []
+    assert done == [] and not standby.leadership.held()
 
 
 SCHEDULER = """
@@ -168,21 +168,6 @@ def test_a_killed_process_is_followed(process_environment, facilities, transacti
             process.wait()
 
     assert heir != first
-
-
-@pytest.mark.django_db(transaction=True)
-def test_who_stands_by_runs_what_runs_always(yard):
-    assert yard.scheduler().leadership.acquire_or_renew()
-    done, stop = threading.Event(), threading.Event()
-    standby = yard.scheduler(maintenance_tasks=[MaintenanceTask("always", 0.01, done.set, always=True)], poll_s=0.01)
-    thread = threading.Thread(target=run_and_close, args=(standby, stop))
-    thread.start()
-
-    ran = done.wait(30)
-    stop.set()
-    thread.join(30)
-
-    assert ran and not standby.leadership.held()
 
 
 @pytest.fixture

@@ -121,20 +121,24 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
     assert all(tick.job_id and tick.lateness_ms == 0 for tick in ticks)
 
 
-@pytest.fixture
-def every_minute(facilities):
+@pytest.fixture(params=["15 2 * * *"])
+def sweep(request, facilities) -> str:
     """A schedule of this project's own broker."""
-    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("* * * * *"))
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron(request.param))
     return "sweep"
 
 
-def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facilities):
-    services.pause(every_minute, who=WHO, reason="month end")
+EVERY_MINUTE = pytest.mark.parametrize("sweep", ["* * * * *"], indirect=True)
+
+
+@EVERY_MINUTE
+def test_resume_says_how_many_were_missed_and_sends_none(db, sweep, facilities):
+    services.pause(sweep, who=WHO, reason="month end")
     minute = timezone.now().replace(second=0, microsecond=0)
     ScheduleState.objects.update(since=minute - 7 * MINUTE)
 
-    missed = services.resume(every_minute, who=WHO)
-    again = services.resume(every_minute, who=WHO)
+    missed = services.resume(sweep, who=WHO)
+    again = services.resume(sweep, who=WHO)
 
     assert missed in (7, 8) and again is None  # 8 when a minute ended meanwhile
     state = ScheduleState.objects.get()
@@ -144,23 +148,17 @@ def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facil
     assert entries[:2] == [("schedule.pause", "a.lind", "month end", 1), ("schedule.resume", "a.lind", "", 1)]
 
 
-def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute, facilities):
-    services.pause(every_minute, who=WHO)
+@EVERY_MINUTE
+def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, sweep, facilities):
+    services.pause(sweep, who=WHO)
 
-    job_id = services.run_now(every_minute, who=WHO)
+    job_id = services.run_now(sweep, who=WHO)
 
-    (tick,) = queries.last_ticks(every_minute)
+    (tick,) = queries.last_ticks(sweep)
     assert (tick.outcome, tick.job_id, tick.by) == ("run_now", job_id, "a.lind")
     message = facilities.transport.find_message("billing", job_id)
     assert message.options["origin"] == {"schedule": "sweep", "user": "a.lind"}
     assert AuditEntry.objects.last().act in ("schedule.run", "schedule.pause")
-
-
-@pytest.fixture
-def sweep(facilities):
-    """A schedule of this project's own broker."""
-    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
-    return "sweep"
 
 
 def address(what: str, name: str = "sweep") -> str:
@@ -191,17 +189,12 @@ def test_run_now_answers_at_once_with_a_link_to_the_job(operator, sweep, facilit
 
     page = answer.content.decode()
     (tick,) = ScheduleTick.objects.all()
-    assert f'href="/admin/switchyard_jobs/job/{tick.job_id}/"' in page and "runs now as job" in page.replace(
-        "Runs", "runs"
-    )
+    assert f'href="/admin/switchyard_jobs/job/{tick.job_id}/"' in page
+    assert "runs now as job" in page.replace("Runs", "runs")
     assert facilities.transport.stats("billing").live.waiting == 1
     entry = AuditEntry.objects.get()
-    assert (entry.act, entry.target, entry.outcome, entry.detail["job"]) == (
-        "schedule.run",
-        "sweep",
-        "done",
-        tick.job_id,
-    )
+    found = (entry.act, entry.target, entry.outcome, entry.detail["job"])
+    assert found == ("schedule.run", "sweep", "done", tick.job_id)
 
 
 def test_pause_and_resume_name_who_why_and_until(operator, sweep):
@@ -232,9 +225,8 @@ def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client)
     overview = admin_client.get(reverse("switchyard-operations-live")).content.decode()
 
     assert "sweep is paused without an end, and has missed 2 ticks" in finding.seen
-    assert (
-        finding.cause == "a.lind paused it: month end" and finding.next == "manage.py switchyard schedules resume sweep"
-    )
+    assert finding.cause == "a.lind paused it: month end"
+    assert finding.next == "manage.py switchyard schedules resume sweep"
     assert "1 schedule is paused" in overview and address("") in overview and "(2 ticks missed)" in overview
 
 
