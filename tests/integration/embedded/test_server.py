@@ -108,9 +108,7 @@ def test_second_server_on_the_folder_waits_for_the_first_and_then_starts(tmp_pat
 
 
 def test_given_port_in_use_is_an_error_that_names_the_log(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         server = EmbeddedServer(tmp_path, port=taken.getsockname()[1])
 
         with pytest.raises(EmbeddedServerFailed, match=r"in use.*valkey\.log"):
@@ -118,9 +116,7 @@ def test_given_port_in_use_is_an_error_that_names_the_log(tmp_path):
 
 
 def test_free_port_that_is_taken_meanwhile_is_replaced_by_another(tmp_path, monkeypatch):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = [taken.getsockname()[1]]
         monkeypatch.setattr("switchyard.embedded.server.free_port", lambda: ports.pop() if ports else free_port())
 

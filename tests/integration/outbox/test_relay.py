@@ -30,6 +30,8 @@ from tests.factories.callers import Caller
 from tests.integration.outbox.conftest import actor_on, waiting
 from tests.waiting import wait_for
 
+AWAY = BrokerUnavailable("enqueue", "timeout")
+
 
 def nobody(job_ids: Any, queue: str) -> set[str]:
     return set()
@@ -65,6 +67,37 @@ def send_and_die(broker: RedisBroker, *sends: tuple[Any, str]) -> None:
     with nothing_sent(broker), transaction.atomic():
         for actor, name in sends:
             actor.send(name)
+
+
+@contextmanager
+def fails_for(broker: RedisBroker, error: Exception | type[Exception], *queues: str) -> Iterator[list[str]]:
+    """Have sends to queues fail; yield the queue of each send."""
+    put, asked = broker.put, list[str]()
+
+    def fail(messages: Any, **how: Any) -> Any:
+        asked.append(messages[0].queue_name)
+        if messages[0].queue_name in queues:
+            raise error
+        return put(messages, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker, "put", fail)
+        yield asked
+
+
+@contextmanager
+def relaying(*relays: Relay) -> Iterator[list[threading.Thread]]:
+    """Run relays in threads, which are stopped at the end."""
+    stops = [threading.Event() for _ in relays]
+    threads = [threading.Thread(target=each.run, args=(stop,)) for each, stop in zip(relays, stops, strict=True)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for stop, thread in zip(stops, threads, strict=True):
+            stop.set()
+            thread.join(10)
 
 
 def left() -> list[str]:
@@ -180,16 +213,8 @@ def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(broker, rela
     send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
     if servers == 2:
         monkeypatch.setattr(facilities(broker).records.calls, "place_of", lambda key: key)
-    put, asked = broker.put, list[str]()
-
-    def away(messages: Any, **how: Any) -> Any:
-        asked.append(messages[0].queue_name)
-        if messages[0].queue_name == "default":
-            raise BrokerUnavailable("enqueue", "timeout")
-        return put(messages, **how)
-
-    monkeypatch.setattr(broker, "put", away)
-    relay.step()
+    with fails_for(broker, AWAY, "default") as asked:
+        relay.step()
 
     assert asked == ["default", "urgent"][:servers]
     assert left() == (["Ada", "Grace"] if servers == 2 else ["Ada", "urgent", "Grace"])
@@ -211,18 +236,10 @@ def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker, relay):
     assert letters[gone.job_id].message["args"] == ("gone",) or letters[gone.job_id].message["args"] == ["gone"]
 
 
-def test_a_row_that_fails_as_nobody_foresaw_stays(broker, relay, monkeypatch):
+def test_a_row_that_fails_as_nobody_foresaw_stays(broker, relay):
     greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
     send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
-    put = broker.put
-
-    def fail(messages: Any, **how: Any) -> Any:
-        if messages[0].queue_name == "default":
-            raise ZeroDivisionError
-        return put(messages, **how)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(broker, "put", fail)
+    with fails_for(broker, ZeroDivisionError, "default"):
         relay.step()
     during = left(), waiting(broker, "urgent")
     relay.step()
@@ -297,15 +314,10 @@ def test_a_full_outbox_refuses(broker, monkeypatch):
 
 
 def test_a_relay_runs_beside_the_history_and_stops(broker):
-    greet, stop = actor_on(broker), threading.Event()
-    thread = threading.Thread(target=Relay(nobody).run, args=(stop,))
-    thread.start()
-    try:
+    greet = actor_on(broker)
+    with relaying(Relay(nobody)) as [thread]:
         send_and_die(broker, (greet, "Ada"))
         wait_for(lambda: waiting(broker) == ["Ada"])
-    finally:
-        stop.set()
-        thread.join(10)
 
     assert not thread.is_alive()
 
@@ -315,16 +327,8 @@ def test_two_relays_send_each_row_once(broker):
     names = [str(number) for number in range(9)]
     hurry = actor_on(broker, "hurry", "urgent")
     send_and_die(broker, *((hurry, name) for name in names))
-    stops = [threading.Event(), threading.Event()]
-    threads = [threading.Thread(target=Relay(nobody).run, args=(stop,)) for stop in stops]
-    for thread in threads:
-        thread.start()
-    try:
+    with relaying(Relay(nobody), Relay(nobody)):
         wait_for(lambda: left() == [])
-    finally:
-        for stop, thread in zip(stops, threads, strict=True):
-            stop.set()
-            thread.join(10)
 
     assert sorted(waiting(broker, "urgent")) == names
 
@@ -373,7 +377,7 @@ EMAIL = {"to": "ada@mail.example", "template": "welcome"}
 @contextmanager
 def broker_away() -> Iterator[None]:
     def away(*args: Any, **options: Any) -> Any:
-        raise BrokerUnavailable("enqueue", "timeout")
+        raise AWAY
 
     broker = dramatiq.get_broker()
     with pytest.MonkeyPatch.context() as patch:
