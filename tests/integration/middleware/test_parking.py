@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
@@ -11,6 +13,7 @@ from dramatiq import Message
 from dramatiq.middleware import AsyncIO
 
 from switchyard.broker.interface import facilities
+from switchyard.broker.queue import codec
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
@@ -55,13 +58,9 @@ class Deploy:
         return (self.record(job_id).state, self.record(job_id).reason) == ("scheduled", "parked")
 
 
-@pytest.fixture
-def deploy(yard_broker) -> Deploy:
-    yard = small_yard()
-    return Deploy(yard_broker(yard), yard)
-
-
-def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(deploy, run_worker):
+@contextmanager
+def busy(deploy: Deploy, run_worker: Any, count: int = 1) -> Iterator[threading.Event]:
+    """Run a worker with new code that is full until the event is set."""
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     @dramatiq.actor(broker=deploy.new, queue_name="work")
@@ -70,13 +69,24 @@ def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due
         gate.wait(60)
 
     with run_worker(broker=deploy.new, threads=1):
-        slow.send()
+        for _ in range(count):
+            slow.send()
         assert entered.acquire(timeout=30)
-        with run_worker(broker=deploy.old):
-            ids = [deploy.audit.send(number).message_id for number in range(20)]
-            wait_for(lambda: sum(map(deploy.is_parked, ids)) >= 18)  # the full one may have one or two in stock
-            gate.set()
-            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
+        yield gate
+
+
+@pytest.fixture
+def deploy(yard_broker) -> Deploy:
+    yard = small_yard()
+    return Deploy(yard_broker(yard), yard)
+
+
+def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(deploy, run_worker):
+    with busy(deploy, run_worker) as gate, run_worker(broker=deploy.old):
+        ids = [deploy.audit.send(number).message_id for number in range(20)]
+        wait_for(lambda: sum(map(deploy.is_parked, ids)) >= 18)  # the full one may have one or two in stock
+        gate.set()
+        wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
 
     assert sorted(number for _, number in deploy.ran) == list(range(20))
 
@@ -102,17 +112,7 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(deploy, r
 def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(deploy, run_worker, monkeypatch):
     monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
     monkeypatch.setattr("switchyard.broker.queue.unroutable.FIND_ADOPTABLE_S", 0.05)
-    gate, entered = threading.Event(), threading.Semaphore(0)
-
-    @dramatiq.actor(broker=deploy.new, queue_name="work")
-    def slow() -> None:
-        entered.release()
-        gate.wait(60)
-
-    with run_worker(broker=deploy.new, threads=1):
-        for _ in range(3):  # one runs, two are in stock
-            slow.send()
-        assert entered.acquire(timeout=30)
+    with busy(deploy, run_worker, 3) as gate:  # one runs, two are in stock
         wait_for(lambda: deploy.transport.stats("work").live.running >= 2)
         with run_worker("work", broker=deploy.old):
             monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 400)
@@ -249,31 +249,22 @@ def test_rubbish_in_the_option_that_counts_parking_does_no_harm(deploy, run_work
 
 
 def _parked_ms(family: Any, job_id: str) -> int:
-    from switchyard.broker.queue import codec
-
     body = family.calls.command("HGET", family.keys.bodies, job_id)
     return codec.decode(body, message_id=job_id, lane="work").options.get("parked_ms", 0) if body else 0
 
 
-def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(
-    broker, run_worker, monkeypatch
-):
+def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(work, monkeypatch):
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
     done: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def known() -> None:
-        done.append(1)
-
-    orphan = broker.enqueue(Message(queue_name="work", actor_name="gone", args=(1,), kwargs={}, options={}))
-    with run_worker(broker=broker):
+    known = work.actor(lambda: done.append(1), actor_name="known")
+    orphan = work.broker.enqueue(Message(queue_name="work", actor_name="gone", args=(1,), kwargs={}, options={}))
+    with work.run():
         known.send()
         wait_for(lambda: done)
-        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", orphan.message_id))
-        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+        letter = work.letter(orphan)
+        work.idle()
 
-    stats = facilities(broker).transport.stats("work")
     assert (letter.actor, letter.reason, letter.attempts) == ("gone", "permanent", 0)
-    assert stats.quarantined == 0
-    assert facilities(broker).records.read(orphan.message_id).state == "dead"
-    assert len(facilities(broker).alerts.claim_due()) == 1
+    assert work.stats.quarantined == 0
+    assert work.read(orphan).state == "dead"
+    assert len(facilities(work.broker).alerts.claim_due()) == 1
