@@ -57,15 +57,12 @@ class Task:
         self.actor = task
 
 
-def state_of(broker: RedisBroker, message_id: str) -> str:
-    record = facilities(broker).records.read(message_id)
-    return "" if record is None else record.state
+def ends_as(broker: RedisBroker, message: Any, *states: str) -> str:
+    """Wait until a job has ended, or has one of these states; return its state."""
 
-
-def ends_as(broker: RedisBroker, message_id: str) -> str:
     def read() -> str:
-        record = facilities(broker).records.read(message_id)
-        return record.state if record is not None and record.ended else ""
+        record = facilities(broker).records.read(message.message_id)
+        return record.state if record is not None and (record.state in states or record.ended) else ""
 
     return wait_for(read, WAIT_S)
 
@@ -75,9 +72,7 @@ def test_an_aborted_job_that_waits_never_runs(either, run_worker):
     sent = task.actor.send()
     abort(sent.message_id)
     with run_worker(broker=either):
-        ended = ends_as(either, sent.message_id)
-
-    assert ended == "cancelled"
+        assert ends_as(either, sent) == "cancelled"
     assert not task.started.is_set()
 
 
@@ -86,13 +81,12 @@ def test_an_aborted_job_that_runs_is_interrupted_and_does_not_run_again(either, 
     with run_worker(broker=either):
         sent = task.actor.send()
         assert task.started.wait(WAIT_S)
-        wait_for(lambda: state_of(either, sent.message_id) == "running")
+        assert ends_as(either, sent, "running") == "running"
         abort(sent.message_id)
-        ended = ends_as(either, sent.message_id)
+        assert ends_as(either, sent) == "cancelled"
 
-    assert ended == "cancelled"
-    assert len(task.caught) == 1
-    assert issubclass(task.caught[0], Abort)
+    [caught] = task.caught
+    assert issubclass(caught, Abort)
 
 
 @pytest.mark.parametrize("either", ["cancels"], indirect=True)
@@ -102,7 +96,7 @@ def test_an_aborted_job_may_end_by_itself_within_its_timeout(either, run_worker)
     with run_worker(broker=either):
         sent = task.actor.send()
         assert task.started.wait(WAIT_S)
-        wait_for(lambda: state_of(either, sent.message_id) == "running")
+        assert ends_as(either, sent, "running") == "running"
         abort(sent.message_id, abort_timeout=60_000)
         found = sent.get_result(block=True, timeout=WAIT_S * 1_000)
 

@@ -53,6 +53,13 @@ class Actors:
 
         self.add_one, self.failing, self.finish = add_one, failing, finish
 
+    def group(self, *messages: Any, callbacks: tuple[str, ...] = ()) -> group:
+        """Return a group of messages, or of so many jobs as there are numbers, with a callback or some with names."""
+        jobs = group([self.add_one.message(each) if isinstance(each, int) else each for each in messages])
+        for args in [(name,) for name in callbacks] or [()]:
+            jobs.add_completion_callback(self.finish.message(*args))
+        return jobs
+
 
 @pytest.fixture
 def actors(broker) -> Actors:
@@ -95,9 +102,8 @@ def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(broker, run_
 
 
 def test_callbacks_are_sent_once_and_find_all_results(actors, run):
-    jobs = actors.jobs = group([actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
-    jobs.add_completion_callback(actors.finish.message("a"))
-    jobs.add_completion_callback(actors.finish.message("b"))
+    steps = actors.add_one.message(1) | actors.add_one.message()
+    jobs = actors.jobs = actors.group(steps, 5, callbacks=("a", "b"))
 
     run(jobs, 2)
 
@@ -105,8 +111,7 @@ def test_callbacks_are_sent_once_and_find_all_results(actors, run):
 
 
 def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors, run):
-    jobs = actors.jobs = group([actors.add_one.message(number) for number in range(100)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.jobs = actors.group(*range(100))
 
     run(jobs)
 
@@ -115,8 +120,7 @@ def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors, run):
 
 def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(broker, run_worker, actors):
     actors.refused = {2}
-    jobs = actors.jobs = group([actors.failing.message(number) for number in range(3)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.jobs = actors.group(*map(actors.failing.message, range(3)))
     dead = jobs.children[2].message_id
     transport = facilities(broker).transport
     with run_worker(broker=broker):
@@ -136,8 +140,7 @@ def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(bro
 
 
 def test_a_cancelled_job_holds_the_callback(broker, run_worker, actors):
-    jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(1, 2)
     jobs.run()
     assert facilities(broker).transport.cancel("work", jobs.children[1].message_id) == "cancelled"
     with run_worker(broker=broker):
@@ -149,8 +152,7 @@ def test_a_cancelled_job_holds_the_callback(broker, run_worker, actors):
 
 def test_a_job_that_ends_twice_is_counted_once(broker, actors, run):
     """A worker that dies after the count leaves the message to another, which counts it again."""
-    jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(1, 2)
     middleware = next(entry for entry in broker.middleware if isinstance(entry, DurableGroupCallbacks))
     sent: list[Any] = []
     broker.add_middleware(Noted(sent))
@@ -184,9 +186,7 @@ def test_jobs_that_others_stand_for_do_not_hold_the_callback(broker, run_worker,
     """Nor those of a later group, whatever became of them meanwhile; a callback of an id is sent once."""
     plain = partial(actors.add_one.message_with_options, args=(1,), pipe_ignore=True)
     found = children(plain, partial(plain, unique_key="same"))
-    jobs, again = group(found), group(found)
-    jobs.add_completion_callback(actors.finish.message("first"))
-    again.add_completion_callback(actors.finish.message("again"))
+    jobs, again = (actors.group(*found, callbacks=(name,)) for name in ("first", "again"))
     jobs.run()
     if not ended:
         again.run()
@@ -202,11 +202,8 @@ def test_jobs_that_others_stand_for_do_not_hold_the_callback(broker, run_worker,
 
 
 def test_a_group_without_jobs_is_refused_where_it_is_run(broker, actors):
-    jobs = group([])
-    jobs.add_completion_callback(actors.finish.message())
-
     with pytest.raises(AssertionError, match="must be a positive"):
-        jobs.run()
+        actors.group().run()
     with pytest.raises(ValueError, match="no jobs"):
         facilities(broker).groups.add("what python -O comes to", 0, DAY_MS)
 
@@ -235,14 +232,13 @@ def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(broker
 
     monkeypatch.setattr(type(groups), "note_sent", lambda self, *args, **options: die_once(*args, **options))
     middleware = next(entry for entry in broker.middleware if isinstance(entry, DurableGroupCallbacks))
-    jobs, sent = group([actors.add_one.message(1)]), []
-    jobs.add_completion_callback(actors.finish.message())
+    jobs, sent = actors.group(1), []
     broker.add_middleware(Noted(sent))
     jobs.run()
     with pytest.raises(KeyboardInterrupt):
         middleware.after_process_message(broker, sent[0], result=1)
-    middleware.after_process_message(broker, sent[0], result=1)
-    middleware.after_process_message(broker, sent[0], result=1)
+    for _ in range(2):
+        middleware.after_process_message(broker, sent[0], result=1)
     run()
 
     assert len(noted) == 2
@@ -253,8 +249,7 @@ def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback
     """The broker forgets finished ids after 10 to 20 minutes."""
     sent: list[Any] = []
     broker.add_middleware(Noted(sent))
-    jobs = group([actors.add_one.message(number) for number in range(3)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(*range(3))
     jobs.run()
     repeats = [message.copy() for message in sent]
     with run_worker(broker=broker):
@@ -280,8 +275,7 @@ def test_a_jobs_record_is_written_before_it_is_counted(broker, actors, run, monk
         return count(groups, group_id, job_id, ttl_ms=ttl_ms)
 
     monkeypatch.setattr(GroupBarriers, "count", look)
-    jobs = group([actors.add_one.message(number) for number in range(8)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(*range(8))
 
     run(jobs)
 
@@ -293,8 +287,7 @@ def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(yard_broker, run_work
     broker = yard_broker(small_yard(), extra=[own])
     with the_global_broker(broker):
         actors = Actors()
-        jobs = group([actors.add_one.message(number) for number in range(5)])
-        jobs.add_completion_callback(actors.finish.message())
+        jobs = actors.group(*range(5))
         with run_worker(broker=broker):
             jobs.run()
             wait_for(lambda: actors.finished)

@@ -278,12 +278,12 @@ def test_a_task_that_is_refused_runs_again_without_an_attempt(broker, run_worker
 
     with lock(key, expiry_s=120), run_worker(broker=broker):  # nothing renews it here
         job_id = str(uuid.uuid4())
-        message = broker.enqueue(alone.message(job_id).copy(message_id=job_id))
+        broker.enqueue(alone.message(job_id).copy(message_id=job_id))
 
         def waits() -> bool:
-            found = records.read(message.message_id)
+            found = records.read(job_id)
             known = found is not None and (found.state, found.reason, found.attempts) == ("scheduled", "lock", 0)
-            return known and found is not None and found.next_attempt_at is not None
+            return known and found.next_attempt_at is not None
 
         wait_for(waits)
         assert not done
@@ -294,12 +294,12 @@ def test_a_task_that_is_refused_runs_again_without_an_attempt(broker, run_worker
     [grant] = family.fetch("other/live", 1, request=1).grants
     assert str(grant.lease.id, "ascii") == earlier.message_id
     found = records.read(job_id)
-    assert found is not None and (found.state, found.reason, found.attempts) == ("queued", None, 0)
+    assert (found.state, found.reason, found.attempts) == ("queued", None, 0)
     family.ack("other/live", [grant.lease])
     with run_worker(broker=broker):
         wait_for(lambda: done)
-        wait_for(lambda: getattr(records.read(message.message_id), "state", "") == "succeeded")
-    assert getattr(records.read(message.message_id), "attempts", 0) == 1
+        wait_for(lambda: getattr(records.read(job_id), "state", "") == "succeeded")
+    assert records.read(job_id).attempts == 1
 
 
 def test_a_worker_renews_the_lock_of_a_task_that_runs(broker, run_worker, key):
