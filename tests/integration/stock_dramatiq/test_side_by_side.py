@@ -26,7 +26,7 @@ from tests.waiting import wait_for
 PROJECT = "tests.integration.stock_dramatiq.project"
 QUEUES = ("default", "mail")
 RETRIES = 4  # without a number of their own; a few, so that some actor can have more
-MODULES = ("options", "kinds", "compositions", "stored", "limits")
+MODULES = ("options", "kinds", "compositions", "limits")
 
 
 def test_every_case_has_the_same_result_under_both(valkey, valkey_url, yard_broker, run_worker, monkeypatch):
@@ -78,11 +78,11 @@ def yard() -> Yard:
 def results(build: Callable[[list[Middleware]], Broker], run_worker: Any) -> dict[str, Any]:
     """Import the project under a new broker, send its cases, work until none is left, and return what came of them."""
     forget_project()
-    broker = build([imported("audit").Audit()])
+    broker = build([imported("journal").Audit()])
     with the_global_broker(broker):
         modules = {name: imported(name) for name in MODULES}
         journal = imported("journal")
-        found = {name: send() for name, send in imported("cases").CASES.items()}
+        found = {name: send() for name, send in journal.CASES.items()}
         with run_worker(broker=broker, threads=8):
             finish(broker)
         modules["options"].interruptible.send()

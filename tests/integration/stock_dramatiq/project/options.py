@@ -11,7 +11,7 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage, Shutdown, TimeLimitExceeded
 
 from . import journal
-from .cases import case
+from .journal import case
 
 SOON = {"min_backoff": 10, "max_backoff": 50}
 
