@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import call_command
 from django.urls import reverse
 
 from switchyard.actors import figures as ended_jobs
@@ -19,6 +17,7 @@ from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.operations.past import PAST, same_hours
+from tests.factories.commands import json_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
@@ -56,7 +55,7 @@ def test_the_list_names_queue_pool_options_and_place(actor):
     assert "time_limit=600000" not in page  # the queue's
 
 
-def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(actor, facilities, capsys):
+def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(actor, facilities):
     store = facilities.facts
     now = store.server_ms()
     counts = {SUCCEEDED: 30, DEAD: 1, RUNS + 4: 31, WAITS: 31, RUN_MS: 2_000}
@@ -67,10 +66,8 @@ def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(a
         store_hour(hour, {"a:charge": {SUCCEEDED: 60, RUNS + 4: 60, WAITS: 60, SENT: 120}})
     store_hour(now // HOUR_MS - 2, {"a:charge": {SUCCEEDED: 7}})
 
-    page = staff("view_operations").get(page_of("charge")).content.decode()
-    listed = staff("view_operations").get(reverse("switchyard-actors")).content.decode()
-    call_command("switchyard", "actors", "show", "charge", "--json")
-    shown = json.loads(capsys.readouterr().out)
+    page, listed = (staff("view_operations").get(each).content.decode() for each in (page_of("charge"), LIST))
+    shown = json_of("actors", "show", "charge")
     PAST.clear()
 
     assert "31 attempts" in page and "30 succeeded, 1 dead" in page

@@ -274,25 +274,19 @@ def test_only_periodic_actors_are_schedules(yard_broker):
         assert [schedule.name for schedule in schedules()] == ["a", "b"]
 
 
-def test_once_sends_the_last_missed_tick(declare):
-    assert declare(cron("*/10 * * * *")).due(minutes_ago(600), NOW) == [NOW]
-    assert declare(cron("25 * * * *")).due(minutes_ago(600), NOW) == [minutes_ago(5)]
-
-
-def test_nothing_missed_is_nothing_due(declare):
-    assert declare(cron("25 * * * *")).due(minutes_ago(5), NOW) == []
-
-
-def test_skip_sends_what_is_due_now_and_drops_what_was_missed(declare):
-    assert declare(cron("25 * * * *"), catch_up="skip").due(minutes_ago(600), NOW) == []
-    assert declare(cron("29 * * * *"), catch_up="skip").due(minutes_ago(600), NOW) == [minutes_ago(1)]
-
-
-def test_all_sends_each_oldest_first_and_a_hundred_at_most(declare):
-    assert declare(cron("*/10 * * * *"), catch_up="all").due(minutes_ago(25), NOW) == [
-        minutes_ago(20), minutes_ago(10), NOW,
-    ]  # fmt: skip
-    assert declare(cron("* * * * *"), catch_up="all").due(minutes_ago(5000), NOW)[0] == minutes_ago(99)
+@pytest.mark.parametrize(
+    ("spec", "catch_up", "minutes", "due"),
+    [
+        *(("*/10 * * * *", "once", 600, [0]), ("25 * * * *", "once", 600, [5]), ("25 * * * *", "once", 5, [])),
+        *(("25 * * * *", "skip", 600, []), ("29 * * * *", "skip", 600, [1])),
+        *(("*/10 * * * *", "all", 25, [20, 10, 0]), ("* * * * *", "all", 5_000, [*range(99, -1, -1)])),
+    ],
+)
+def test_a_schedule_catches_up_as_it_says_oldest_first_and_a_hundred_ticks_at_most(
+    declare, spec, catch_up, minutes, due
+):
+    options = {} if catch_up == "once" else {"catch_up": catch_up}
+    assert declare(cron(spec), **options).due(minutes_ago(minutes), NOW) == [minutes_ago(each) for each in due]
 
 
 def test_this_projects_schedules_pass_the_checks():
@@ -300,22 +294,22 @@ def test_this_projects_schedules_pass_the_checks():
 
 
 @pytest.mark.parametrize(
-    ("spec", "function", "options", "id", "words"),
+    ("spec", "function", "options", "words"),
     [
-        ("0 2 * * *", lambda: None, {}, "switchyard.E050", "periodiq's cron"),
-        (cron("0 0 31 2 *"), lambda: None, {}, "switchyard.E050", "days 1 to 31"),
-        (cron("61 * * * *"), lambda: None, {}, "switchyard.E050", "minutes are 0 to 59"),
-        (cron("0 0 2 * * *"), lambda: None, {}, "switchyard.E050", "minute, hour, day, month"),
-        (cron("@daily"), lambda month: None, {}, "switchyard.E050", "give each parameter a default"),
-        (cron("@daily"), lambda: None, {"catch_up": "twice"}, "switchyard.E050", "once, skip, all"),
-        (cron("@daily"), lambda: None, {"time_zone": "Europe/Atlantis"}, "switchyard.E050", "such as Europe/Berlin"),
-        (cron("@daily"), lambda: None, {"time_zone": "Europe"}, "switchyard.E050", "such as Europe/Berlin"),
+        ("0 2 * * *", lambda: None, {}, "periodiq's cron"),
+        (cron("0 0 31 2 *"), lambda: None, {}, "days 1 to 31"),
+        (cron("61 * * * *"), lambda: None, {}, "minutes are 0 to 59"),
+        (cron("0 0 2 * * *"), lambda: None, {}, "minute, hour, day, month"),
+        (cron("@daily"), lambda month: None, {}, "give each parameter a default"),
+        (cron("@daily"), lambda: None, {"catch_up": "twice"}, "once, skip, all"),
+        (cron("@daily"), lambda: None, {"time_zone": "Europe/Atlantis"}, "such as Europe/Berlin"),
+        (cron("@daily"), lambda: None, {"time_zone": "Europe"}, "such as Europe/Berlin"),
     ],
 )
-def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, options, id, words, yard_broker):
+def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, options, words, yard_broker):
     (error,) = errors_of(actor_of(yard_broker(), spec, function, **options))
 
-    assert error.id == id
+    assert error.id == "switchyard.E050"
     assert "actor tick" in error.obj and words in error.hint
 
 
