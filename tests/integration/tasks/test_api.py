@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -213,20 +214,17 @@ def test_a_cancelled_task_has_failed(host_tasks, run_worker):
 
 def test_signals_carry_the_backend_and_the_result(host_tasks, run_worker):
     seen: list[tuple[str, Any, str, Any]] = []
-    receivers = {}
-    for name, each in (("enqueued", task_enqueued), ("started", task_started), ("finished", task_finished)):
+    with ExitStack() as connected:
+        for name, each in (("enqueued", task_enqueued), ("started", task_started), ("finished", task_finished)):
 
-        def receive(sender: type, task_result: Any, name: str = name, **kwargs: Any) -> None:
-            value = task_result.return_value if task_result.is_finished else None
-            seen.append((name, sender, str(task_result.status), value))
+            def receive(sender: type, task_result: Any, name: str = name, **kwargs: Any) -> None:
+                value = task_result.return_value if task_result.is_finished else None
+                seen.append((name, sender, str(task_result.status), value))
 
-        receivers[each] = receive
-        each.connect(receive)
-
-    finish(host_tasks.add.enqueue(1), run_worker)
-    wait_for(lambda: len(seen) == 3)
-    for each, receive in receivers.items():
-        each.disconnect(receive)
+            each.connect(receive)
+            connected.callback(each.disconnect, receive)
+        finish(host_tasks.add.enqueue(1), run_worker)
+        wait_for(lambda: len(seen) == 3)
 
     assert seen == [
         ("enqueued", SwitchyardBackend, "READY", None),

@@ -39,35 +39,27 @@ def failed(*exceptions: str) -> ActorHistory:
         (None, failed(), "Unknown", "", "How its jobs ended is unknown: the broker does not answer."),
         (lately(count(0)), failed(), "Quiet", "", "None of its jobs ended in the last day."),
         (
-            lately(count(0), count(1)), failed(),
-            "Quiet", "", "None of its jobs ended in the last hour; 1 job in the last day.",
+            lately(count(0), count(1)), failed(), "Quiet", "",
+            "None of its jobs ended in the last hour; 1 job in the last day.",
         ),
         (
-            lately(count(50)), None,
-            "Healthy", "ok", "50 jobs ended in the last hour, none gave up, 60 ms each at the median.",
+            lately(count(50)), None, "Healthy", "ok",
+            "50 jobs ended in the last hour, none gave up, 60 ms each at the median.",
+        ),
+        (lately(count(1, ran=False)), failed(), "Healthy", "ok", "1 job ended in the last hour, none gave up."),
+        (
+            lately(count(100, dead=5)), failed("KeyError"), "Some fail", "warn",
+            "5 jobs of 100 that ended in the last hour gave up, all with KeyError.",
         ),
         (
-            lately(count(1, ran=False)), failed(),
-            "Healthy", "ok", "1 job ended in the last hour, none gave up.",
+            lately(count(100, dead=6)), failed("KeyError", "Timeout"), "Failing", "bad",
+            "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
         ),
-        (
-            lately(count(100, dead=5)), failed("KeyError"),
-            "Some fail", "warn", "5 jobs of 100 that ended in the last hour gave up, all with KeyError.",
-        ),
-        (
-            lately(count(100, dead=6)), failed("KeyError", "Timeout"),
-            "Failing", "bad", "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
-        ),
-        (
-            lately(count(20, dead=20)), None,
-            "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up.",
-        ),
+        (lately(count(20, dead=20)), None, "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up."),
     ],
 )  # fmt: skip
 def test_an_actor_is_judged_by_its_last_hour(lately, ended, word, level, sentence):
-    found = of(lately, ended)
-
-    assert (found.word, found.level, found.sentence) == (word, level, sentence)
+    assert of(lately, ended) == Judgement(word, level, sentence)
 
 
 def test_a_release_is_named_where_it_alone_fails():

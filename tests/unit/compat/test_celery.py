@@ -33,20 +33,13 @@ def outcomes(**options: Any) -> list[str]:
     return [attempt.outcome for attempt in run_enqueued(raises=False, delayed=True, **options)]
 
 
-def test_a_task_is_an_actor_named_as_its_function():
+def test_a_task_is_an_actor_named_as_its_function_whose_call_runs_in_place_and_delay_enqueues():
     @shared_task
     def add(left: int, right: int = 1) -> int:
         return left + right
 
     assert dramatiq.get_broker().get_actor("add") is add
     assert (add.queue_name, add.options["max_retries"]) == ("default", 3)
-
-
-def test_a_call_runs_in_place_and_delay_enqueues():
-    @shared_task
-    def add(left: int, right: int = 1) -> int:
-        return left + right
-
     assert add(1, right=2) == 3
     assert_nothing_enqueued()
 
@@ -89,8 +82,7 @@ def test_a_job_waits_for_its_countdown_or_eta(when, delay_s, naive, settings):
     settings.TIME_ZONE = "Asia/Kolkata"
 
     @shared_task
-    def note() -> None:
-        ran.append("note")
+    def note() -> None: ...
 
     now = timezone.now()
     if "eta" in when:
@@ -246,10 +238,9 @@ def test_an_option_without_a_counterpart_is_refused_with_what_to_write(option, r
         shared_task(**{option: 1})(add)
 
     task = shared_task(add)
-    with pytest.raises(UnknownOption, match=f"task add: .*{remedy}"):
-        task.apply_async(**{option: 1})
-    with pytest.raises(UnknownOption, match=f"task add: .*{remedy}"):
-        task.retry(**{option: 1})
+    for call in (task.apply_async, task.retry):
+        with pytest.raises(UnknownOption, match=f"task add: .*{remedy}"):
+            call(**{option: 1})
 
 
 def test_mocks_of_delay_keep_working(monkeypatch):

@@ -460,13 +460,11 @@ def test_observations_that_are_added_together_come_out_as_if_each_had_been_obser
             one_by_one.labels(actor).observe(value)
     observe(Children(together), {("mail",): values, ("report",): values})
 
-    single, folded = (
-        {(sample.name.partition("_")[2], *sample.labels.values()): sample.value for sample in family.samples}
+    named = [
+        {(each.name.partition("_")[2], *each.labels.values()): each.value for each in family.samples}
         for family in registry.collect()
-    )
-    for of in (single, folded):
-        for created in [name for name in of if name[0] == "created"]:
-            del of[created]
+    ]
+    single, folded = ({name: value for name, value in each.items() if name[0] != "created"} for each in named)
     assert folded == pytest.approx(single)
     assert len(folded) == 2 * (len(BUCKETS_S) + 3)
 
