@@ -31,16 +31,6 @@ def run_endlessly() -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("actors", "messages", "attempts"), [(5, 1, 2), (0, 2, 3), (5, 0, 1), (None, 1, 2)])
-def test_max_retries_of_a_message_goes_before_its_actors_and_its_queues(works, actors, messages, attempts):
-    work = works(max_retries=4)
-    broken = work.actor(fail, **({} if actors is None else {"max_retries": actors}))
-
-    letter = work.letter_of(broken.send_with_options(max_retries=messages))
-
-    assert (letter.attempts, letter.reason) == (attempts, "exhausted")
-
-
 @pytest.mark.parametrize("of_actor", [True, False])
 def test_track_store_results_and_alert_of_a_message_go_before_its_actors(works, of_actor):
     work, done = works(max_retries=0), threading.Event()
