@@ -28,12 +28,6 @@ WHO = Who("a.lind", "page")
 LIST = reverse("switchyard-schedules")
 
 
-def steps(scheduler, clock, count: int) -> None:
-    for _ in range(count):
-        scheduler.step()
-        clock.forward(minutes=1)
-
-
 def pause(until: datetime.datetime | None, at: datetime.datetime) -> None:
     ScheduleState.objects.update(paused_at=at, paused_until=until, paused_by="a.lind", missed=0)
 
@@ -41,10 +35,10 @@ def pause(until: datetime.datetime | None, at: datetime.datetime) -> None:
 def test_a_paused_schedule_sends_nothing_and_counts_what_it_missed(yard, clock):
     yard.declare()
     scheduler = yard.scheduler()
-    steps(scheduler, clock, 2)
+    yard.steps(2, scheduler)
 
     pause(None, clock())
-    steps(scheduler, clock, 5)
+    yard.steps(5, scheduler)
 
     state = ScheduleState.objects.get()
     assert (yard.sent(), state.missed) == (2, 5)
@@ -55,13 +49,13 @@ def test_a_paused_schedule_sends_nothing_and_counts_what_it_missed(yard, clock):
 def test_a_pause_outlives_its_leader_and_a_time_without_one(yard, clock):
     yard.declare(catch_up="all")
     first = yard.scheduler()
-    steps(first, clock, 1)
+    yard.steps(1, first)
     pause(None, clock())
-    steps(first, clock, 2)
+    yard.steps(2, first)
     yard.lapse()
 
     clock.forward(minutes=10)
-    steps(yard.scheduler(), clock, 1)
+    yard.steps(1)
 
     assert (yard.sent(), ScheduleState.objects.get().missed) == (1, 13)
 
@@ -69,10 +63,10 @@ def test_a_pause_outlives_its_leader_and_a_time_without_one(yard, clock):
 def test_a_pause_ends_by_itself_and_sends_no_missed_tick(yard, clock):
     yard.declare(catch_up="all")
     scheduler = yard.scheduler()
-    steps(scheduler, clock, 1)
+    yard.steps(1, scheduler)
     pause(START + 4 * MINUTE, clock())
 
-    steps(scheduler, clock, 6)
+    yard.steps(6, scheduler)
 
     state = ScheduleState.objects.get()
     assert (state.paused_at, state.missed) == (None, 3)  # 31, 32, 33
@@ -82,7 +76,7 @@ def test_a_pause_ends_by_itself_and_sends_no_missed_tick(yard, clock):
 
 def test_a_pause_that_ended_while_no_scheduler_ran_leaves_the_later_ticks_to_catch_up(yard, clock):
     yard.declare(catch_up="all")
-    steps(yard.scheduler(), clock, 1)
+    yard.steps(1)
     pause(START + 4 * MINUTE, clock())
     yard.lapse()
 
@@ -113,7 +107,7 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
     yard.declare("other")
     scheduler = yard.scheduler()
 
-    steps(scheduler, clock, queries.KEPT + 7)
+    yard.steps(queries.KEPT + 7, scheduler)
 
     ticks = queries.last_ticks("tick", limit=1_000)
     assert len(ticks) == len(queries.last_ticks("other", limit=1_000)) == queries.KEPT

@@ -25,10 +25,7 @@ MINUTE = datetime.timedelta(minutes=1)
 
 
 def steps(yard, count: int) -> None:
-    scheduler = yard.scheduler()
-    for _ in range(count):
-        scheduler.step()
-        yard.clock.forward(minutes=1)
+    yard.steps(count)
     yard.lapse()
 
 

@@ -341,11 +341,8 @@ def test_allow_sends_each_tick_and_skip_knows_a_job_that_still_waits(yard, clock
     yard.actor()
     yard.store("freely")
     yard.store("alone", overlap="skip")
-    scheduler = yard.scheduler()
 
-    for _ in range(3):
-        scheduler.step()
-        clock.forward(minutes=1)
+    yard.steps(3)
 
     assert outcomes("freely") == ["sent"] * 3 and outcomes("alone") == ["sent", "skipped", "skipped"]
 
