@@ -193,11 +193,7 @@ def test_a_success_and_the_failure_of_an_actor_write_nothing(end_with):
 @pytest.mark.parametrize(
     "value",
     [
-        None,
-        1,
-        [],
-        "x",
-        {"attempts": 3},
+        *(None, 1, [], "x", {"attempts": 3}),
         {"attempts": [[1, 2], ["a", "b", "c", "d"]]},
         {"attempts": [["a", 10**30, "c", "d"], ["a", -1, "c", "d"]]},
     ],
