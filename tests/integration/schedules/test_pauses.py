@@ -115,10 +115,11 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
     assert all(tick.job_id and tick.lateness_ms == 0 for tick in ticks)
 
 
-@pytest.fixture(params=["15 2 * * *"])
+@pytest.fixture
 def sweep(request, facilities) -> str:
     """A schedule of this project's own broker."""
-    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron(request.param))
+    spec = getattr(request, "param", "15 2 * * *")
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron(spec))
     return "sweep"
 
 
