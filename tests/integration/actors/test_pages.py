@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
 import dramatiq
 import pytest
-from django.core.management import call_command
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.actors import figures as ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.yard_facts import DEAD, HOUR_MS, RETRIED, RUN_MS, RUNS, SENT, SUCCEEDED, WAITS
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import JobRow, SearchValue
 from switchyard.operations.past import PAST, same_hours
+from tests.factories.commands import json_of
 from tests.factories.staff import staff
 
 pytestmark = pytest.mark.django_db
@@ -36,7 +33,7 @@ def charge(customer_id: int, amount: float = 9.5, *, pin: str = "0000") -> None:
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Any:
+def actor(facilities) -> Any:
     """An actor of this project's own broker, with a redacted argument."""
     return dramatiq.actor(charge, queue_name="billing", redact=("pin",), rate_limit="10/m")
 
@@ -49,7 +46,7 @@ def send_to(name: str) -> str:
     return reverse("switchyard-actor-send", args=[name])
 
 
-def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
+def test_the_list_names_queue_pool_options_and_place(actor):
     page = staff("view_operations").get(LIST).content.decode()
 
     assert page_of("charge") in page and "Charge a customer." in page
@@ -58,9 +55,7 @@ def test_the_list_names_queue_pool_options_and_place(actor: Any) -> None:
     assert "time_limit=600000" not in page  # the queue's
 
 
-def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
-    actor: Any, facilities: Facilities, capsys: Any
-) -> None:
+def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(actor, facilities):
     store = facilities.facts
     now = store.server_ms()
     counts = {SUCCEEDED: 30, DEAD: 1, RUNS + 4: 31, WAITS: 31, RUN_MS: 2_000}
@@ -71,10 +66,8 @@ def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
         store_hour(hour, {"a:charge": {SUCCEEDED: 60, RUNS + 4: 60, WAITS: 60, SENT: 120}})
     store_hour(now // HOUR_MS - 2, {"a:charge": {SUCCEEDED: 7}})
 
-    page = staff("view_operations").get(page_of("charge")).content.decode()
-    listed = staff("view_operations").get(reverse("switchyard-actors")).content.decode()
-    call_command("switchyard", "actors", "show", "charge", "--json")
-    shown = json.loads(capsys.readouterr().out)
+    page, listed = (staff("view_operations").get(each).content.decode() for each in (page_of("charge"), LIST))
+    shown = json_of("actors", "show", "charge")
     PAST.clear()
 
     assert "31 attempts" in page and "30 succeeded, 1 dead" in page
@@ -85,7 +78,7 @@ def test_the_page_and_the_command_show_attempts_of_all_hosts_and_what_is_usual(
     assert shown["usually"].startswith("Usually at this hour, it takes 60 ms")
 
 
-def test_costs_are_told_by_owner_and_by_value_of_an_argument(actor: Any, facilities: Facilities) -> None:
+def test_costs_are_told_by_owner_and_by_value_of_an_argument(actor, facilities):
     actor.options["search"] = ("customer_id",)
     facilities.facts.forget()
     hour = facilities.facts.server_ms() // HOUR_MS - 2
@@ -107,7 +100,7 @@ def test_costs_are_told_by_owner_and_by_value_of_an_argument(actor: Any, facilit
     assert page.index("argument=customer_id%3D7") < page.index("argument=customer_id%3D8")
 
 
-def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) -> None:
+def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor):
     page = staff("view_operations").get(page_of("charge")).content.decode()
 
     assert "charge(customer_id: int, amount: float = 9.5, *, pin: str = [redacted]) -&gt; None" in page
@@ -118,7 +111,7 @@ def test_the_page_shows_code_options_with_their_rules_and_no_secret(actor: Any) 
     assert "<form" not in page.partition('id="failures"')[2].partition("</main>")[0] or send_to("charge") not in page
 
 
-def test_failures_link_their_letters_and_the_newest_are_left(actor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_link_their_letters_and_the_newest_are_left(actor, monkeypatch):
     for number, fingerprint in enumerate(("abc", "abc", "abc", "new")):
         when = f"2026-11-2{number}T10:00Z"
         DeadLetter.objects.create(
@@ -144,7 +137,7 @@ def ended(number: int, **fields: Any) -> JobRow:
 FAILED = {"fingerprint": "abc", "error_type": "KeyError", "error_message": "'vat_rate'"}
 
 
-def test_history_gives_the_failures_of_a_day(actor: Any) -> None:
+def test_history_gives_the_failures_of_a_day(actor):
     for number in range(1, 121):
         ended(number, **({"failed_at": now_ms() - 60_000, **FAILED} if number % 40 == 0 else {}))
     ended(200, actor="other", failed_at=now_ms(), **FAILED)
@@ -156,7 +149,7 @@ def test_history_gives_the_failures_of_a_day(actor: Any) -> None:
     assert "&amp;failures=1&amp;fingerprint=abc" in page and "KeyError" in page
 
 
-def test_recent_jobs_need_their_rights(actor: Any) -> None:
+def test_recent_jobs_need_their_rights(actor):
     ended(1, arguments='{"customer_id": 4711}')
     job_id = str(uuid.UUID(int=1))
 
@@ -169,7 +162,7 @@ def test_recent_jobs_need_their_rights(actor: Any) -> None:
     assert ["4711" in page for page in pages] == [False, False, True]
 
 
-def test_the_form_sends_one_job_and_links_it(admin_client: Client, actor: Any, facilities: Facilities) -> None:
+def test_the_form_sends_one_job_and_links_it(admin_client, actor, facilities):
     page = admin_client.get(page_of("charge")).content.decode()
     job_id = page.partition('name="job_id" value="')[2].partition('"')[0]
     fields = {"argument-customer_id": "7", "argument-amount": "9.5", "argument-pin": '"1234"', "job_id": job_id}
@@ -186,9 +179,7 @@ def test_the_form_sends_one_job_and_links_it(admin_client: Client, actor: Any, f
     assert entry.detail["job"] == job_id and "1234" not in str(entry.detail)
 
 
-def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
-    admin_client: Client, actor: Any, facilities: Facilities
-) -> None:
+def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(admin_client, actor, facilities):
     fields = {"argument-customer_id": '"seven"', "argument-pin": '"1234"', "delay_s": "-1"}
 
     answer = admin_client.post(send_to("charge"), fields)
@@ -201,7 +192,7 @@ def test_a_wrong_field_has_its_error_beside_it_and_no_secret_returns(
     assert facilities.transport.stats("billing").live.waiting == 0 and not AuditEntry.objects.exists()
 
 
-def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client: Client, facilities: Facilities) -> None:
+def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client, facilities):
     dramatiq.actor(lambda: None, actor_name="count_all", queue_name="billing", unique_key="count")
     first = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=1))}, follow=True).content.decode()
     second = admin_client.post(send_to("count_all"), {"job_id": str(uuid.UUID(int=2))}, follow=True).content.decode()
@@ -211,7 +202,7 @@ def test_a_unique_key_that_is_held_is_said_with_its_job(admin_client: Client, fa
     assert facilities.transport.stats("billing").live.waiting == 1
 
 
-def test_page_names_the_hosts_that_were_called(facilities: Facilities, admin_client: Client) -> None:
+def test_page_names_the_hosts_that_were_called(facilities, admin_client):
     counts = {"slow.example": {SUCCEEDED: 5, RETRIED: 3}, "fine.example": {SUCCEEDED: 1_200}, "other": {RETRIED: 4}}
     facilities.facts.add("pool:host:1", 1, {f"d:webhook {host}": each for host, each in counts.items()})
 

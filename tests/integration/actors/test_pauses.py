@@ -1,4 +1,4 @@
-"""Pauses of actors by command and page, and the other commands about actors."""
+"""Pauses and open circuits of actors by page and command; sends that met a held unique key; other commands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,17 @@ from typing import Any
 import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.circuits import Circuit, note_circuit
+from switchyard.conf import declared_yard
+from switchyard.jobs.services import submit
+from switchyard.operations.findings import facts, queues
+from switchyard.operations.findings.facts import facts_of
+from switchyard.queues.services import family_of
+from tests.factories.callers import Caller
 from tests.factories.commands import json_of, output_of
 from tests.factories.staff import staff
 from tests.waiting import wait_for
@@ -25,7 +31,7 @@ released = threading.Event()
 
 
 @pytest.fixture
-def sync(facilities: Facilities) -> Iterator[Any]:
+def sync(facilities) -> Iterator[Any]:
     """An actor of the project's yard, beside another one of its queue that runs until it is released."""
     ran.clear()
     released.clear()
@@ -47,16 +53,14 @@ def record(facilities: Facilities, job_id: str) -> Any:
     return facilities.records.read(job_id)
 
 
-def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(
-    sync: Any, facilities: Facilities, run_worker: Any
-) -> None:
+def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(sync, facilities, run_worker):
     with run_worker("billing", threads=1):
         dramatiq.get_broker().actors["waits"].send()
         wait_for(lambda: ran == ["waits"])
         held = sync.send(7).message_id
         wait_for(lambda: facilities.transport.stats("billing").live.running == 2)
         json_of("actors", "pause", "sync", "--reason", "wrong rates", "--until", "1h")
-        poll = dramatiq.get_broker().cancellations  # type: ignore[attr-defined]
+        poll = dramatiq.get_broker().cancellations
         wait_for(lambda: poll.paused)
         later = [sync.send(8).message_id, sync.send(9).message_id]
         released.set()
@@ -78,7 +82,7 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(
     assert (entry.target, entry.reason, entry.outcome) == ("sync", "wrong rates", "done")
 
 
-def test_one_customer_waits_and_the_others_start(sync: Any, facilities: Facilities, run_worker: Any) -> None:
+def test_one_customer_waits_and_the_others_start(sync, facilities, run_worker):
     told = json_of("actors", "pause", "sync", "--argument", "customer_id=7", "--reason", "too many")
     for customer in (7, 8):
         sync.send(customer)
@@ -109,14 +113,14 @@ def test_one_customer_waits_and_the_others_start(sync: Any, facilities: Faciliti
         (["sync", "--until", "yesterday"], "write a span"),
     ],
 )
-def test_what_cannot_be_paused_is_refused_with_a_remedy(sync: Any, words: list[str], fault: str) -> None:
+def test_what_cannot_be_paused_is_refused_with_a_remedy(sync, words, fault):
     with pytest.raises(CommandError, match=fault.replace("?", r"\?")):
         call_command("switchyard", "actors", "pause", *words)
 
     assert json_of("actors", "show", "sync")["pauses"] == []
 
 
-def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, admin_client: Client) -> None:
+def test_the_pages_pause_say_so_and_resume(sync, facilities, admin_client):
     job_id = sync.send(7).message_id
     page, queue = reverse("switchyard-actor", args=["sync"]), reverse("switchyard-queue", args=["billing"])
     pause, resume = (reverse(f"switchyard-actor-{verb}", args=["sync"]) for verb in ("pause", "resume"))
@@ -138,9 +142,7 @@ def test_the_pages_pause_say_so_and_resume(sync: Any, facilities: Facilities, ad
     assert acts == [("actor.pause", "sync", "customer_id=7"), ("actor.resume", "sync", "customer_id=7")]
 
 
-def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(
-    sync: Any, facilities: Facilities, admin_client: Client
-) -> None:
+def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(sync, facilities, admin_client):
     json_of("actors", "pause", "sync", "--argument", "month=2026-10")
     json_of("actors", "pause", "sync", "--argument", 'month="2026-11"')
     page = admin_client.get(reverse("switchyard-actor", args=["sync"])).content.decode()
@@ -155,7 +157,7 @@ def test_a_text_is_resumed_as_it_was_paused_and_as_the_page_writes_it(
     assert json_of("actors", "show", "sync")["pauses"] == []
 
 
-def test_a_pause_takes_its_right_and_by_a_value_that_to_see_arguments(sync: Any) -> None:
+def test_a_pause_takes_its_right_and_by_a_value_that_to_see_arguments(sync):
     pause = reverse("switchyard-actor-pause", args=["sync"])
     without, with_it = staff("view_operations"), staff("view_operations", "pause_queue")
 
@@ -173,12 +175,12 @@ def weigh(wagon: int, tare_kg: float = 0.5) -> None:
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Any:
+def actor(facilities) -> Any:
     """An actor of this project's own broker."""
     return dramatiq.actor(weigh, queue_name="billing", max_retries=3)
 
 
-def test_the_list_names_every_actor(actor: Any) -> None:
+def test_the_list_names_every_actor(actor):
     rows = {row["name"]: row for row in json_of("actors", "list")}
     table = output_of("actors", "list")
 
@@ -187,7 +189,7 @@ def test_the_list_names_every_actor(actor: Any) -> None:
     assert any(line.split()[:4] == ["weigh", "billing", "billing", "max_retries=3"] for line in table.splitlines())
 
 
-def test_one_actor_is_shown(actor: Any) -> None:
+def test_one_actor_is_shown(actor):
     shown = json_of("actors", "show", "weigh")
     lines = output_of("actors", "show", "weigh")
 
@@ -197,7 +199,7 @@ def test_one_actor_is_shown(actor: Any) -> None:
     assert lines.startswith(shown["signature"]) and "Weigh a wagon." in lines and "number of retries" in lines
 
 
-def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilities) -> None:
+def test_one_is_sent_with_its_tags_and_audited(actor, facilities):
     job_id = json_of("actors", "send", "weigh", "--args", "[7]", "--tag", "heavy")["id"]
     late = output_of("actors", "send", "weigh", "--kwargs", '{"wagon": 8}', "--delay", "60000").strip()
 
@@ -221,10 +223,147 @@ def test_one_is_sent_with_its_tags_and_audited(actor: Any, facilities: Facilitie
         (("weigh", "--args", "[7]", "--tag", "x" * 65), "write at most 10 texts"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_remedy(
-    actor: Any, facilities: Facilities, words: tuple[str, ...], why: str
-) -> None:
+def test_what_does_not_fit_is_refused_with_the_remedy(actor, facilities, words, why):
     with pytest.raises(CommandError, match=why):
         call_command("switchyard", "actors", "send", *words)
 
     assert facilities.transport.stats("billing").live.waiting == 0
+
+
+ENDPOINT = "5f0c"
+
+
+@pytest.fixture
+def waiting(facilities, run_worker) -> str:
+    """A delivery that waits for its endpoint, whose circuit is open."""
+    circuit = Circuit(declared_yard().dependency("webhook"), 60_000, {"deliver_webhook": 2}, "endpoint_id", ENDPOINT)
+    family = family_of("webhook")
+    for number in range(10):
+        note_circuit(family, circuit, f"x{number}", "failed", reason="no answer")
+    job_id = dramatiq.get_broker().actors["deliver_webhook"].send("gone", ENDPOINT).message_id
+    with run_worker("webhook"):
+        wait_for(lambda: facilities.transport.stats("webhook").live.scheduled == 1)
+    return str(job_id)
+
+
+def test_pages_and_commands_say_what_waits_for_what(waiting, admin_client):
+    pages = [
+        reverse("switchyard-actor", args=["deliver_webhook"]),
+        reverse("switchyard-queue", args=["webhook"]),
+        reverse("switchyard-job", args=[waiting]),
+    ]
+    [shown] = json_of("actors", "show", "deliver_webhook")["pauses"]
+
+    for page in pages:
+        text = admin_client.get(page).content.decode()
+        assert "Circuit open" in text, page
+        assert "no answer" in text, page
+    assert shown.startswith(f'circuit webhook with endpoint_id="{ENDPOINT}": Circuit open')
+    assert json_of("jobs", "list", "--actor", "deliver_webhook")["jobs"][0]["reason"] == "circuit_open"
+
+
+def test_a_person_closes_it_where_pauses_are_resumed(waiting, facilities, admin_client):
+    resume = reverse("switchyard-actor-resume", args=["deliver_webhook"])
+
+    answer = admin_client.post(resume, {"argument": f"endpoint_id={ENDPOINT}"})
+
+    assert answer.status_code == 302
+    assert facilities.transport.stats("webhook").circuits == ()
+    assert (job := facilities.records.read(waiting)) is not None
+    assert job.reason != "circuit_open"
+    [entry] = AuditEntry.objects.all()
+    assert (entry.act, entry.target, entry.count) == ("actor.resume", "deliver_webhook", 1)
+    assert entry.detail == {"argument": f'endpoint_id="{ENDPOINT}"'}
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("send_welcome_mail",), "declare what it calls with depends_on, or pause it"),
+        (("deliver_webhook",), "choose it by a value of endpoint_id"),
+    ],
+)
+def test_an_actor_without_such_a_circuit_is_told_what_to_do(words, remedy):
+    with pytest.raises(CommandError, match=remedy):
+        json_of("actors", "open", *words, "--until", "10m")
+
+
+def test_a_finding_and_a_metric_name_the_dependency_and_count_what_waits(waiting, admin_client):
+    [found] = [each for each in queues.look_at_held(facts_of(facts.read().state)) if each.code == "circuit_open"]
+    metrics = admin_client.get("/metrics").content.decode()
+
+    assert (found.severity, found.subject) == ("warning", "webhook")
+    assert found.seen.startswith("webhook is down for 1 value of endpoint_id: its circuit is open in webhook since")
+    assert found.seen.endswith(", 1 job waits")
+    assert ENDPOINT not in found.seen + found.cause
+    assert 'switchyard_circuits_open{dependency="webhook",queue="webhook"} 1.0' in metrics
+
+
+@pytest.fixture
+def tally(facilities) -> Any:
+    @dramatiq.actor(actor_name="tally", queue_name="billing", unique_key=lambda month: f"tally {month}")
+    def tally(month: str) -> None:
+        """Tally a month."""
+
+    return tally
+
+
+def test_the_actors_page_and_a_metric_count_them(tally, facilities, admin_client):
+    for month in ("2026-10", "2026-10", "2026-11"):
+        tally.send(month)
+    before = facilities.transport.stats("billing").yields
+    dramatiq.get_broker().enqueue_many([tally.message("2026-11"), tally.message("2026-12"), tally.message("2026-12")])
+
+    page = admin_client.get(reverse("switchyard-actor", args=["tally"])).content.decode()
+    metrics = admin_client.get("/metrics").content.decode()
+
+    assert (before, facilities.transport.stats("billing").yields) == ({"tally": 1}, {"tally": 3})
+    assert "3 sends enqueued nothing" in page
+    assert 'switchyard_unique_yields_total{actor="tally",queue="billing"} 3.0' in metrics
+
+
+def test_a_message_that_is_sent_twice_is_none_of_them(tally, facilities):
+    message = tally.message("2026-10")
+    for _ in range(2):
+        dramatiq.get_broker().enqueue(message)
+
+    assert facilities.transport.stats("billing").yields == {}
+
+
+def test_both_jobs_tell_of_the_conflict(tally, facilities, admin_client):
+    broker, messages = dramatiq.get_broker(), [tally.message("2026-10") for _ in range(7)]
+    for message in messages:
+        broker.enqueue(message)
+    broker.enqueue(messages[-1])  # a repeated call is told once
+    kept, *others = [message.message_id for message in messages]
+
+    page, missing = (admin_client.get(reverse("switchyard-job", args=[id_])) for id_ in (kept, others[-1]))
+    shown = admin_client.get(reverse("switchyard-job", args=[kept]), {"format": "json"}).json()
+    with pytest.raises(CommandError, match=f"nothing was enqueued: job {kept} held its unique key"):
+        call_command("switchyard", "jobs", "show", others[-1])
+
+    assert shown["stands_for"] == others[:-6:-1]
+    assert "and was kept instead" in page.content.decode() and others[-1] in page.content.decode()
+    assert missing.status_code == 404 and kept in missing.content.decode()
+
+
+def test_the_api_tells_it_to_the_owner_of_the_job_that_was_kept(tally, facilities, transactional_db):
+    caller, other = Caller("ada"), Caller("bob")
+    kept = submit(tally, "2026-10", owner=caller.token.owner_key)
+    gone = tally.message("2026-10")
+    dramatiq.get_broker().enqueue(gone)
+
+    assert caller.get(f"/jobs/{kept}").json()["stands_for"] == [gone.message_id]
+    told, hidden = (each.get(f"/jobs/{gone.message_id}") for each in (caller, other))
+    assert (told.status_code, hidden.status_code) == (404, 404)
+    assert kept in told.json()["detail"] and kept not in hidden.json()["detail"]
+
+
+def test_what_stands_for_others_is_bounded_and_expires(tally, facilities):
+    broker: Any = dramatiq.get_broker()
+    key = broker.families["billing"].keys.stand_ins
+
+    broker.enqueue_many([tally.message("2026-10") for _ in range(2_100)])
+
+    assert broker.client.hlen(key) == 2_000
+    assert 0 < broker.client.pttl(key) <= 3_600_000

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 
 from switchyard.batches.counting import count_batches
-from switchyard.batches.services import Batch, current_batch
+from switchyard.batches.services import Batch, NewBatch, batch, current_batch
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.factories.brokers import the_global_broker
@@ -29,7 +29,7 @@ def two_queues() -> Yard:
 
 
 @pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker]) -> Iterator[RedisBroker]:
+def broker(yard_broker) -> Iterator[RedisBroker]:
     made = yard_broker(two_queues())
     with the_global_broker(made):
         yield made
@@ -50,7 +50,6 @@ class Actors:
                 raise RuntimeError("no paper")
             batch = current_batch()
             for more in range(adds):
-                assert batch is not None
                 batch.add(made.other.message(1_000 * number + more))
             made.ran.append(number)
 
@@ -64,12 +63,18 @@ class Actors:
 
         self.work, self.other, self.call = work, other, called
 
+    def imports(self, *numbers: int, **options: Any) -> NewBatch:
+        """Send a batch with callbacks, whose members work on these numbers."""
+        with batch("import", **self.callbacks()) as jobs:
+            jobs.add(*(self.work.message(number, **options) for number in numbers))
+        return jobs
+
     def callbacks(self) -> dict[str, Any]:
         return {name: self.call.message(name) for name in ("on_success", "on_failure", "on_complete")}
 
 
 @pytest.fixture
-def actors(broker: RedisBroker) -> Actors:
+def actors(broker) -> Actors:
     return Actors()
 
 
@@ -89,6 +94,17 @@ def figures(of: Batch) -> tuple[str, int, int, int, int]:
 
 
 @pytest.fixture
-def count(broker: RedisBroker) -> Callable[[], int]:
+def run_until(run_worker, broker, actors) -> Callable[..., None]:
+    """Run a worker, and count, until something holds, or so many callbacks were called."""
+
+    def run(found: Any, *queues: str) -> None:
+        with run_worker(*queues, broker=broker):
+            until(count_batches, found if callable(found) else lambda: len(actors.called) == found)
+
+    return run
+
+
+@pytest.fixture
+def count(broker) -> Callable[[], int]:
     """Do what the scheduler does once a second."""
     return count_batches

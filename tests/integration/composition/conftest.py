@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from tests.factories.yards import small_yard
 
 
 @pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker]) -> Iterator[RedisBroker]:
+def broker(yard_broker) -> Iterator[RedisBroker]:
     """A broker of a small yard whose failed jobs are retried once."""
     made = yard_broker(small_yard(max_retries=1))
     with the_global_broker(made):

@@ -9,7 +9,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.composition import group
 from dramatiq.middleware import GroupCallbacks
 from dramatiq.rate_limits.backends import RedisBackend
@@ -54,14 +53,21 @@ class Actors:
 
         self.add_one, self.failing, self.finish = add_one, failing, finish
 
+    def group(self, *messages: Any, callbacks: tuple[str, ...] = ()) -> group:
+        """Return a group of messages, or of so many jobs as there are numbers, with a callback or some with names."""
+        jobs = group([self.add_one.message(each) if isinstance(each, int) else each for each in messages])
+        for args in [(name,) for name in callbacks] or [()]:
+            jobs.add_completion_callback(self.finish.message(*args))
+        return jobs
+
 
 @pytest.fixture
-def actors(broker: RedisBroker) -> Actors:
+def actors(broker) -> Actors:
     return Actors()
 
 
 @pytest.fixture
-def run(broker: RedisBroker, run_worker: Any, actors: Actors) -> Callable[..., None]:
+def run(broker, run_worker, actors) -> Callable[..., None]:
     """Have a worker run a group, and what was sent before, until so many callbacks have ended and nothing is left."""
 
     def run_group(jobs: group | None = None, count: int = 1) -> None:
@@ -78,9 +84,7 @@ def drained(broker: RedisBroker) -> None:
     broker.join("work", timeout=WAIT_MS)
 
 
-def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
-    broker: RedisBroker, run_worker: Any, actors: Actors
-) -> None:
+def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(broker, run_worker, actors):
     """Their results are compared in :mod:`tests.integration.stock_dramatiq`."""
     jobs = group([actors.add_one.message(number) for number in range(20)])
     steps = actors.add_one.message(1) | actors.add_one.message()
@@ -97,31 +101,26 @@ def test_a_group_and_a_pipeline_say_what_is_missing_while_they_wait(
     assert (jobs.completed, jobs.completed_count) == (True, 20)
 
 
-def test_callbacks_are_sent_once_and_find_all_results(actors: Actors, run: Callable[..., None]) -> None:
-    jobs = actors.jobs = group([actors.add_one.message(1) | actors.add_one.message(), actors.add_one.message(5)])
-    jobs.add_completion_callback(actors.finish.message("a"))
-    jobs.add_completion_callback(actors.finish.message("b"))
+def test_callbacks_are_sent_once_and_find_all_results(actors, run):
+    steps = actors.add_one.message(1) | actors.add_one.message()
+    jobs = actors.jobs = actors.group(steps, 5, callbacks=("a", "b"))
 
     run(jobs, 2)
 
     assert sorted(actors.finished) == [(("a",), [3, 6]), (("b",), [3, 6])]
 
 
-def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors: Actors, run: Callable[..., None]) -> None:
-    jobs = actors.jobs = group([actors.add_one.message(number) for number in range(100)])
-    jobs.add_completion_callback(actors.finish.message())
+def test_many_jobs_of_a_group_that_end_together_send_one_callback(actors, run):
+    jobs = actors.jobs = actors.group(*range(100))
 
     run(jobs)
 
     assert actors.finished == [((), list(range(1, 101)))]
 
 
-def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(
-    broker: RedisBroker, run_worker: Any, actors: Actors
-) -> None:
+def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(broker, run_worker, actors):
     actors.refused = {2}
-    jobs = actors.jobs = group([actors.failing.message(number) for number in range(3)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.jobs = actors.group(*map(actors.failing.message, range(3)))
     dead = jobs.children[2].message_id
     transport = facilities(broker).transport
     with run_worker(broker=broker):
@@ -140,9 +139,8 @@ def test_a_failed_job_holds_the_callback_until_it_was_requeued_and_succeeded(
     assert actors.finished == [((), [0, 1, 2])]
 
 
-def test_a_cancelled_job_holds_the_callback(broker: RedisBroker, run_worker: Any, actors: Actors) -> None:
-    jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
-    jobs.add_completion_callback(actors.finish.message())
+def test_a_cancelled_job_holds_the_callback(broker, run_worker, actors):
+    jobs = actors.group(1, 2)
     jobs.run()
     assert facilities(broker).transport.cancel("work", jobs.children[1].message_id) == "cancelled"
     with run_worker(broker=broker):
@@ -152,10 +150,9 @@ def test_a_cancelled_job_holds_the_callback(broker: RedisBroker, run_worker: Any
     assert actors.finished == []
 
 
-def test_a_job_that_ends_twice_is_counted_once(broker: RedisBroker, actors: Actors, run: Callable[..., None]) -> None:
+def test_a_job_that_ends_twice_is_counted_once(broker, actors, run):
     """A worker that dies after the count leaves the message to another, which counts it again."""
-    jobs = group([actors.add_one.message(1), actors.add_one.message(2)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(1, 2)
     middleware = next(entry for entry in broker.middleware if isinstance(entry, DurableGroupCallbacks))
     sent: list[Any] = []
     broker.add_middleware(Noted(sent))
@@ -185,15 +182,11 @@ CHILDREN: dict[str, Callable[[Any, Any], list[Any]]] = {
 
 @pytest.mark.parametrize("children", CHILDREN.values(), ids=CHILDREN)
 @pytest.mark.parametrize("ended", [False, True], ids=["waiting", "ended"])
-def test_jobs_that_others_stand_for_do_not_hold_the_callback(
-    broker: RedisBroker, run_worker: Any, actors: Actors, children: Any, ended: bool
-) -> None:
+def test_jobs_that_others_stand_for_do_not_hold_the_callback(broker, run_worker, actors, children, ended):
     """Nor those of a later group, whatever became of them meanwhile; a callback of an id is sent once."""
     plain = partial(actors.add_one.message_with_options, args=(1,), pipe_ignore=True)
     found = children(plain, partial(plain, unique_key="same"))
-    jobs, again = group(found), group(found)
-    jobs.add_completion_callback(actors.finish.message("first"))
-    again.add_completion_callback(actors.finish.message("again"))
+    jobs, again = (actors.group(*found, callbacks=(name,)) for name in ("first", "again"))
     jobs.run()
     if not ended:
         again.run()
@@ -208,14 +201,11 @@ def test_jobs_that_others_stand_for_do_not_hold_the_callback(
     assert sorted(actors.finished) == [(("again",), None), (("first",), None)]
 
 
-def test_a_group_without_jobs_is_refused_where_it_is_run(broker: RedisBroker, actors: Actors) -> None:
-    jobs = group([])
-    jobs.add_completion_callback(actors.finish.message())
-
+def test_a_group_without_jobs_is_refused_where_it_is_run(broker, actors):
     with pytest.raises(AssertionError, match="must be a positive"):
-        jobs.run()
+        actors.group().run()
     with pytest.raises(ValueError, match="no jobs"):
-        facilities(broker).groups.add("what python -O comes to", 0, DAY_MS)  # type: ignore[union-attr]
+        facilities(broker).groups.add("what python -O comes to", 0, DAY_MS)
 
 
 class Noted(dramatiq.Middleware):
@@ -228,9 +218,7 @@ class Noted(dramatiq.Middleware):
         self._sent.append(message)
 
 
-def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
-    broker: RedisBroker, actors: Actors, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(broker, actors, run, monkeypatch):
     """A worker that dies after it sent the callbacks, and before it notes so, leaves that to the next run."""
     groups = facilities(broker).groups
     noted: list[str] = []
@@ -244,28 +232,24 @@ def test_callbacks_that_may_have_been_sent_are_sent_again_under_their_ids(
 
     monkeypatch.setattr(type(groups), "note_sent", lambda self, *args, **options: die_once(*args, **options))
     middleware = next(entry for entry in broker.middleware if isinstance(entry, DurableGroupCallbacks))
-    jobs, sent = group([actors.add_one.message(1)]), []
-    jobs.add_completion_callback(actors.finish.message())
+    jobs, sent = actors.group(1), []
     broker.add_middleware(Noted(sent))
     jobs.run()
     with pytest.raises(KeyboardInterrupt):
         middleware.after_process_message(broker, sent[0], result=1)
-    middleware.after_process_message(broker, sent[0], result=1)
-    middleware.after_process_message(broker, sent[0], result=1)
+    for _ in range(2):
+        middleware.after_process_message(broker, sent[0], result=1)
     run()
 
     assert len(noted) == 2
     assert len(actors.finished) == 1
 
 
-def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback(
-    broker: RedisBroker, run_worker: Any, actors: Actors, valkey: redis.Redis
-) -> None:
+def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback(broker, run_worker, actors, valkey):
     """The broker forgets finished ids after 10 to 20 minutes."""
     sent: list[Any] = []
     broker.add_middleware(Noted(sent))
-    jobs = group([actors.add_one.message(number) for number in range(3)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(*range(3))
     jobs.run()
     repeats = [message.copy() for message in sent]
     with run_worker(broker=broker):
@@ -281,9 +265,7 @@ def test_jobs_that_are_repeated_after_they_are_forgotten_send_no_second_callback
     assert list(jobs.get_results()) == [1, 2, 3]
 
 
-def test_a_jobs_record_is_written_before_it_is_counted(
-    broker: RedisBroker, actors: Actors, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_jobs_record_is_written_before_it_is_counted(broker, actors, run, monkeypatch):
     found: list[bool] = []
     count = GroupBarriers.count
 
@@ -293,23 +275,19 @@ def test_a_jobs_record_is_written_before_it_is_counted(
         return count(groups, group_id, job_id, ttl_ms=ttl_ms)
 
     monkeypatch.setattr(GroupBarriers, "count", look)
-    jobs = group([actors.add_one.message(number) for number in range(8)])
-    jobs.add_completion_callback(actors.finish.message())
+    jobs = actors.group(*range(8))
 
     run(jobs)
 
     assert found == [True] * 8
 
 
-def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(
-    yard_broker: Callable[..., RedisBroker], run_worker: Any, valkey: redis.Redis
-) -> None:
+def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(yard_broker, run_worker, valkey):
     own = GroupCallbacks(RedisBackend(client=valkey))
     broker = yard_broker(small_yard(), extra=[own])
     with the_global_broker(broker):
         actors = Actors()
-        jobs = group([actors.add_one.message(number) for number in range(5)])
-        jobs.add_completion_callback(actors.finish.message())
+        jobs = actors.group(*range(5))
         with run_worker(broker=broker):
             jobs.run()
             wait_for(lambda: actors.finished)
@@ -319,7 +297,7 @@ def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(
     assert len(actors.finished) == 1
 
 
-def test_steps_and_callbacks_take_arguments_with_types(broker: RedisBroker, run_worker: Any) -> None:
+def test_steps_and_callbacks_take_arguments_with_types(broker, run_worker):
     seen: list[Any] = []
 
     @dramatiq.actor(queue_name="work", store_results=True)

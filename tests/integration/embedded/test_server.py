@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 import redis
@@ -29,7 +28,7 @@ def client_of(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), decode_responses=True)
 
 
-def test_answers_over_tcp_and_over_its_socket(tmp_path: Path) -> None:
+def test_answers_over_tcp_and_over_its_socket(tmp_path):
     with (
         EmbeddedServer(tmp_path) as server,
         client_of(server.url) as over_tcp,
@@ -44,7 +43,7 @@ def test_answers_over_tcp_and_over_its_socket(tmp_path: Path) -> None:
     assert server.pid is None
 
 
-def test_socket_can_be_elsewhere(tmp_path: Path) -> None:
+def test_socket_can_be_elsewhere(tmp_path):
     (tmp_path / "sockets").mkdir()
     with EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s") as server:
         assert server.socket_url == f"unix://{tmp_path}/sockets/s?db=0"
@@ -52,7 +51,7 @@ def test_socket_can_be_elsewhere(tmp_path: Path) -> None:
             assert client.ping()
 
 
-def test_data_survive_kill_and_restart_on_the_same_port(tmp_path: Path) -> None:
+def test_data_survive_kill_and_restart_on_the_same_port(tmp_path):
     server = EmbeddedServer(tmp_path).start()
     port = server.port
     with client_of(server.url) as client:
@@ -64,7 +63,7 @@ def test_data_survive_kill_and_restart_on_the_same_port(tmp_path: Path) -> None:
         assert client.get("kept") == "yes"
 
 
-def test_it_has_started_when_its_data_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_has_started_when_its_data_are_loaded(tmp_path, monkeypatch):
     server = EmbeddedServer(tmp_path).start()
     with client_of(server.url) as client, client.pipeline(transaction=False) as pipeline:
         for number in range(20_000):
@@ -78,14 +77,13 @@ def test_it_has_started_when_its_data_are_loaded(tmp_path: Path, monkeypatch: py
         assert client.dbsize() == 20_000
 
 
-def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path: Path) -> None:
+def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path):
     program = (
         "import sys, time; from switchyard.embedded.server import EmbeddedServer\n"
         "server = EmbeddedServer(sys.argv[1]).start(); print(server.pid, server.url, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     with parent:
-        assert parent.stdout is not None
         pid, url = parent.stdout.readline().split()
         with client_of(url) as client:
             client.set("kept", "yes")
@@ -97,7 +95,7 @@ def test_server_is_gone_after_kill_9_of_its_parent_and_its_data_are_not(tmp_path
         assert client.get("kept") == "yes"
 
 
-def test_second_server_on_the_folder_waits_for_the_first_and_then_starts(tmp_path: Path) -> None:
+def test_second_server_on_the_folder_waits_for_the_first_and_then_starts(tmp_path):
     first = EmbeddedServer(tmp_path).start()
     with pytest.raises(EmbeddedServerFailed, match="another server uses this folder"):
         EmbeddedServer(tmp_path, start_timeout_s=0.1).start()
@@ -109,22 +107,16 @@ def test_second_server_on_the_folder_waits_for_the_first_and_then_starts(tmp_pat
     stopper.join()
 
 
-def test_given_port_in_use_is_an_error_that_names_the_log(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+def test_given_port_in_use_is_an_error_that_names_the_log(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         server = EmbeddedServer(tmp_path, port=taken.getsockname()[1])
 
         with pytest.raises(EmbeddedServerFailed, match=r"in use.*valkey\.log"):
             server.start()
 
 
-def test_free_port_that_is_taken_meanwhile_is_replaced_by_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+def test_free_port_that_is_taken_meanwhile_is_replaced_by_another(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         ports = [taken.getsockname()[1]]
         monkeypatch.setattr("switchyard.embedded.server.free_port", lambda: ports.pop() if ports else free_port())
 
@@ -132,18 +124,18 @@ def test_free_port_that_is_taken_meanwhile_is_replaced_by_another(
             assert server.port != taken.getsockname()[1]
 
 
-def test_binary_that_is_missing_is_an_error(tmp_path: Path) -> None:
+def test_binary_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(EmbeddedServerFailed, match="cannot be run"):
         EmbeddedServer(tmp_path, binary=tmp_path / "no-such-server").start()
 
 
-def test_folder_too_deep_for_a_socket_is_served_over_tcp(tmp_path: Path) -> None:
+def test_folder_too_deep_for_a_socket_is_served_over_tcp(tmp_path):
     with EmbeddedServer(tmp_path / ("deep" * 30)) as server, client_of(server.socket_url) as client:
         assert server.socket_url == server.url
         assert client.ping()
 
 
-def test_server_on_path_serves_where_none_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_on_path_serves_where_none_is_bundled(tmp_path, monkeypatch):
     bundled = bundled_binary()
     assert bundled is not None
     (tmp_path / "bin").mkdir()
@@ -155,9 +147,8 @@ def test_server_on_path_serves_where_none_is_bundled(tmp_path: Path, monkeypatch
         assert server.running
 
 
-def test_server_is_where_development_looks_for_it_and_ends_with_a_signal(tmp_path: Path) -> None:
+def test_server_is_where_development_looks_for_it_and_ends_with_a_signal(tmp_path):
     with subprocess.Popen([*COMMAND, str(tmp_path)], cwd=BASE_DIR, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         ready = process.stdout.readline()
         client = connect(f"unix://{tmp_path}/valkey.sock")
         client.set("kept", "1")
@@ -169,7 +160,7 @@ def test_server_is_where_development_looks_for_it_and_ends_with_a_signal(tmp_pat
     assert (tmp_path / "valkey" / "appendonlydir").is_dir()
 
 
-def test_killed_server_ends_the_command_with_the_place_of_its_log(tmp_path: Path) -> None:
+def test_killed_server_ends_the_command_with_the_place_of_its_log(tmp_path):
     with subprocess.Popen(
         [*COMMAND, str(tmp_path)], cwd=BASE_DIR, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -183,19 +174,18 @@ def test_killed_server_ends_the_command_with_the_place_of_its_log(tmp_path: Path
         assert "valkey.log" in process.stderr.read()
 
 
-def test_a_signal_ends_the_wait_for_another_server(tmp_path: Path) -> None:
+def test_a_signal_ends_the_wait_for_another_server(tmp_path):
     (tmp_path / "valkey").mkdir()
     with (tmp_path / "valkey" / "valkey.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen([*COMMAND, str(tmp_path)], cwd=BASE_DIR, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
             assert "another server uses" in process.stderr.readline()
             process.send_signal(signal.SIGTERM)
 
             assert process.wait(20) == 0  # of the 30 s that it would wait
 
 
-def test_port_that_there_is_not_is_a_wrong_call(tmp_path: Path) -> None:
+def test_port_that_there_is_not_is_a_wrong_call(tmp_path):
     command = [*COMMAND, str(tmp_path), "--port", "70000"]
 
     done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
@@ -203,7 +193,7 @@ def test_port_that_there_is_not_is_a_wrong_call(tmp_path: Path) -> None:
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
 
 
-def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "var").write_text("")
 
     done = subprocess.run([*COMMAND, str(tmp_path / "var")], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)

@@ -6,11 +6,9 @@ import uuid
 from typing import Any
 
 import dramatiq
-import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.broker.admin.cancel import cancel
-from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.portable_transport import PortableTransport
@@ -25,6 +23,7 @@ from switchyard.broker.worker.acks import AckBarrier
 from switchyard.middleware.wait_for_broker import retry_until_available
 from switchyard.wiring import in_order
 from tests.factories.yards import small_yard
+from tests.integration.middleware.conftest import away
 from tests.waiting import wait_for
 
 
@@ -43,7 +42,7 @@ class PromptRecords(dramatiq.Middleware):
     after_nack = before_ack
 
 
-def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, run_worker: Any) -> None:
+def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey, run_worker):
     broker, facilities = _stub_yard(valkey)
     lanes: list[str] = []
 
@@ -59,51 +58,34 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey: Any, 
 
     letter = facilities.transport.find_dead_letter("work", job_id)
     assert lanes == ["work", "work-retry", "work-retry"]
-    assert letter is not None
     assert letter.attempts == 3
     assert len(facilities.alerts.claim_due()) == 1
     assert broker.dead_letters == [], "Dramatiq keeps a second copy"
 
 
-def test_a_rate_limit_defers_and_the_job_still_runs(valkey: Any, run_worker: Any) -> None:
+def test_a_rate_limit_defers_and_the_job_still_runs(valkey, run_worker):
     broker, facilities = _stub_yard(valkey)
 
-    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="2/s")
-    def limited() -> None: ...
+    limited = dramatiq.actor(lambda: None, broker=broker, actor_name="limited", queue_name="work", rate_limit="2/s")
 
     with run_worker(broker=broker):
         ids = [limited.send().message_id for _ in range(4)]
         wait_for(lambda: all(facilities.records.read(job_id).state == "succeeded" for job_id in ids))
 
 
-def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(
-    valkey: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(valkey, run_worker, monkeypatch):
     broker, facilities = _stub_yard(valkey)
-    calls, refused, runs = facilities.records.calls, [], []
-    pipeline = calls.pipeline
-
-    def away_once(*call: Any, **options: Any) -> Any:
-        if not refused:
-            refused.append(1)
-            raise BrokerUnavailable("HGET", "connection refused")
-        return pipeline(*call, **options)
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job() -> None:
-        runs.append(1)
-
-    job_id = job.send().message_id
-    assert cancel(facilities, job_id) == "cancelled"
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
+    runs: list[int] = []
+    sent = dramatiq.actor(lambda: runs.append(1), broker=broker, actor_name="job", queue_name="work").send()
+    assert cancel(facilities, sent.message_id) == "cancelled"
     with monkeypatch.context() as outage:
-        outage.setattr(calls, "pipeline", away_once)
+        refused = away(outage, facilities.records.calls, "pipeline")
         with run_worker(broker=broker):
             wait_for(lambda: refused)
             broker.join("work", timeout=60_000)
 
     assert runs == []
-    assert facilities.records.read(job_id).state == "cancelled"
+    assert facilities.records.read(sent.message_id).state == "cancelled"
 
 
 def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
@@ -125,19 +107,13 @@ def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:
     return broker, facilities
 
 
-def test_what_this_code_does_not_know_is_parked_and_runs_when_it_does(valkey: Any, run_worker: Any) -> None:
+def test_what_this_code_does_not_know_is_parked_and_runs_when_it_does(valkey, run_worker):
     broker, facilities = _stub_yard(valkey)
     ran: list[int] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work", actor_name="report")
-    def old_report() -> None:
-        ran.append(-1)
-
+    dramatiq.actor(lambda: ran.append(-1), broker=broker, queue_name="work", actor_name="report")
     stamped = {"enqueued_at": 1}
-    messages = [
-        dramatiq.Message("work", "audit", (1,), {}, {**stamped}),
-        dramatiq.Message("work", "report", (2,), {}, {**stamped}),
-    ]
+    messages = [dramatiq.Message("work", name, (n,), {}, {**stamped}) for n, name in ((1, "audit"), (2, "report"))]
     ids = [broker.enqueue(message).message_id for message in messages]
     with run_worker(broker=broker):
         wait_for(lambda: {facilities.records.read(id_).reason for id_ in ids} == {"parked"})

@@ -1,30 +1,29 @@
-"""Messages survive a fault between the end of their task and their acknowledgement."""
+"""Messages survive a fault between the end of their task and their acknowledgement; alerts survive a lost answer."""
 
 from __future__ import annotations
 
 import contextvars
 import threading
 import time
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dramatiq
 import pytest
 from dramatiq.middleware import Middleware
 
 from switchyard.broker.admin.cancel import cancel
-from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue.operations import Entry
+from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.alert_groups import CLAIM, AlertFact, AlertGroups
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.wiring import build_yard
-from tests.conftest import BuildBroker
+from tests.chaos.fault_proxy import FaultProxy
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
-from tests.integration.middleware.flaky import runs_until_success
+from tests.integration.middleware.conftest import Work, away
 from tests.waiting import wait_for
 
 
@@ -34,9 +33,7 @@ class SlowOnce(Middleware):
     def __init__(self) -> None:
         self.was_slow = False
 
-    def after_process_message(
-        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
+    def after_process_message(self, broker: Any, message: Any, **ended: Any) -> None:
         if not self.was_slow:
             self.was_slow = True
             for _ in range(200):
@@ -44,21 +41,18 @@ class SlowOnce(Middleware):
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_time_limit_that_fires_in_a_hook_loses_neither_message_nor_thread(
-    yard_broker: BuildBroker, run_worker: Any, fails: bool
-) -> None:
-    broker = yard_broker(small_yard(soft_limit_ms=200), extra=[SlowOnce()])
+def test_a_time_limit_that_fires_in_a_hook_loses_neither_message_nor_thread(works, fails):
+    work = works(soft_limit_ms=200, extra=[SlowOnce()])
     runs: list[int] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def once_broken() -> None:
         runs.append(1)
         if fails and len(runs) == 1:
             raise RuntimeError("the first time")
 
-    with run_worker(broker=broker, threads=1) as worker:
-        job_id = once_broken.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+    with work.run(threads=1) as worker:
+        work.until(once_broken.send(), "succeeded")
         alive = [thread.is_alive() for thread in worker.workers]
 
     assert alive == [True]
@@ -70,73 +64,41 @@ class Interrupting(Middleware):
 
     interrupted = False
 
-    def after_process_message(
-        self, broker: Any, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
+    def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
         if exception is not None and not self.interrupted:
             self.interrupted = True
             raise SystemExit
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_failed_message_whose_end_is_interrupted_is_retried(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard(), extra=[Interrupting()])
-    assert runs_until_success(broker, run_worker) == 2
+def test_a_failed_message_whose_end_is_interrupted_is_retried(works):
+    assert works(extra=[Interrupting()]).runs_until_success() == 2
 
 
-def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker = yard_broker(small_yard(max_retries=0))
-    family = broker.families["work"]
-    dead_letter, refused = family.dead_letter, []
+def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(works, monkeypatch):
+    work = works(max_retries=0)
+    refused = away(monkeypatch, work.broker.families["work"], "dead_letter", 3)
 
-    def away_thrice(*call: Any) -> bool:
-        if len(refused) < 3:
-            refused.append(1)
-            raise BrokerUnavailable("dead_letter", "connection refused")
-        return dead_letter(*call)
-
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
-    monkeypatch.setattr(family, "dead_letter", away_thrice)
-
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def broken() -> None:
         raise RuntimeError("no")
 
-    with run_worker(broker=broker):
-        job_id = broken.send().message_id
-        wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
-        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+    with work.run():
+        sent = broken.send()
+        work.letter(sent)
+        work.idle()
 
     assert len(refused) == 3
-    assert facilities(broker).records.read(job_id).state == "dead"
+    assert work.read(sent).state == "dead"
 
 
-def test_a_job_with_a_rate_limit_waits_for_a_broker_that_is_away_without_an_attempt(
-    yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker = yard_broker(small_yard(max_retries=0))
-    windows, away = facilities(broker).windows, [1, 1, 1]
-    reserve = windows.reserve
+def test_a_job_with_a_rate_limit_waits_for_a_broker_that_is_away_without_an_attempt(works, monkeypatch):
+    work = works(max_retries=0)
+    refused = away(monkeypatch, type(facilities(work.broker).windows), "reserve", 3)
 
-    def away_thrice(*window: Any, **how: Any) -> int:
-        if away:
-            away.pop()
-            raise BrokerUnavailable("reserve", "connection refused")
-        return reserve(*window, **how)
+    record = work.end_of(work.actor(lambda: None, actor_name="limited", rate_limit="5/s").send())
 
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
-    monkeypatch.setattr(type(windows), "reserve", lambda self, *window, **how: away_thrice(*window, **how))
-
-    @dramatiq.actor(broker=broker, queue_name="work", rate_limit="5/s")
-    def limited() -> None: ...
-
-    with run_worker(broker=broker):
-        job_id = limited.send().message_id
-        record = wait_for(lambda: (found := facilities(broker).records.read(job_id)) and found.ended and found)
-
-    assert (record.state, record.attempts, away) == ("succeeded", 1, [])
+    assert (record.state, record.attempts, len(refused)) == ("succeeded", 1, 3)
 
 
 class Unprintable(Exception):
@@ -144,123 +106,77 @@ class Unprintable(Exception):
         raise KeyError("a text of an error that cannot be made")
 
 
-def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(yard_broker: BuildBroker, run_worker: Any) -> None:
-    broker = yard_broker(small_yard(max_retries=1))
+def test_an_exception_whose_text_cannot_be_made_is_a_dead_letter(works):
+    work = works(max_retries=1)
 
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def broken() -> None:
         raise Unprintable
 
-    with run_worker(broker=broker):
-        job_id = broken.send().message_id
-        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", job_id))
-        wait_for(lambda: facilities(broker).records.read(job_id).ended)
+    sent = broken.send()
+    record, letter = work.end_of(sent), work.letter(sent)
 
-    record = facilities(broker).records.read(job_id)
     assert (letter.exception, letter.attempts) == ("Unprintable", 2)
     assert record.error["type"] == "Unprintable"
 
 
-def test_a_result_that_is_no_json_ends_the_job_nevertheless(broker: RedisBroker, run_worker: Any) -> None:
-
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
-    def answer() -> set[int]:
-        return {42}
-
-    with run_worker(broker=broker):
-        job_id = answer.send().message_id
-        record = wait_for(lambda: _ended(broker, job_id))
+def test_a_result_that_is_no_json_ends_the_job_nevertheless(work):
+    record = work.end_of(work.actor(lambda: {42}, actor_name="answer", store_results=True).send())
 
     assert (record.state, record.result) == ("succeeded", None)
     assert record.error["type"] == "ResultNotStored"
 
 
-def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = facilities(broker).records
-    write, refused = records.write, threading.Event()
+def test_a_broker_that_is_away_at_the_end_of_a_job_loses_neither_state_nor_result(work, monkeypatch):
+    refused: list[list[str]] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    @work.actor(store_results=True)
     def answer() -> int:
-        def away_once(steps: Any) -> Any:
-            if not refused.is_set():
-                refused.set()
-                raise BrokerUnavailable("a job's record", "connection refused")
-            return write(steps)
-
-        monkeypatch.setattr(records, "write", away_once)
+        refused.append(away(monkeypatch, work.records, "write"))
         return 42
 
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
-    with run_worker(broker=broker):
-        job_id = answer.send().message_id
-        record = wait_for(lambda: _ended(broker, job_id))
+    record = work.end_of(answer.send())
 
-    assert refused.is_set()
+    assert refused == [["write"]]
     assert (record.state, record.result) == ("succeeded", 42)
 
 
-def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    family = broker.families["work"]
-    enqueue, refused, done = family.enqueue, threading.Event(), threading.Event()
+def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(work, monkeypatch):
+    done = threading.Event()
+    second = b'{"actor":"second"'
+    refused = away(
+        monkeypatch, work.broker.families["work"], "enqueue", when=lambda entries: entries[0].body.startswith(second)
+    )
+    steps = work.actor(lambda: 1, actor_name="first"), work.actor(lambda number: done.set(), actor_name="second")
 
-    def away_once(entries: tuple[Entry], **options: Any) -> list[str]:
-        if entries[0].body.startswith(b'{"actor":"second"') and not refused.is_set():
-            refused.set()
-            raise BrokerUnavailable("enqueue", "connection refused")
-        return enqueue(entries, **options)
-
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
-    monkeypatch.setattr(family, "enqueue", away_once)
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def first() -> int:
-        return 1
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def second(number: int) -> None:
-        done.set()
-
-    with run_worker(broker=broker):
-        dramatiq.pipeline([first.message(), second.message()], broker=broker).run()
+    with work.run():
+        dramatiq.pipeline([step.message() for step in steps], broker=work.broker).run()
         assert done.wait(30)
 
-    assert refused.is_set()
+    assert refused
 
 
-def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(
-    broker: RedisBroker, run_worker: Any
-) -> None:
+def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(work):
     runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job() -> None:
-        runs.append(1)
-
-    message = job.send()
-    dying = build_yard(small_yard(), broker.client, broker.keys)
-    dying.actors = broker.actors
+    message = work.actor(lambda: runs.append(1), actor_name="job").send()
+    dying = build_yard(small_yard(), work.broker.client, work.broker.keys)
+    dying.actors = work.broker.actors
     held = next(dying.consume("work"))
     # In a copied context: the hooks' context variables must not outlive this call, as they end with a worker's thread.
     contextvars.copy_context().run(dying.emit_before, "process_message", held)
     facilities(dying).barrier.flush()  # it is known to run
-    asked = cancel(facilities(broker), message.message_id)
+    asked = cancel(facilities(work.broker), message.message_id)
     dying.close()  # without an end
-    with run_worker(broker=broker):
-        record = wait_for(lambda: _ended(broker, message.message_id))
-        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+    with work.run():
+        record = work.until(message)
+        work.idle()
 
     assert asked == "asked"
     assert runs == []
     assert record.state == "cancelled"
 
 
-def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
+def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(works):
     ended = threading.Event()
 
     class LateNews(Middleware):
@@ -274,49 +190,78 @@ def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(
             if message.options.get("generation"):
                 ended.set()
 
-    broker = yard_broker(small_yard(max_retries=0), extra=[LateNews()])
-    records = facilities(broker).records
+    work = works(max_retries=0, extra=[LateNews()])
     runs: list[int] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def broken_once() -> None:
         runs.append(1)
         if len(runs) == 1:
-            cancel(facilities(broker), sent.message_id)
+            cancel(facilities(work.broker), sent.message_id)
             raise RuntimeError("before it saw that it was to stop")
 
-    with run_worker(broker=broker):
+    with work.run():
         sent = broken_once.message()
-        broker.enqueue(sent)
-        wait_for(lambda: _ended(broker, sent.message_id))
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-        requeue(facilities(broker).transport, "work", sent.message_id)
+        work.broker.enqueue(sent)
+        work.until(sent)
+        wait_for(lambda: work.stats.dead == 1)
+        requeue(work.transport, "work", sent.message_id)
         wait_for(ended.is_set)
 
     assert len(runs) == 2
-    assert records.read(sent.message_id).state == "succeeded"
+    assert work.read(sent).state == "succeeded"
 
 
-def _ended(broker: RedisBroker, job_id: str) -> Any:
-    record = facilities(broker).records.read(job_id)
-    return record if record and record.ended else None
-
-
-def test_a_full_server_takes_the_end_of_a_job(tmp_path: Path, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_server_takes_the_end_of_a_job(tmp_path, run_worker, monkeypatch):
     monkeypatch.setattr("dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.1)
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
     with EmbeddedServer(tmp_path / "valkey") as server:
-        broker = build_yard(small_yard(), connect(server.url), Keys("full"))
+        work = Work(build_yard(small_yard(), connect(server.url), Keys("full")), run_worker)
 
-        @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+        @work.actor(store_results=True)
         def fills() -> int:
-            broker.client.config_set("maxmemory", 1)
+            work.broker.client.config_set("maxmemory", 1)
             return 42
 
-        with run_worker(broker=broker):
-            job_id = fills.send().message_id
-            record = wait_for(lambda: _ended(broker, job_id))
-            broker.client.config_set("maxmemory", 0)
-            wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+        with work.run():
+            record = work.until(fills.send())
+            work.broker.client.config_set("maxmemory", 0)
+            work.idle()
 
     assert (record.state, record.result) == ("succeeded", 42)
+
+
+def test_a_claim_whose_answer_is_lost_is_made_all_the_same(valkey, valkey_url):
+    alerts = AlertGroups(RedisCalls(valkey), Keys("lost"))
+    valkey.script_load(CLAIM.text)
+    alerts.raise_(_fact())
+
+    with FaultProxy(urlsplit(valkey_url).port or 0) as proxy, connect(proxy.url) as client:
+        proxy.drop_reply(of=b"EVALSHA")
+        [claimed] = AlertGroups(RedisCalls(client), Keys("lost")).claim_due()
+
+    assert claimed.count == 1
+    assert alerts.claim_due() == [], "it is claimed once"
+    assert alerts.settle(claimed)
+
+
+def test_a_group_is_sent_at_once_and_again_as_a_digest_when_it_grew(valkey):
+    alerts = AlertGroups(RedisCalls(valkey), Keys("digest"), window_ms=150)
+    alerts.raise_(_fact())
+
+    first = alerts.claim_due()
+    assert alerts.claim_due() == [], "a claimed group is claimed by one"
+    assert alerts.settle(first[0])
+    alerts.raise_(_fact())
+    alerts.raise_(_fact())
+    assert alerts.claim_due() == [], "the window has not ended"
+    digest = wait_for(alerts.claim_due)
+
+    assert (first[0].count, first[0].sent_count) == (1, 0)
+    assert (digest[0].count, digest[0].sent_count) == (3, 1)
+    assert alerts.settle(digest[0])
+    wait_for(lambda: alerts.claim_due() == [] and not valkey.keys("digest:*"), what="a quiet group is forgotten")
+
+
+def _fact() -> AlertFact:
+    return AlertFact("f", "dead_letter", "title", "detail", "work", "actor", 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
@@ -11,10 +13,10 @@ from dramatiq import Message
 from dramatiq.middleware import AsyncIO
 
 from switchyard.broker.interface import facilities
+from switchyard.broker.queue import codec
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
-from tests.conftest import BuildBroker
 from tests.factories.letters import requeue
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -56,15 +58,9 @@ class Deploy:
         return (self.record(job_id).state, self.record(job_id).reason) == ("scheduled", "parked")
 
 
-@pytest.fixture
-def deploy(yard_broker: BuildBroker) -> Deploy:
-    yard = small_yard()
-    return Deploy(yard_broker(yard), yard)
-
-
-def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(
-    deploy: Deploy, run_worker: Any
-) -> None:
+@contextmanager
+def busy(deploy: Deploy, run_worker: Any, count: int = 1) -> Iterator[threading.Event]:
+    """Run a worker with new code that is full until the event is set."""
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     @dramatiq.actor(broker=deploy.new, queue_name="work")
@@ -73,20 +69,29 @@ def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due
         gate.wait(60)
 
     with run_worker(broker=deploy.new, threads=1):
-        slow.send()
+        for _ in range(count):
+            slow.send()
         assert entered.acquire(timeout=30)
-        with run_worker(broker=deploy.old):
-            ids = [deploy.audit.send(number).message_id for number in range(20)]
-            wait_for(lambda: sum(map(deploy.is_parked, ids)) >= 18)  # the full one may have one or two in stock
-            gate.set()
-            wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
+        yield gate
+
+
+@pytest.fixture
+def deploy(yard_broker) -> Deploy:
+    yard = small_yard()
+    return Deploy(yard_broker(yard), yard)
+
+
+def test_a_new_worker_that_is_idle_or_full_takes_what_is_parked_before_it_is_due(deploy, run_worker):
+    with busy(deploy, run_worker) as gate, run_worker(broker=deploy.old):
+        ids = [deploy.audit.send(number).message_id for number in range(20)]
+        wait_for(lambda: sum(map(deploy.is_parked, ids)) >= 18)  # the full one may have one or two in stock
+        gate.set()
+        wait_for(lambda: all(deploy.record(job_id).state == "succeeded" for job_id in ids))
 
     assert sorted(number for _, number in deploy.ran) == list(range(20))
 
 
-def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
-    deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(deploy, run_worker, monkeypatch):
     monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 100)
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 500)
     with run_worker(broker=deploy.old):
@@ -104,22 +109,10 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(
     assert deploy.ran == []
 
 
-def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(
-    deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(deploy, run_worker, monkeypatch):
     monkeypatch.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
     monkeypatch.setattr("switchyard.broker.queue.unroutable.FIND_ADOPTABLE_S", 0.05)
-    gate, entered = threading.Event(), threading.Semaphore(0)
-
-    @dramatiq.actor(broker=deploy.new, queue_name="work")
-    def slow() -> None:
-        entered.release()
-        gate.wait(60)
-
-    with run_worker(broker=deploy.new, threads=1):
-        for _ in range(3):  # one runs, two are in stock
-            slow.send()
-        assert entered.acquire(timeout=30)
+    with busy(deploy, run_worker, 3) as gate:  # one runs, two are in stock
         wait_for(lambda: deploy.transport.stats("work").live.running >= 2)
         with run_worker("work", broker=deploy.old):
             monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 400)
@@ -132,9 +125,7 @@ def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_
     assert deploy.transport.stats("work").dead == 0
 
 
-def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_parked(
-    deploy: Deploy, run_worker: Any
-) -> None:
+def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_parked(deploy, run_worker):
     with run_worker("work", broker=deploy.new):
         job_id = deploy.new_report.send("May", language="fails").message_id
         wait_for(lambda: deploy.record(job_id).state == "retrying")
@@ -148,9 +139,7 @@ def test_a_retry_that_meets_old_code_keeps_its_attempts_and_says_that_it_is_park
     assert deploy.ran[:2] == [("new", ("May", "fails"))] * 2
 
 
-def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(
-    deploy: Deploy, run_worker: Any
-) -> None:
+def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(deploy, run_worker):
     done: list[Any] = []
 
     @dramatiq.actor(broker=deploy.old, queue_name="work")
@@ -177,9 +166,7 @@ def test_a_step_of_a_pipeline_for_new_code_is_sent_by_an_old_worker_and_waits_fo
 
 
 @pytest.mark.parametrize("name", ["on_success", "on_failure"])
-def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(
-    deploy: Deploy, run_worker: Any, name: str
-) -> None:
+def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one(deploy, run_worker, name):
     told: list[Any] = []
 
     def first() -> int:
@@ -203,7 +190,7 @@ def test_a_callback_of_new_code_is_sent_by_an_old_worker_and_waits_for_a_new_one
     assert told == [("first", 7 if name == "on_success" else {"type": "ValueError", "message": "no vat rate"})]
 
 
-def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_worker: Any) -> None:
+def test_a_parked_message_that_is_cancelled_never_starts(deploy, run_worker):
     with run_worker(broker=deploy.old):
         job_id = deploy.audit.send(1).message_id
         wait_for(lambda: deploy.is_parked(job_id))
@@ -217,7 +204,7 @@ def test_a_parked_message_that_is_cancelled_never_starts(deploy: Deploy, run_wor
     assert deploy.transport.stats("work").parked == 0
 
 
-def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(deploy: Deploy, run_worker: Any) -> None:
+def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(deploy, run_worker):
     family = deploy.old.families["work"]
     deploy.old.declare_queue("work-alone")
     job_id = deploy.audit.send(1).message_id
@@ -231,7 +218,7 @@ def test_a_suspect_that_old_code_would_run_alone_waits_where_new_workers_look(de
         wait_for(lambda: deploy.ran == [("new", 1)])
 
 
-def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_requeued_letter_is_parked_anew(deploy, run_worker, monkeypatch):
     with monkeypatch.context() as hasty:
         hasty.setattr("switchyard.broker.transport.LEAST_PARKED_MS", 50)
         hasty.setattr("switchyard.middleware.parking.GIVE_UP_MS", 100)
@@ -248,9 +235,7 @@ def test_a_requeued_letter_is_parked_anew(deploy: Deploy, run_worker: Any, monke
 
 
 @pytest.mark.parametrize("rubbish", ["rubbish", -(10**12), 10**30])
-def test_rubbish_in_the_option_that_counts_parking_does_no_harm(
-    deploy: Deploy, run_worker: Any, rubbish: object
-) -> None:
+def test_rubbish_in_the_option_that_counts_parking_does_no_harm(deploy, run_worker, rubbish):
     stamped = {"enqueued_at": 1, "parked_ms": rubbish}
     message: Message[Any] = Message("work", "audit", (1,), {}, stamped)
 
@@ -264,31 +249,22 @@ def test_rubbish_in_the_option_that_counts_parking_does_no_harm(
 
 
 def _parked_ms(family: Any, job_id: str) -> int:
-    from switchyard.broker.queue import codec
-
     body = family.calls.command("HGET", family.keys.bodies, job_id)
     return codec.decode(body, message_id=job_id, lane="work").options.get("parked_ms", 0) if body else 0
 
 
-def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(work, monkeypatch):
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
     done: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def known() -> None:
-        done.append(1)
-
-    orphan = broker.enqueue(Message(queue_name="work", actor_name="gone", args=(1,), kwargs={}, options={}))
-    with run_worker(broker=broker):
+    known = work.actor(lambda: done.append(1), actor_name="known")
+    orphan = work.broker.enqueue(Message(queue_name="work", actor_name="gone", args=(1,), kwargs={}, options={}))
+    with work.run():
         known.send()
         wait_for(lambda: done)
-        letter = wait_for(lambda: facilities(broker).transport.find_dead_letter("work", orphan.message_id))
-        wait_for(lambda: facilities(broker).transport.stats("work").live.running == 0)
+        letter = work.letter(orphan)
+        work.idle()
 
-    stats = facilities(broker).transport.stats("work")
     assert (letter.actor, letter.reason, letter.attempts) == ("gone", "permanent", 0)
-    assert stats.quarantined == 0
-    assert facilities(broker).records.read(orphan.message_id).state == "dead"
-    assert len(facilities(broker).alerts.claim_due()) == 1
+    assert work.stats.quarantined == 0
+    assert work.read(orphan).state == "dead"
+    assert len(facilities(work.broker).alerts.claim_due()) == 1

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,54 +10,40 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.interface import facilities
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Yard
 from switchyard.middleware.errors import PermanentFailure, RetryLater
-from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
-from tests.integration.middleware.flaky import runs_until_success
+from tests.integration.middleware.conftest import Work, away
 from tests.waiting import wait_for
 
 
-def test_a_failed_message_is_tried_again_in_the_retry_lane_only(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_failed_message_is_tried_again_in_the_retry_lane_only(work):
     seen: list[str] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def flaky() -> None:
-        message = dramatiq.middleware.CurrentMessage.get_current_message()
-        assert message is not None
-        seen.append(message.queue_name)
+        seen.append(dramatiq.middleware.CurrentMessage.get_current_message().queue_name)
         if len(seen) < 3:
             raise RuntimeError("not yet")
 
-    with run_worker(broker=broker):
-        job_id = flaky.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
-
+    assert work.end_of(flaky.send(), "succeeded").attempts == 3
     assert seen == ["work", "work-retry", "work-retry"]
-    assert facilities(broker).records.read(job_id).attempts == 3
 
 
-def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
-    yard_broker: BuildBroker, run_worker: Any
-) -> None:
-    broker = yard_broker(small_yard(max_retries=5))
+def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(works):
+    work = works(max_retries=5)
 
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def broken(order: int) -> None:
         raise ValueError(f"order {order} cannot be shipped")
 
-    with run_worker(broker=broker):
-        job_id = broken.send(7).message_id
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "dead")
-        wait_for(lambda: facilities(broker).transport.stats("work").retry.running == 0)
+    with work.run():
+        sent = broken.send(7)
+        wait_for(lambda: work.stats.dead == 1)
+        work.until(sent, "dead")
+        wait_for(lambda: work.stats.retry.running == 0)
 
-    letter = facilities(broker).transport.find_dead_letter("work", job_id)
-    stats = facilities(broker).transport.stats("work")
-    assert letter is not None
+    letter, stats = work.letter(sent), work.stats
     assert (letter.attempts, letter.reason, letter.exception) == (6, "exhausted", "ValueError")
     assert letter.message["args"] == [7]
     assert "cannot be shipped" in letter.traceback
@@ -68,51 +52,44 @@ def test_after_its_retries_a_message_is_one_dead_letter_and_nowhere_else(
     assert stats.quarantined == 0, "Dramatiq keeps a second copy"
 
 
-def test_a_permanent_failure_skips_its_retries(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_permanent_failure_skips_its_retries(work):
     runs: list[int] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work", permanent=(KeyError,))
+    @work.actor(permanent=(KeyError,))
     def declared(kind: str) -> None:
         runs.append(1)
         raise KeyError(kind) if kind == "declared" else PermanentFailure(kind)
 
-    with run_worker(broker=broker):
-        ids = [declared.send("declared").message_id, declared.send("raised").message_id]
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 2)
+    with work.run():
+        letters = [work.letter(sent) for sent in (declared.send("declared"), declared.send("raised"))]
 
-    letters = [facilities(broker).transport.find_dead_letter("work", job_id) for job_id in ids]
-    assert [letter.reason for letter in letters if letter] == ["permanent", "permanent"]
+    assert [letter.reason for letter in letters] == ["permanent", "permanent"]
     assert len(runs) == 2
 
 
-def test_retry_after_is_the_least_delay(broker: RedisBroker, run_worker: Any) -> None:
-
-    @dramatiq.actor(broker=broker, queue_name="work")
+def test_retry_after_is_the_least_delay(work):
+    @work.actor
     def limited() -> None:
         raise RetryLater(120, "the provider asked for two minutes")
 
-    with run_worker(broker=broker):
-        job_id = limited.send().message_id
-        record = wait_for(lambda: _retrying(broker, job_id))
+    record = work.end_of(limited.send(), "retrying")
 
     assert 119_000 <= record.next_attempt_at - record.started_at <= 125_000
     assert record.error == {"type": "RetryLater", "message": "the provider asked for two minutes"}
 
 
-def test_the_record_of_a_job_outlives_the_wait_for_its_retry(broker: RedisBroker, run_worker: Any) -> None:
+def test_the_record_of_a_job_outlives_the_wait_for_its_retry(work):
     month_ms = 30 * 24 * 3_600_000
 
-    @dramatiq.actor(broker=broker, queue_name="work", backoff=lambda retry: month_ms)
+    @work.actor(backoff=lambda retry: month_ms)
     def patient() -> None:
         raise RuntimeError("not this month")
 
-    with run_worker(broker=broker):
-        job_id = patient.send().message_id
-        wait_for(lambda: _retrying(broker, job_id))
+    record = work.end_of(patient.send(), "retrying")
 
-    record = facilities(broker).records.read(job_id)
     assert record.next_attempt_at > time.time() * 1000 + month_ms - 24 * 3_600_000
-    assert broker.client.pttl(broker.keys.queue("work").jobs) == -1, "a record of a job that lives does not expire"
+    jobs = work.broker.keys.queue("work").jobs
+    assert work.broker.client.pttl(jobs) == -1, "a record of a job that lives does not expire"
 
 
 @pytest.mark.parametrize(
@@ -121,19 +98,16 @@ def test_the_record_of_a_job_outlives_the_wait_for_its_retry(broker: RedisBroker
     ids=["raises", "a text", "negative", "no number", "after the year 9999"],
 )
 @pytest.mark.parametrize("place", ["actor", "queue"])
-def test_a_backoff_that_fails_costs_no_retry(
-    yard_broker: BuildBroker, run_worker: Any, broken: Callable[[int], Any], place: str
-) -> None:
+def test_a_backoff_that_fails_costs_no_retry(yard_broker, run_worker, broken, place):
     yard = small_yard(max_retries=1)
     options: dict[str, Any] = {"backoff": broken}
     if place == "queue":
         queue = replace(yard.queues[0], retry=replace(yard.queues[0].retry, **options))
         yard, options = Yard((queue,), yard.pools), {}
-    broker = yard_broker(yard)
-    assert runs_until_success(broker, run_worker, **options) == 2
+    assert Work(yard_broker(yard), run_worker).runs_until_success(**options) == 2
 
 
-def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_permanent_check_that_raises_costs_no_retry(works):
     class Moody(type):
         def __instancecheck__(cls, instance: object) -> bool:
             raise RuntimeError("not today")
@@ -141,51 +115,42 @@ def test_a_permanent_check_that_raises_costs_no_retry(yard_broker: BuildBroker, 
     class Never(Exception, metaclass=Moody):
         pass
 
-    broker = yard_broker(small_yard(max_retries=1))
-    assert runs_until_success(broker, run_worker, permanent=(Never,)) == 2
+    assert works(max_retries=1).runs_until_success(permanent=(Never,)) == 2
 
 
-def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_hook_that_refuses_a_retry_does_not_lose_the_message(works):
     class RefusesRetries(Middleware):
         def before_enqueue(self, broker: Any, message: Any, delay: int | None) -> None:
             if message.options.get("attempts"):
                 raise MiddlewareError("no retries on Fridays")
 
-    broker = yard_broker(small_yard(), extra=[RefusesRetries()])
+    work = works(extra=[RefusesRetries()])
 
-    @dramatiq.actor(broker=broker, queue_name="work")
+    @work.actor
     def broken() -> None:
         raise RuntimeError("the first failure")
 
-    with run_worker(broker=broker):
-        job_id = broken.send().message_id
-        wait_for(lambda: facilities(broker).transport.stats("work").dead == 1)
+    sent = broken.send()
+    letter = work.letter_of(sent)
 
-    letter = facilities(broker).transport.find_dead_letter("work", job_id)
-    assert letter is not None
     refused = "retry refused (MiddlewareError('no retries on Fridays')): the first failure"
     assert (letter.reason, letter.exception, letter.error) == ("exhausted", "RuntimeError", refused)
-    assert facilities(broker).records.read(job_id).error == {"type": "RuntimeError", "message": refused}
+    assert work.read(sent).error == {"type": "RuntimeError", "message": refused}
 
 
-def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_what_other_hooks_raise_neither_fails_nor_loses_a_job(works):
     class Clumsy(Middleware):
         def before_process_message(self, broker: Any, message: Any) -> None:
             raise RuntimeError("dropped by Dramatiq")
 
         after_process_message = before_process_message
 
-    broker = yard_broker(small_yard(), extra=[Clumsy()])
+    work = works(extra=[Clumsy()])
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def fine() -> None: ...
-
-    with run_worker(broker=broker):
-        job_id = fine.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
+    work.end_of(work.actor(lambda: None, actor_name="fine").send(), "succeeded")
 
 
-def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_middleware_error_before_a_run_takes_the_retry_path(works):
     runs: list[int] = []
 
     class Gate(Middleware):
@@ -196,38 +161,14 @@ def test_a_middleware_error_before_a_run_takes_the_retry_path(yard_broker: Build
                 self.refused = 1
                 raise MiddlewareError("not now")
 
-    broker = yard_broker(small_yard(), extra=[Gate()])
+    work = works(extra=[Gate()])
+    fine = work.actor(lambda: runs.append(1), actor_name="fine")
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def fine() -> None:
-        runs.append(1)
-
-    with run_worker(broker=broker):
-        job_id = fine.send().message_id
-        wait_for(lambda: facilities(broker).records.read(job_id).state == "succeeded")
-
+    assert work.end_of(fine.send(), "succeeded").attempts == 2
     assert runs == [1]
-    assert facilities(broker).records.read(job_id).attempts == 2
 
 
-def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    family = broker.families["work"]
-    move, refused = family.move, threading.Event()
-
-    def away_once(*args: Any, **options: Any) -> bool:
-        if not refused.is_set():
-            refused.set()
-            raise BrokerUnavailable("move", "connection refused")
-        return move(*args, **options)
-
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.01)
-    monkeypatch.setattr(family, "move", away_once)
-    assert runs_until_success(broker, run_worker) == 2
-    assert refused.is_set()
-
-
-def _retrying(broker: RedisBroker, job_id: str) -> Any:
-    record = facilities(broker).records.read(job_id)
-    return record if record and record.state == "retrying" and record.error else None
+def test_a_broker_that_is_away_holds_a_retry_until_it_is_back(work, monkeypatch):
+    refused = away(monkeypatch, work.broker.families["work"], "move")
+    assert work.runs_until_success() == 2
+    assert refused

@@ -23,13 +23,12 @@ YARD = Yard(
 
 
 @pytest.fixture
-def make_broker(yard_broker: MakeBroker, transactional_db: None) -> MakeBroker:
+def make_broker(yard_broker, transactional_db) -> MakeBroker:
     """Build a broker with the setting ``SENDS`` of the call."""
     return lambda sends="on_commit": yard_broker(YARD, sends=sends)
 
 
 def actor_on(broker: RedisBroker, name: str = "greet", queue: str = "default", **options: object) -> dramatiq.Actor:
-
     def greet(name: Any) -> None: ...
 
     return dramatiq.actor(greet, broker=broker, actor_name=name, queue_name=queue, **options)
@@ -39,5 +38,5 @@ def waiting(broker: RedisBroker, queue: str = "default") -> list[str]:
     """Return the first arguments of what waits in a queue, in order."""
     family, _ = broker.lane(queue)
     ids = family.calls.command("LRANGE", family.keys.waiting("live")[1], 0, -1)
-    messages = [broker.switchyard.transport.find_message(queue, id_.decode()) for id_ in ids]  # type: ignore[attr-defined]
+    messages = [broker.switchyard.transport.find_message(queue, id_.decode()) for id_ in ids]
     return [message.args[0] for message in messages if message is not None]

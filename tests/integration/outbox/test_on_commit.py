@@ -14,7 +14,7 @@ from django.test import TestCase, override_settings
 from switchyard.broker.errors import BrokerUnavailable, PayloadTooLarge, QueueFull
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
 from switchyard.testing import assert_enqueued, assert_nothing_enqueued, in_memory, run_enqueued
-from tests.integration.outbox.conftest import MakeBroker, actor_on, waiting
+from tests.integration.outbox.conftest import actor_on, waiting
 
 WAYS = {
     "send": lambda actor: actor.send("Ada"),
@@ -26,12 +26,12 @@ WAYS = {
 
 
 @pytest.fixture(params=["on_commit", "outbox"])
-def sends(request: pytest.FixtureRequest) -> str:
+def sends(request) -> str:
     return str(request.param)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_send_waits_for_the_commit(make_broker: MakeBroker, sends: str, way: str) -> None:
+def test_a_send_waits_for_the_commit(make_broker, sends, way):
     greet = actor_on(make_broker(sends))
 
     with transaction.atomic():
@@ -41,7 +41,7 @@ def test_a_send_waits_for_the_commit(make_broker: MakeBroker, sends: str, way: s
     assert (before, waiting(greet.broker)) == ([], ["Ada"])
 
 
-def test_outside_of_a_transaction_it_is_sent_at_once(make_broker: MakeBroker, sends: str) -> None:
+def test_outside_of_a_transaction_it_is_sent_at_once(make_broker, sends):
     greet = actor_on(make_broker(sends))
 
     greet.send("Ada")
@@ -49,7 +49,7 @@ def test_outside_of_a_transaction_it_is_sent_at_once(make_broker: MakeBroker, se
     assert waiting(greet.broker) == ["Ada"]
 
 
-def test_a_rollback_and_a_rolled_back_savepoint_send_nothing(make_broker: MakeBroker, sends: str) -> None:
+def test_a_rollback_and_a_rolled_back_savepoint_send_nothing(make_broker, sends):
     greet = actor_on(make_broker(sends))
 
     with pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -68,7 +68,7 @@ def test_a_rollback_and_a_rolled_back_savepoint_send_nothing(make_broker: MakeBr
     assert waiting(greet.broker) == ["first", "second", "third", "fourth"]
 
 
-def test_a_commit_sends_in_one_batch(make_broker: MakeBroker, sends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_sends_in_one_batch(make_broker, sends, monkeypatch):
     greet = actor_on(make_broker(sends))
     put, batches = greet.broker.put, list[int]()
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_a_commit_sends_in_one_batch(make_broker: MakeBroker, sends: str, monkey
         ({"setting": "now", "actor": False, "message": "default"}, True),
     ],
 )
-def test_an_option_decides_before_the_setting(make_broker: MakeBroker, given: dict[str, Any], waits: bool) -> None:
+def test_an_option_decides_before_the_setting(make_broker, given, waits):
     options = {"on_commit": given["actor"]} if "actor" in given else {}
     greet = actor_on(make_broker(given["setting"]), **options)
 
@@ -103,7 +103,7 @@ def test_an_option_decides_before_the_setting(make_broker: MakeBroker, given: di
     assert (before, waiting(greet.broker)) == ([] if waits else ["Ada"], ["Ada"])
 
 
-def test_what_is_refused_is_refused_at_the_send(make_broker: MakeBroker, sends: str) -> None:
+def test_what_is_refused_is_refused_at_the_send(make_broker, sends):
     greet = actor_on(make_broker(sends))
     refused = [
         (ArgumentMismatch, lambda: greet.send("Ada", "Grace")),
@@ -120,7 +120,7 @@ def test_what_is_refused_is_refused_at_the_send(make_broker: MakeBroker, sends: 
     assert waiting(greet.broker) == []
 
 
-def test_a_full_queue_refuses_at_the_send(make_broker: MakeBroker) -> None:
+def test_a_full_queue_refuses_at_the_send(make_broker):
     greet = actor_on(make_broker())
     for number in range(10):
         greet.send(str(number))
@@ -129,7 +129,7 @@ def test_a_full_queue_refuses_at_the_send(make_broker: MakeBroker) -> None:
         greet.send("one more")
 
 
-def test_a_unique_send_takes_its_key_at_the_commit(make_broker: MakeBroker, sends: str) -> None:
+def test_a_unique_send_takes_its_key_at_the_commit(make_broker, sends):
     greet = actor_on(make_broker(sends), unique_key=lambda name: name)
 
     with transaction.atomic():
@@ -142,7 +142,7 @@ def test_a_unique_send_takes_its_key_at_the_commit(make_broker: MakeBroker, send
     assert (before, ids) == (["Ada"], [other.message_id.encode()])
 
 
-def test_a_delay_is_counted_from_the_send(make_broker: MakeBroker, sends: str) -> None:
+def test_a_delay_is_counted_from_the_send(make_broker, sends):
     greet = actor_on(make_broker(sends))
 
     with transaction.atomic():
@@ -153,7 +153,7 @@ def test_a_delay_is_counted_from_the_send(make_broker: MakeBroker, sends: str) -
     assert due == pytest.approx(message.options["due_at"], abs=1_000)
 
 
-def test_arguments_keep_their_types(make_broker: MakeBroker, sends: str) -> None:
+def test_arguments_keep_their_types(make_broker, sends):
     broker = make_broker(sends)
 
     @dramatiq.actor(broker=broker, queue_name="default")
@@ -165,9 +165,7 @@ def test_arguments_keep_their_types(make_broker: MakeBroker, sends: str) -> None
     assert waiting(broker) == ["2026-11-28"]
 
 
-def test_without_rows_a_broker_that_is_away_at_the_commit_is_told(
-    make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_rows_a_broker_that_is_away_at_the_commit_is_told(make_broker, monkeypatch):
     greet, urgent = (actor_on(broker := make_broker()), actor_on(broker, "hurry", "urgent"))
     put = broker.put
 

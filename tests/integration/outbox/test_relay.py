@@ -1,4 +1,4 @@
-"""The relay sends rows that their own process could not send at its commit."""
+"""The relay sends rows that their own process could not send at its commit, and those of the API's requests."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ import dramatiq
 import pytest
 from django.db import transaction
 from django.db.models import F
-from django.test import Client
 
+from switchyard.api.request_jobs import RequestJobs, request_jobs
 from switchyard.broker.errors import BrokerUnavailable, QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.commands.run import run_beside
 from switchyard.history.queries import were_enqueued
 from switchyard.history.writer import RUNS
+from switchyard.jobs.services import request_cancel, submit
+from switchyard.operations.findings.records import look_at_outbox
 from switchyard.outbox import rows
+from switchyard.outbox.metrics import outbox_metrics
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay
 from tests.factories.brokers import the_global_broker
-from tests.integration.outbox.conftest import MakeBroker, actor_on, waiting
+from tests.factories.callers import Caller
+from tests.integration.outbox.conftest import actor_on, waiting
 from tests.waiting import wait_for
+
+AWAY = BrokerUnavailable("enqueue", "timeout")
 
 
 def nobody(job_ids: Any, queue: str) -> set[str]:
@@ -32,20 +38,20 @@ def nobody(job_ids: Any, queue: str) -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(monkeypatch) -> None:
     """Relay rows of any age."""
     monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", -1_000)
 
 
 @pytest.fixture
-def broker(make_broker: MakeBroker) -> Iterator[RedisBroker]:
+def broker(make_broker) -> Iterator[RedisBroker]:
     broker = make_broker("outbox")
     with the_global_broker(broker):
         yield broker
 
 
 @pytest.fixture
-def relay(broker: RedisBroker) -> Relay:
+def relay(broker) -> Relay:
     return Relay(nobody)
 
 
@@ -63,11 +69,42 @@ def send_and_die(broker: RedisBroker, *sends: tuple[Any, str]) -> None:
             actor.send(name)
 
 
+@contextmanager
+def fails_for(broker: RedisBroker, error: Exception | type[Exception], *queues: str) -> Iterator[list[str]]:
+    """Have sends to queues fail; yield the queue of each send."""
+    put, asked = broker.put, list[str]()
+
+    def fail(messages: Any, **how: Any) -> Any:
+        asked.append(messages[0].queue_name)
+        if messages[0].queue_name in queues:
+            raise error
+        return put(messages, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker, "put", fail)
+        yield asked
+
+
+@contextmanager
+def relaying(*relays: Relay) -> Iterator[list[threading.Thread]]:
+    """Run relays in threads, which are stopped at the end."""
+    stops = [threading.Event() for _ in relays]
+    threads = [threading.Thread(target=each.run, args=(stop,)) for each, stop in zip(relays, stops, strict=True)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield threads
+    finally:
+        for stop, thread in zip(stops, threads, strict=True):
+            stop.set()
+            thread.join(10)
+
+
 def left() -> list[str]:
     return [rows.message_of(row).args[0] for row in OutboxRow.objects.all()]
 
 
-def test_a_row_is_gone_once_the_broker_has_its_message(broker: RedisBroker) -> None:
+def test_a_row_is_gone_once_the_broker_has_its_message(broker):
     greet = actor_on(broker)
 
     with transaction.atomic():
@@ -77,7 +114,7 @@ def test_a_row_is_gone_once_the_broker_has_its_message(broker: RedisBroker) -> N
     assert (before, left(), waiting(broker)) == (["Ada"], [], ["Ada"])
 
 
-def test_what_was_left_is_sent_in_order(broker: RedisBroker, relay: Relay) -> None:
+def test_what_was_left_is_sent_in_order(broker, relay):
     greet = actor_on(broker)
     send_and_die(broker, *((greet, str(number)) for number in range(7)))
     before = left(), waiting(broker)
@@ -89,9 +126,7 @@ def test_what_was_left_is_sent_in_order(broker: RedisBroker, relay: Relay) -> No
     assert (left(), waiting(broker)) == ([], names)
 
 
-def test_a_broker_that_is_away_at_the_commit_costs_nothing(
-    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broker_that_is_away_at_the_commit_costs_nothing(broker, relay, monkeypatch):
     greet, asked = actor_on(broker), list[float]()
 
     def away(messages: Any, *, delay: Any, budget_s: float = 2.0) -> Any:
@@ -112,7 +147,7 @@ def test_a_broker_that_is_away_at_the_commit_costs_nothing(
     assert (during, left(), waiting(broker)) == (["Ada", "Grace"], [], ["Ada", "Grace"])
 
 
-def test_a_row_that_was_sent_already_is_one_job(broker: RedisBroker, relay: Relay) -> None:
+def test_a_row_that_was_sent_already_is_one_job(broker, relay):
     greet = actor_on(broker)
     send_and_die(broker, (greet, "Ada"))
     [row] = OutboxRow.objects.all()
@@ -123,7 +158,7 @@ def test_a_row_that_was_sent_already_is_one_job(broker: RedisBroker, relay: Rela
     assert (left(), waiting(broker)) == ([], ["Ada"])
 
 
-def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker: RedisBroker) -> None:
+def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker):
     greet = actor_on(broker)
     send_and_die(broker, (greet, "ended long ago"), (greet, "new"))
     first, _ = OutboxRow.objects.values_list("job_id", flat=True)
@@ -133,7 +168,7 @@ def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker
     assert (left(), waiting(broker)) == ([], ["new"])
 
 
-def test_the_history_and_the_broker_tell_which_jobs_are_known(broker: RedisBroker) -> None:
+def test_the_history_and_the_broker_tell_which_jobs_are_known(broker):
     greet = actor_on(broker)
     sent = greet.send("Ada")
 
@@ -141,7 +176,7 @@ def test_the_history_and_the_broker_tell_which_jobs_are_known(broker: RedisBroke
         assert were_enqueued([sent.message_id, "2d4b4c35-9d5c-4f0e-9b5c-3a8f0a3b9c11"], queue) == {sent.message_id}
 
 
-def test_a_full_queue_keeps_its_rows_and_others_go_on(broker: RedisBroker, relay: Relay) -> None:
+def test_a_full_queue_keeps_its_rows_and_others_go_on(broker, relay):
     greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
     for number in range(8):
         greet.send(f"there {number}")
@@ -155,9 +190,7 @@ def test_a_full_queue_keeps_its_rows_and_others_go_on(broker: RedisBroker, relay
     assert (left(), waiting(broker)) == ([], ["2", "3"])
 
 
-def test_a_queue_whose_key_is_refused_keeps_its_rows_and_others_go_on(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_queue_whose_key_is_refused_keeps_its_rows_and_others_go_on(broker, monkeypatch):
     monkeypatch.setattr("switchyard.outbox.relay.AT_ONCE", 2)
     greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
     send_and_die(broker, (greet, "Ada"), (greet, "Grace"), (hurry, "urgent 1"), (hurry, "urgent 2"))
@@ -175,29 +208,19 @@ def test_a_queue_whose_key_is_refused_keeps_its_rows_and_others_go_on(
 
 
 @pytest.mark.parametrize("servers", [1, 2])
-def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(
-    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch, servers: int
-) -> None:
+def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(broker, relay, monkeypatch, servers):
     greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
     send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
     if servers == 2:
         monkeypatch.setattr(facilities(broker).records.calls, "place_of", lambda key: key)
-    put, asked = broker.put, list[str]()
-
-    def away(messages: Any, **how: Any) -> Any:
-        asked.append(messages[0].queue_name)
-        if messages[0].queue_name == "default":
-            raise BrokerUnavailable("enqueue", "timeout")
-        return put(messages, **how)
-
-    monkeypatch.setattr(broker, "put", away)
-    relay.step()
+    with fails_for(broker, AWAY, "default") as asked:
+        relay.step()
 
     assert asked == ["default", "urgent"][:servers]
     assert left() == (["Ada", "Grace"] if servers == 2 else ["Ada", "urgent", "Grace"])
 
 
-def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker: RedisBroker, relay: Relay) -> None:
+def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker, relay):
     greet = actor_on(broker)
     send_and_die(broker, (greet, "gone"), (greet, "Ada"), (greet, "broken"))
     gone, _, broken = OutboxRow.objects.all()
@@ -213,20 +236,10 @@ def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker: RedisBroker
     assert letters[gone.job_id].message["args"] == ("gone",) or letters[gone.job_id].message["args"] == ["gone"]
 
 
-def test_a_row_that_fails_as_nobody_foresaw_stays(
-    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_that_fails_as_nobody_foresaw_stays(broker, relay):
     greet, hurry = actor_on(broker), actor_on(broker, "hurry", "urgent")
     send_and_die(broker, (greet, "Ada"), (hurry, "urgent"), (greet, "Grace"))
-    put = broker.put
-
-    def fail(messages: Any, **how: Any) -> Any:
-        if messages[0].queue_name == "default":
-            raise ZeroDivisionError
-        return put(messages, **how)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(broker, "put", fail)
+    with fails_for(broker, ZeroDivisionError, "default"):
         relay.step()
     during = left(), waiting(broker, "urgent")
     relay.step()
@@ -235,9 +248,7 @@ def test_a_row_that_fails_as_nobody_foresaw_stays(
     assert (left(), waiting(broker)) == ([], ["Ada", "Grace"])
 
 
-def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
-    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(broker, relay, monkeypatch):
     monkeypatch.setattr(rows, "order_key", lambda message, actor: message.args[0][0])
     greet = actor_on(broker)
     monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
@@ -256,7 +267,7 @@ def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(
     assert (left(), waiting(broker)) == ([], ["c1", "b1", "a1", "a2"])
 
 
-def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker: RedisBroker) -> None:
+def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker):
     greet = actor_on(broker)
     greet.options["ordered_by"] = "name"
 
@@ -265,7 +276,7 @@ def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker: Redis
     assert rows.order_key(greet.message("Ada"), None) == ""
 
 
-def test_a_delay_that_is_over_is_none(broker: RedisBroker, relay: Relay) -> None:
+def test_a_delay_that_is_over_is_none(broker, relay):
     greet = actor_on(broker)
     with nothing_sent(broker), transaction.atomic():
         greet.send_with_options(args=("over",), delay=60_000)
@@ -280,9 +291,7 @@ def test_a_delay_that_is_over_is_none(broker: RedisBroker, relay: Relay) -> None
     assert float(due) == pytest.approx(later.options["due_at"], abs=5_000)
 
 
-def test_a_row_of_a_clock_that_was_ahead_is_sent(
-    broker: RedisBroker, relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_of_a_clock_that_was_ahead_is_sent(broker, relay, monkeypatch):
     monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
     send_and_die(broker, (actor_on(broker), "Ada"))
     OutboxRow.objects.update(created_ms=F("created_ms") + 86_400_000)
@@ -292,7 +301,7 @@ def test_a_row_of_a_clock_that_was_ahead_is_sent(
     assert (left(), waiting(broker)) == ([], ["Ada"])
 
 
-def test_a_full_outbox_refuses(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_outbox_refuses(broker, monkeypatch):
     monkeypatch.setattr(rows, "MOST_ROWS", 3)
     monkeypatch.setattr(rows, "COUNT_EVERY_S", -1.0)
     greet = actor_on(broker)
@@ -304,40 +313,27 @@ def test_a_full_outbox_refuses(broker: RedisBroker, monkeypatch: pytest.MonkeyPa
     assert (left(), rows.figures()[0]) == (["0", "1", "2"], 3)
 
 
-def test_a_relay_runs_beside_the_history_and_stops(broker: RedisBroker) -> None:
-    greet, stop = actor_on(broker), threading.Event()
-    thread = threading.Thread(target=Relay(nobody).run, args=(stop,))
-    thread.start()
-    try:
+def test_a_relay_runs_beside_the_history_and_stops(broker):
+    greet = actor_on(broker)
+    with relaying(Relay(nobody)) as [thread]:
         send_and_die(broker, (greet, "Ada"))
         wait_for(lambda: waiting(broker) == ["Ada"])
-    finally:
-        stop.set()
-        thread.join(10)
 
     assert not thread.is_alive()
 
 
 @pytest.mark.database
-def test_two_relays_send_each_row_once(broker: RedisBroker) -> None:
+def test_two_relays_send_each_row_once(broker):
     names = [str(number) for number in range(9)]
     hurry = actor_on(broker, "hurry", "urgent")
     send_and_die(broker, *((hurry, name) for name in names))
-    stops = [threading.Event(), threading.Event()]
-    threads = [threading.Thread(target=Relay(nobody).run, args=(stop,)) for stop in stops]
-    for thread in threads:
-        thread.start()
-    try:
+    with relaying(Relay(nobody), Relay(nobody)):
         wait_for(lambda: left() == [])
-    finally:
-        for stop, thread in zip(stops, threads, strict=True):
-            stop.set()
-            thread.join(10)
 
     assert sorted(waiting(broker, "urgent")) == names
 
 
-def test_groups_and_pipelines_are_relayed_with_their_steps(broker: RedisBroker, relay: Relay) -> None:
+def test_groups_and_pipelines_are_relayed_with_their_steps(broker, relay):
     greet = actor_on(broker)
     with nothing_sent(broker), transaction.atomic():
         dramatiq.pipeline([greet.message("first"), greet.message("second")], broker=broker).run()
@@ -347,13 +343,10 @@ def test_groups_and_pipelines_are_relayed_with_their_steps(broker: RedisBroker, 
     family, _ = broker.lane("default")
     [id_] = family.calls.command("LRANGE", family.keys.waiting("live")[1], 0, -1)
     message = facilities(broker).transport.find_message("default", id_.decode())
-    assert message is not None
     assert message.options["pipe_target"]["args"] == ["second"]
 
 
-def test_the_admin_lists_what_is_not_sent_yet_with_its_age_and_reason(
-    broker: RedisBroker, admin_client: Client
-) -> None:
+def test_the_admin_lists_what_is_not_sent_yet_with_its_age_and_reason(broker, admin_client):
     greet, in_turn = actor_on(broker), actor_on(broker, "in_turn", ordered_by="name")
     send_and_die(broker, (greet, "anna"), (in_turn, "ben"), (in_turn, "ben"))
     OutboxRow.objects.update(created_ms=F("created_ms") - 90_000)
@@ -367,10 +360,104 @@ def test_the_admin_lists_what_is_not_sent_yet_with_its_age_and_reason(
     assert "ben" not in text
 
 
-def test_a_small_yard_relays_as_the_history_process_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_yard_relays_as_the_history_process_does(monkeypatch):
     runs: list[Any] = []
     monkeypatch.setattr("switchyard.commands.run.run_until_signal", lambda *given, **options: runs.extend(given))
 
     run_beside()
 
     assert set(runs) > set(RUNS)
+
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+EMAIL = {"to": "ada@mail.example", "template": "welcome"}
+
+
+@contextmanager
+def broker_away() -> Iterator[None]:
+    def away(*args: Any, **options: Any) -> Any:
+        raise AWAY
+
+    broker = dramatiq.get_broker()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker, "put", away)
+        patch.setattr(broker.switchyard.records, "states", away)
+        yield
+    broker.postpone._left_until_s = 0.0
+
+
+def test_a_job_is_accepted_while_the_broker_is_away_and_sent_later(facilities):
+    caller = Caller()
+
+    with broker_away():
+        answer = caller.post("/emails", EMAIL)
+    job_id = answer.json()["job_id"]
+    during = caller.get(f"/jobs/{job_id}").json()
+    Relay(nobody).step()
+    after = caller.get(f"/jobs/{job_id}").json()
+
+    assert answer.status_code == 202
+    assert (during["state"], during["reason"], during["actor"]) == ("scheduled", "outbox", "send_welcome_mail")
+    assert (after["state"], after["reason"]) == ("queued", None)
+
+
+def test_a_key_makes_one_job_of_two_requests_while_the_broker_is_away(facilities):
+    caller = Caller()
+    caller.headers["Idempotency-Key"] = "one"
+
+    with broker_away():
+        first, second = (caller.post("/emails", EMAIL) for _ in range(2))
+    Relay(nobody).step()
+
+    assert (first.status_code, second.json()) == (202, first.json())
+    assert facilities.transport.stats("default").live.waiting == 1
+
+
+def test_a_job_in_the_outbox_can_be_cancelled(facilities):
+    with broker_away():
+        job_id = Caller().post("/emails", EMAIL).json()["job_id"]
+
+    answer = request_cancel(job_id)
+    Relay(nobody).step()
+
+    assert answer == "cancelled"
+    assert (OutboxRow.objects.count(), facilities.transport.stats("default").live.waiting) == (0, 0)
+
+
+def test_a_full_outbox_is_answered_with_429(facilities, monkeypatch):
+    monkeypatch.setattr(rows, "MOST_ROWS", 1)
+    monkeypatch.setattr(rows, "COUNT_EVERY_S", -1.0)
+    caller = Caller()
+
+    with broker_away():
+        accepted, refused = (caller.post("/emails", EMAIL) for _ in range(2))
+
+    assert (accepted.status_code, refused.status_code) == (202, 429)
+    assert int(refused["Retry-After"]) > 0
+    assert refused.json()["outcome"] == "not_enqueued"
+
+
+def test_a_unique_key_that_is_held_answers_with_the_holders_id(make_broker):
+    greet = actor_on(make_broker("outbox"), unique_key=lambda name: name)
+
+    with request_jobs(RequestJobs()) as request:
+        first, second = submit(greet, "Ada"), submit(greet, "Ada")
+
+    assert (first, request.job_ids) == (second, [first, first])
+
+
+def test_depth_and_age_are_metrics_and_a_finding(facilities, monkeypatch):
+    with broker_away():
+        Caller().post("/emails", EMAIL)
+    [calm] = look_at_outbox()
+    OutboxRow.objects.update(created_ms=1)
+    found = {sample.name: sample.value for family in outbox_metrics() for sample in family.samples}
+    [late] = look_at_outbox()
+    monkeypatch.setattr("switchyard.operations.findings.records.MOST_ROWS", 1)
+    [full] = look_at_outbox()
+
+    assert (calm.severity, late.severity, full.severity) == ("ok", "warning", "error")
+    assert late.seen.startswith("1 message waits in the outbox, the oldest for ")
+    assert found["switchyard_outbox_rows"] == 1
+    assert found["switchyard_outbox_oldest_seconds"] > 1_000_000

@@ -59,6 +59,13 @@ class Yard:
     def scheduler(self, **options) -> Scheduler:
         return Scheduler(now=self.clock, **options)
 
+    def steps(self, count: int, scheduler: Scheduler | None = None) -> None:
+        """Let a scheduler, a new one if none is given, step once in each of so many minutes."""
+        scheduler = scheduler or self.scheduler()
+        for _ in range(count):
+            scheduler.step()
+            self.clock.forward(minutes=1)
+
     def lapse(self) -> None:
         """Let the lease run out, as 15 s without a renewal do."""
         self.facilities.records.calls.client.delete(self.facilities.records.keys.lock("scheduler"))

@@ -10,9 +10,7 @@ from tests.factories.brokers import full
 
 def run_for(yard, minutes: int) -> None:
     scheduler = yard.scheduler()
-    for _ in range(minutes):
-        scheduler.step()
-        yard.clock.forward(minutes=1)
+    yard.steps(minutes, scheduler)
     scheduler.leadership.release()
 
 

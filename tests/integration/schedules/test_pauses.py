@@ -28,12 +28,6 @@ WHO = Who("a.lind", "page")
 LIST = reverse("switchyard-schedules")
 
 
-def steps(scheduler, clock, count: int) -> None:
-    for _ in range(count):
-        scheduler.step()
-        clock.forward(minutes=1)
-
-
 def pause(until: datetime.datetime | None, at: datetime.datetime) -> None:
     ScheduleState.objects.update(paused_at=at, paused_until=until, paused_by="a.lind", missed=0)
 
@@ -41,10 +35,10 @@ def pause(until: datetime.datetime | None, at: datetime.datetime) -> None:
 def test_a_paused_schedule_sends_nothing_and_counts_what_it_missed(yard, clock):
     yard.declare()
     scheduler = yard.scheduler()
-    steps(scheduler, clock, 2)
+    yard.steps(2, scheduler)
 
     pause(None, clock())
-    steps(scheduler, clock, 5)
+    yard.steps(5, scheduler)
 
     state = ScheduleState.objects.get()
     assert (yard.sent(), state.missed) == (2, 5)
@@ -55,13 +49,13 @@ def test_a_paused_schedule_sends_nothing_and_counts_what_it_missed(yard, clock):
 def test_a_pause_outlives_its_leader_and_a_time_without_one(yard, clock):
     yard.declare(catch_up="all")
     first = yard.scheduler()
-    steps(first, clock, 1)
+    yard.steps(1, first)
     pause(None, clock())
-    steps(first, clock, 2)
+    yard.steps(2, first)
     yard.lapse()
 
     clock.forward(minutes=10)
-    steps(yard.scheduler(), clock, 1)
+    yard.steps(1)
 
     assert (yard.sent(), ScheduleState.objects.get().missed) == (1, 13)
 
@@ -69,10 +63,10 @@ def test_a_pause_outlives_its_leader_and_a_time_without_one(yard, clock):
 def test_a_pause_ends_by_itself_and_sends_no_missed_tick(yard, clock):
     yard.declare(catch_up="all")
     scheduler = yard.scheduler()
-    steps(scheduler, clock, 1)
+    yard.steps(1, scheduler)
     pause(START + 4 * MINUTE, clock())
 
-    steps(scheduler, clock, 6)
+    yard.steps(6, scheduler)
 
     state = ScheduleState.objects.get()
     assert (state.paused_at, state.missed) == (None, 3)  # 31, 32, 33
@@ -82,7 +76,7 @@ def test_a_pause_ends_by_itself_and_sends_no_missed_tick(yard, clock):
 
 def test_a_pause_that_ended_while_no_scheduler_ran_leaves_the_later_ticks_to_catch_up(yard, clock):
     yard.declare(catch_up="all")
-    steps(yard.scheduler(), clock, 1)
+    yard.steps(1)
     pause(START + 4 * MINUTE, clock())
     yard.lapse()
 
@@ -113,7 +107,7 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
     yard.declare("other")
     scheduler = yard.scheduler()
 
-    steps(scheduler, clock, queries.KEPT + 7)
+    yard.steps(queries.KEPT + 7, scheduler)
 
     ticks = queries.last_ticks("tick", limit=1_000)
     assert len(ticks) == len(queries.last_ticks("other", limit=1_000)) == queries.KEPT
@@ -122,19 +116,24 @@ def test_the_last_fifty_ticks_of_each_schedule_are_kept(yard, clock):
 
 
 @pytest.fixture
-def every_minute(facilities):
+def sweep(request, facilities) -> str:
     """A schedule of this project's own broker."""
-    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("* * * * *"))
+    spec = getattr(request, "param", "15 2 * * *")
+    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron(spec))
     return "sweep"
 
 
-def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facilities):
-    services.pause(every_minute, who=WHO, reason="month end")
+EVERY_MINUTE = pytest.mark.parametrize("sweep", ["* * * * *"], indirect=True)
+
+
+@EVERY_MINUTE
+def test_resume_says_how_many_were_missed_and_sends_none(db, sweep, facilities):
+    services.pause(sweep, who=WHO, reason="month end")
     minute = timezone.now().replace(second=0, microsecond=0)
     ScheduleState.objects.update(since=minute - 7 * MINUTE)
 
-    missed = services.resume(every_minute, who=WHO)
-    again = services.resume(every_minute, who=WHO)
+    missed = services.resume(sweep, who=WHO)
+    again = services.resume(sweep, who=WHO)
 
     assert missed in (7, 8) and again is None  # 8 when a minute ended meanwhile
     state = ScheduleState.objects.get()
@@ -144,23 +143,17 @@ def test_resume_says_how_many_were_missed_and_sends_none(db, every_minute, facil
     assert entries[:2] == [("schedule.pause", "a.lind", "month end", 1), ("schedule.resume", "a.lind", "", 1)]
 
 
-def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, every_minute, facilities):
-    services.pause(every_minute, who=WHO)
+@EVERY_MINUTE
+def test_a_run_now_is_kept_beside_the_ticks_also_during_a_pause(db, sweep, facilities):
+    services.pause(sweep, who=WHO)
 
-    job_id = services.run_now(every_minute, who=WHO)
+    job_id = services.run_now(sweep, who=WHO)
 
-    (tick,) = queries.last_ticks(every_minute)
+    (tick,) = queries.last_ticks(sweep)
     assert (tick.outcome, tick.job_id, tick.by) == ("run_now", job_id, "a.lind")
     message = facilities.transport.find_message("billing", job_id)
     assert message.options["origin"] == {"schedule": "sweep", "user": "a.lind"}
     assert AuditEntry.objects.last().act in ("schedule.run", "schedule.pause")
-
-
-@pytest.fixture
-def sweep(facilities):
-    """A schedule of this project's own broker."""
-    dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
-    return "sweep"
 
 
 def address(what: str, name: str = "sweep") -> str:
@@ -191,17 +184,12 @@ def test_run_now_answers_at_once_with_a_link_to_the_job(operator, sweep, facilit
 
     page = answer.content.decode()
     (tick,) = ScheduleTick.objects.all()
-    assert f'href="/admin/switchyard_jobs/job/{tick.job_id}/"' in page and "runs now as job" in page.replace(
-        "Runs", "runs"
-    )
+    assert f'href="/admin/switchyard_jobs/job/{tick.job_id}/"' in page
+    assert "runs now as job" in page.replace("Runs", "runs")
     assert facilities.transport.stats("billing").live.waiting == 1
     entry = AuditEntry.objects.get()
-    assert (entry.act, entry.target, entry.outcome, entry.detail["job"]) == (
-        "schedule.run",
-        "sweep",
-        "done",
-        tick.job_id,
-    )
+    found = (entry.act, entry.target, entry.outcome, entry.detail["job"])
+    assert found == ("schedule.run", "sweep", "done", tick.job_id)
 
 
 def test_pause_and_resume_name_who_why_and_until(operator, sweep):
@@ -232,9 +220,8 @@ def test_the_doctor_and_the_overview_know_a_paused_schedule(sweep, admin_client)
     overview = admin_client.get(reverse("switchyard-operations-live")).content.decode()
 
     assert "sweep is paused without an end, and has missed 2 ticks" in finding.seen
-    assert (
-        finding.cause == "a.lind paused it: month end" and finding.next == "manage.py switchyard schedules resume sweep"
-    )
+    assert finding.cause == "a.lind paused it: month end"
+    assert finding.next == "manage.py switchyard schedules resume sweep"
     assert "1 schedule is paused" in overview and address("") in overview and "(2 ticks missed)" in overview
 
 
@@ -260,7 +247,7 @@ def test_the_command_pauses_shows_and_resumes(sweep, capsys):
         call_command("switchyard", "schedules", "pause", "sweeep")
 
 
-def test_a_pauses_reason_drives_no_terminal(sweep: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pauses_reason_drives_no_terminal(sweep, capsys):
     services.pause(sweep, who=Who("a.lind", "page"), reason="\x1b]0;evil\x07", until=None)
 
     for words in (("list",), ("show", sweep), ("pause", sweep)):

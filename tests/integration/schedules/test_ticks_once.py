@@ -50,6 +50,11 @@ Scheduler(now=now, lease_s=1.0, renew_s=0.2, poll_s=0.1).run(threading.Event())
 """
 
 
+def key_of(yard, name: str = "tick") -> str:
+    """Return the key of the tick of now."""
+    return yard.facilities.records.keys.tick(name, yard.clock().strftime("%Y-%m-%dT%H:%MZ"))
+
+
 def test_two_schedulers_send_one_tick_a_minute(yard, clock):
     yard.declare()
     first, second = yard.scheduler(), yard.scheduler()
@@ -100,8 +105,7 @@ def test_two_that_both_believe_to_lead_send_one_tick(yard, clock):
 
 def test_a_tick_that_was_claimed_but_never_sent_is_sent_by_the_next_leader(yard, clock):
     yard.declare()
-    records = yard.facilities.records
-    records.calls.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
+    yard.broker.client.set(key_of(yard), services.CLAIMED)
 
     yard.scheduler().step()
 
@@ -113,8 +117,7 @@ def test_a_tick_that_was_sent_but_not_marked_is_not_sent_again(yard, clock):
     (schedule,) = schedules()
     services.load_state(schedule, clock())
     services.send_tick(schedule, clock(), clock())
-    records = yard.facilities.records
-    records.calls.client.set(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")), services.CLAIMED)
+    yard.broker.client.set(key_of(yard), services.CLAIMED)
     ScheduleState.objects.update(since=clock() - MINUTE)
 
     yard.scheduler().step()
@@ -127,9 +130,7 @@ def test_a_tick_is_kept_in_mind_for_seven_days(yard, clock):
     yard.declare()
     yard.scheduler().step()
 
-    records = yard.facilities.records
-    left_s = records.calls.client.ttl(records.keys.tick("tick", clock().strftime("%Y-%m-%dT%H:%MZ")))
-    assert 7 * 24 * 3600 - 60 < left_s <= 7 * 24 * 3600
+    assert 7 * 24 * 3600 - 60 < yard.broker.client.ttl(key_of(yard)) <= 7 * 24 * 3600
 
 
 def test_a_clock_that_was_ahead_silences_no_schedule_and_skips_no_later_tick(yard, clock):
@@ -151,8 +152,7 @@ def test_a_clock_that_was_ahead_silences_no_schedule_and_skips_no_later_tick(yar
     clock.forward(days=1, minutes=5)
     yard.scheduler().step()
     assert ScheduleState.objects.get(actor="daily").last_tick == clock()
-    key = yard.facilities.records.keys.tick("daily", clock().strftime("%Y-%m-%dT%H:%MZ"))
-    assert yard.facilities.records.calls.client.get(key) == services.SENT
+    assert yard.broker.client.get(key_of(yard, "daily")) == services.SENT
 
 
 @pytest.mark.parametrize("spec, options", [("0 * * * *", {"catch_up": "all"}), ("*/30 * * * *", {})])
@@ -341,11 +341,8 @@ def test_allow_sends_each_tick_and_skip_knows_a_job_that_still_waits(yard, clock
     yard.actor()
     yard.store("freely")
     yard.store("alone", overlap="skip")
-    scheduler = yard.scheduler()
 
-    for _ in range(3):
-        scheduler.step()
-        clock.forward(minutes=1)
+    yard.steps(3)
 
     assert outcomes("freely") == ["sent"] * 3 and outcomes("alone") == ["sent", "skipped", "skipped"]
 

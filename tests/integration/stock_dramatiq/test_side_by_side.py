@@ -11,8 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-import redis
 from dramatiq.broker import Broker
 from dramatiq.brokers.redis import RedisBroker as StockBroker
 from dramatiq.middleware import AsyncIO, CurrentMessage, GroupCallbacks, Middleware, Retries, default_middleware
@@ -21,7 +19,6 @@ from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend as ResultBackend
 from dramatiq.results.backends import StubBackend
 
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.factories.brokers import the_global_broker
 from tests.waiting import wait_for
@@ -29,16 +26,10 @@ from tests.waiting import wait_for
 PROJECT = "tests.integration.stock_dramatiq.project"
 QUEUES = ("default", "mail")
 RETRIES = 4  # without a number of their own; a few, so that some actor can have more
-MODULES = ("options", "kinds", "compositions", "stored", "limits")
+MODULES = ("options", "kinds", "compositions", "limits")
 
 
-def test_every_case_has_the_same_result_under_both(
-    valkey: redis.Redis,
-    valkey_url: str,
-    yard_broker: Callable[..., RedisBroker],
-    run_worker: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_every_case_has_the_same_result_under_both(valkey, valkey_url, yard_broker, run_worker, monkeypatch):
     monkeypatch.setenv("REDIS_URL", valkey_url)
 
     def stock(own: list[Middleware]) -> Broker:
@@ -60,7 +51,7 @@ def test_every_case_has_the_same_result_under_both(
     assert of_stock["shutdown"] == ["started", "Shutdown", "started"], "the worker was stopped while it ran"
 
 
-def test_the_project_knows_dramatiq_alone_and_uses_every_option_of_its_middleware() -> None:
+def test_the_project_knows_dramatiq_alone_and_uses_every_option_of_its_middleware():
     trees = [ast.parse(path.read_text()) for path in (Path(__file__).parent / "project").glob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     sources = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -87,11 +78,11 @@ def yard() -> Yard:
 def results(build: Callable[[list[Middleware]], Broker], run_worker: Any) -> dict[str, Any]:
     """Import the project under a new broker, send its cases, work until none is left, and return what came of them."""
     forget_project()
-    broker = build([imported("audit").Audit()])
+    broker = build([imported("journal").Audit()])
     with the_global_broker(broker):
         modules = {name: imported(name) for name in MODULES}
         journal = imported("journal")
-        found = {name: send() for name, send in imported("cases").CASES.items()}
+        found = {name: send() for name, send in journal.CASES.items()}
         with run_worker(broker=broker, threads=8):
             finish(broker)
         modules["options"].interruptible.send()

@@ -16,7 +16,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
@@ -34,7 +33,7 @@ OnBackend = Callable[..., RedisBroker]
 
 
 @pytest.fixture
-def on_backend(valkey_url: str, settings: Any) -> Iterator[OnBackend]:
+def on_backend(valkey_url, settings) -> Iterator[OnBackend]:
     """Run this process's tasks with our backend on the host's yard: ``on_backend(ENQUEUE_ON_COMMIT=False)``."""
     before, built = dramatiq.get_broker(), []
 
@@ -56,7 +55,7 @@ def on_backend(valkey_url: str, settings: Any) -> Iterator[OnBackend]:
 
 
 @pytest.fixture
-def host_tasks(on_backend: OnBackend, valkey: redis.Redis) -> ModuleType:
+def host_tasks(on_backend, valkey) -> ModuleType:
     """The host's module of tasks, on our backend and an emptied server."""
     on_backend()
     from tests.integration.tasks.host import tasks
@@ -126,7 +125,7 @@ class Host:
 
 
 @pytest.fixture(scope="module")
-def host(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(valkey_url, tmp_path_factory) -> Iterator[Host]:
     """The host with its pools up, on an emptied Valkey, for all tests of a module."""
     client = connect(valkey_url)
     client.flushdb()

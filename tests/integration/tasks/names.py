@@ -1,5 +1,7 @@
 """The names of the task API as a project imports them: of Django from 6.0 on, of ``django-tasks`` before."""
 
+# ruff: noqa: F401
+
 import django
 
 if django.VERSION >= (6,):
@@ -11,16 +13,3 @@ else:
     from django_tasks import TaskContext, default_task_backend, task, task_backends
     from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
     from django_tasks.signals import task_enqueued, task_finished, task_started
-
-__all__ = [
-    "InvalidTaskError",
-    "TaskContext",
-    "TaskResultDoesNotExist",
-    "TaskResultMismatch",
-    "default_task_backend",
-    "task",
-    "task_backends",
-    "task_enqueued",
-    "task_finished",
-    "task_started",
-]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from types import ModuleType
 from typing import Any
 
 import dramatiq
@@ -12,7 +12,6 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
 from django.db import transaction
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.dead_letters.acts import act_on
@@ -22,7 +21,6 @@ from switchyard.tasks import SwitchyardBackend
 from switchyard.tasks.backend import declare_tasks
 from tests.conftest import RunWorker
 from tests.integration.history.rows import BASE_MS, job_row
-from tests.integration.tasks.conftest import OnBackend
 from tests.integration.tasks.names import (
     InvalidTaskError,
     TaskResultDoesNotExist,
@@ -46,7 +44,7 @@ def finish(result: Any, run_worker: RunWorker) -> Any:
     return result
 
 
-def test_an_enqueued_task_is_ready_and_its_result_is_found(host_tasks: ModuleType) -> None:
+def test_an_enqueued_task_is_ready_and_its_result_is_found(host_tasks):
     before = datetime.now(UTC) - timedelta(seconds=1)
 
     result = host_tasks.add.enqueue(1, right=2)
@@ -62,25 +60,7 @@ def test_an_enqueued_task_is_ready_and_its_result_is_found(host_tasks: ModuleTyp
         _ = found.return_value
 
 
-def test_a_task_ends_with_its_return_value(host_tasks: ModuleType, run_worker: RunWorker) -> None:
-    result = finish(host_tasks.add.enqueue(1, right=2), run_worker)
-
-    assert (result.status, result.return_value, result.attempts, len(result.worker_ids)) == ("SUCCESSFUL", 3, 1, 1)
-    assert result.enqueued_at <= result.started_at == result.last_attempted_at <= result.finished_at
-
-
-def test_a_failed_task_says_why(host_tasks: ModuleType, run_worker: RunWorker) -> None:
-    result = finish(host_tasks.fail.enqueue("out of paper"), run_worker)
-
-    [error] = result.errors
-    assert (result.status, error.exception_class) == ("FAILED", host_tasks.OutOfPaper)
-    assert error.exception_class_path == f"{host_tasks.__name__}.OutOfPaper"
-    assert error.traceback.startswith("Traceback (most recent call last)")
-    with pytest.raises(ValueError, match="Task failed"):
-        _ = result.return_value
-
-
-def test_everything_is_there_for_coroutines(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+def test_everything_is_there_for_coroutines(host_tasks, run_worker):
     async def enqueue() -> Any:
         result = await host_tasks.add.aenqueue(2)
         assert (await host_tasks.add.aget_result(result.id)).status == "READY"
@@ -93,23 +73,12 @@ def test_everything_is_there_for_coroutines(host_tasks: ModuleType, run_worker: 
     assert result.return_value == 3
 
 
-def test_an_asynchronous_task_runs_and_one_on_greenlets_is_refused(
-    host_tasks: ModuleType, run_worker: RunWorker
-) -> None:
-    assert finish(host_tasks.sleep_and_add.enqueue(1, 2), run_worker).return_value == 3
-
+def test_an_asynchronous_task_on_greenlets_is_refused(host_tasks):
     with pytest.raises(InvalidTaskError, match="pool greenlets of queue 'greenlets' runs greenlets"):
         host_tasks.sleep_and_add.using(queue_name="greenlets")
 
 
-def test_a_task_may_take_its_context(host_tasks: ModuleType, run_worker: RunWorker) -> None:
-    about = finish(host_tasks.about.using(priority=3).enqueue(word="x"), run_worker).return_value
-
-    assert (about["attempt"], about["status"], about["kwargs"], about["priority"]) == (1, "RUNNING", {"word": "x"}, 3)
-    assert about["has_id"] and about["has_start"] and about["workers"] == 1
-
-
-def test_a_task_runs_at_its_time_and_not_before(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+def test_a_task_runs_at_its_time_and_not_before(host_tasks, run_worker):
     at = datetime.now(UTC) + timedelta(seconds=1)
 
     result = host_tasks.add.using(run_after=at).enqueue(1)
@@ -126,23 +95,23 @@ def test_a_task_runs_at_its_time_and_not_before(host_tasks: ModuleType, run_work
         host_tasks.add.using(run_after=datetime(2030, 1, 1))  # noqa: DTZ001
 
 
-def test_a_task_goes_to_its_queue_with_its_priority(host_tasks: ModuleType) -> None:
+def test_a_task_goes_to_its_queue_with_its_priority(host_tasks):
     result = host_tasks.add.using(queue_name="threads", priority=20).enqueue(1)
 
     found = default_task_backend.get_result(result.id)
     assert (found.task.queue_name, found.task.priority) == ("threads", 20)
-    record = dramatiq.get_broker().switchyard.records.read(result.id)  # type: ignore[attr-defined]
+    record = dramatiq.get_broker().switchyard.records.read(result.id)
     assert (record.queue, record.actor) == ("threads", f"{host_tasks.__name__}.add")
 
 
-def test_arguments_that_do_not_fit_are_refused_when_they_are_sent(host_tasks: ModuleType) -> None:
+def test_arguments_that_do_not_fit_are_refused_when_they_are_sent(host_tasks):
     with pytest.raises(ArgumentMismatch, match="missing a required argument: 'left'"):
         host_tasks.add.enqueue()
     with pytest.raises(ArgumentMismatch, match="unexpected keyword argument 'context'"):
         host_tasks.about.enqueue("x", context=1)
 
 
-def test_results_that_are_not_there(host_tasks: ModuleType, transactional_db: None) -> None:
+def test_results_that_are_not_there(host_tasks, transactional_db):
     result = host_tasks.add.enqueue(1)
 
     for unknown in (str(uuid.uuid4()), "no id", ""):
@@ -156,9 +125,7 @@ def test_results_that_are_not_there(host_tasks: ModuleType, transactional_db: No
         async_to_sync(host_tasks.nothing.aget_result)(result.id)
 
 
-def test_a_failed_task_that_a_person_requeues_may_succeed(
-    host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None
-) -> None:
+def test_a_failed_task_that_a_person_requeues_may_succeed(host_tasks, run_worker, transactional_db):
     result = finish(host_tasks.divide.enqueue(0), run_worker)
     assert (result.status, result.attempts) == ("FAILED", 1)
 
@@ -172,7 +139,7 @@ def test_a_failed_task_that_a_person_requeues_may_succeed(
     assert result.started_at < result.last_attempted_at
 
 
-def test_the_history_answers_when_the_broker_has_forgotten(host_tasks: ModuleType, transactional_db: None) -> None:
+def test_the_history_answers_when_the_broker_has_forgotten(host_tasks, transactional_db):
     path = host_tasks.__name__
     done = job_row(actor=f"{path}.add", queue="threads", result="3", started_at=BASE_MS, enqueued_at=BASE_MS)
     none = job_row(actor=f"{path}.nothing", result="null")
@@ -192,9 +159,7 @@ def test_the_history_answers_when_the_broker_has_forgotten(host_tasks: ModuleTyp
             default_task_backend.get_result(row.job_id)
 
 
-def test_the_room_shows_a_task_under_its_path(
-    host_tasks: ModuleType, run_worker: RunWorker, admin_client: Client, transactional_db: None
-) -> None:
+def test_the_room_shows_a_task_under_its_path(host_tasks, run_worker, admin_client, transactional_db):
     path = f"{host_tasks.__name__}.about"
     result = finish(host_tasks.about.enqueue("word"), run_worker)
 
@@ -206,7 +171,7 @@ def test_the_room_shows_a_task_under_its_path(
     assert path in job and "succeeded" in job
 
 
-def test_a_message_without_the_backends_option_runs_as_well(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+def test_a_message_without_the_backends_option_runs_as_well(host_tasks, run_worker):
     actor = dramatiq.get_broker().actors[f"{host_tasks.__name__}.add"]
 
     message = actor.send(1, right=4)
@@ -215,7 +180,7 @@ def test_a_message_without_the_backends_option_runs_as_well(host_tasks: ModuleTy
     assert (result.return_value, result.backend, result.task) == (5, "default", host_tasks.add)
 
 
-def test_an_actor_beside_a_task(host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None) -> None:
+def test_an_actor_beside_a_task(host_tasks, run_worker, transactional_db):
     ran: list[str] = []
 
     @dramatiq.actor(queue_name="threads")
@@ -231,7 +196,7 @@ def test_an_actor_beside_a_task(host_tasks: ModuleType, run_worker: RunWorker, t
         default_task_backend.get_result(message.message_id)
 
 
-def test_a_cancelled_task_has_failed(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+def test_a_cancelled_task_has_failed(host_tasks, run_worker):
     ended: list[str] = []
 
     def receive(sender: type, task_result: Any, **kwargs: Any) -> None:
@@ -247,22 +212,19 @@ def test_a_cancelled_task_has_failed(host_tasks: ModuleType, run_worker: RunWork
     assert ended == []  # no worker saw it
 
 
-def test_signals_carry_the_backend_and_the_result(host_tasks: ModuleType, run_worker: RunWorker) -> None:
+def test_signals_carry_the_backend_and_the_result(host_tasks, run_worker):
     seen: list[tuple[str, Any, str, Any]] = []
-    receivers = {}
-    for name, each in (("enqueued", task_enqueued), ("started", task_started), ("finished", task_finished)):
+    with ExitStack() as connected:
+        for name, each in (("enqueued", task_enqueued), ("started", task_started), ("finished", task_finished)):
 
-        def receive(sender: type, task_result: Any, name: str = name, **kwargs: Any) -> None:
-            value = task_result.return_value if task_result.is_finished else None
-            seen.append((name, sender, str(task_result.status), value))
+            def receive(sender: type, task_result: Any, name: str = name, **kwargs: Any) -> None:
+                value = task_result.return_value if task_result.is_finished else None
+                seen.append((name, sender, str(task_result.status), value))
 
-        receivers[each] = receive
-        each.connect(receive)
-
-    finish(host_tasks.add.enqueue(1), run_worker)
-    wait_for(lambda: len(seen) == 3)
-    for each, receive in receivers.items():
-        each.disconnect(receive)
+            each.connect(receive)
+            connected.callback(each.disconnect, receive)
+        finish(host_tasks.add.enqueue(1), run_worker)
+        wait_for(lambda: len(seen) == 3)
 
     assert seen == [
         ("enqueued", SwitchyardBackend, "READY", None),
@@ -271,9 +233,7 @@ def test_signals_carry_the_backend_and_the_result(host_tasks: ModuleType, run_wo
     ]
 
 
-def test_inside_a_transaction_a_task_is_enqueued_at_its_commit(
-    host_tasks: ModuleType, run_worker: RunWorker, transactional_db: None
-) -> None:
+def test_inside_a_transaction_a_task_is_enqueued_at_its_commit(host_tasks, run_worker, transactional_db):
     with transaction.atomic():
         result = host_tasks.add.enqueue(1)
         assert result.enqueued_at is None
@@ -284,9 +244,7 @@ def test_inside_a_transaction_a_task_is_enqueued_at_its_commit(
     assert finish(result, run_worker).return_value == 2
 
 
-def test_a_task_of_a_transaction_that_is_rolled_back_is_not_enqueued(
-    host_tasks: ModuleType, transactional_db: None
-) -> None:
+def test_a_task_of_a_transaction_that_is_rolled_back_is_not_enqueued(host_tasks, transactional_db):
     with transaction.atomic():
         result = host_tasks.add.enqueue(1)
         transaction.set_rollback(True)
@@ -295,9 +253,7 @@ def test_a_task_of_a_transaction_that_is_rolled_back_is_not_enqueued(
         default_task_backend.get_result(result.id)
 
 
-def test_without_enqueue_on_commit_a_task_is_enqueued_at_once(
-    on_backend: OnBackend, host_tasks: ModuleType, transactional_db: None
-) -> None:
+def test_without_enqueue_on_commit_a_task_is_enqueued_at_once(on_backend, host_tasks, transactional_db):
     on_backend(ENQUEUE_ON_COMMIT=False)
 
     with transaction.atomic():
@@ -306,7 +262,7 @@ def test_without_enqueue_on_commit_a_task_is_enqueued_at_once(
         transaction.set_rollback(True)
 
 
-def test_options_of_the_actors_come_from_the_backend(on_backend: OnBackend, run_worker: RunWorker) -> None:
+def test_options_of_the_actors_come_from_the_backend(on_backend, run_worker):
     broker = on_backend(OPTIONS={"actor_options": {"max_retries": 0, "time_limit": 5_000}})
     from tests.integration.tasks.host import tasks
 
@@ -316,7 +272,7 @@ def test_options_of_the_actors_come_from_the_backend(on_backend: OnBackend, run_
     assert (actor.options["max_retries"], actor.options["time_limit"], result.attempts) == (0, 5_000, 1)
 
 
-def test_options_that_no_actor_can_have_are_refused_and_results_are_always_kept(on_backend: OnBackend) -> None:
+def test_options_that_no_actor_can_have_are_refused_and_results_are_always_kept(on_backend):
     broker = on_backend(OPTIONS={"actor_options": {"store_results": False}})
     with pytest.raises(InvalidOption, match="max_retries"):
         on_backend(OPTIONS={"actor_options": {"max_retries": -1}})
@@ -324,7 +280,7 @@ def test_options_that_no_actor_can_have_are_refused_and_results_are_always_kept(
     assert broker.actors["tests.integration.tasks.host.tasks.add"].options["store_results"] is True
 
 
-def test_a_task_that_no_worker_imports_is_refused(host_tasks: ModuleType) -> None:
+def test_a_task_that_no_worker_imports_is_refused(host_tasks):
     with pytest.raises(InvalidTaskError, match=r"not known to workers.*add 'tests\.integration\.tasks\.test_api'"):
         task(_elsewhere).enqueue()
 
@@ -335,7 +291,7 @@ def test_a_task_that_no_worker_imports_is_refused(host_tasks: ModuleType) -> Non
 def _elsewhere() -> None: ...
 
 
-def test_checks_find_settings_that_cannot_be_used(on_backend: OnBackend, db: None) -> None:
+def test_checks_find_settings_that_cannot_be_used(on_backend, db):
     on_backend(QUEUES=["default", "nowhere"], OPTIONS={"databse": "x", "database": "replica"})
 
     found = [message for message in run_checks() if message.id and message.id.startswith("switchyard.E04")]

@@ -11,7 +11,7 @@ import pytest
 from dramatiq import Message
 
 from switchyard.middleware.crashes import Poison
-from tests.integration.tasks.conftest import Host, OnBackend
+from tests.integration.tasks.conftest import Host
 from tests.waiting import wait_for
 
 # What is said elsewhere about the differences, see docs/reference/django-tasks.md.
@@ -19,14 +19,14 @@ OTHER_WORDS = "unserialisable"
 
 
 @pytest.fixture(scope="module")
-def peer(host: Host) -> dict[str, Any]:
+def peer(host) -> dict[str, Any]:
     """What ``django-tasks-db`` answers, with its own worker."""
     host.run("database_settings", "manage.py", "migrate", "django_tasks_database", "-v0")
     return host.ask("database_settings", "default")
 
 
 @pytest.fixture
-def tasks(host: Host, on_backend: OnBackend) -> Iterator[ModuleType]:
+def tasks(host, on_backend) -> Iterator[ModuleType]:
     """The host's tasks, enqueued from this process, run by the pools."""
     on_backend(ENQUEUE_ON_COMMIT=False)
     from tests.integration.tasks.host import tasks
@@ -35,9 +35,7 @@ def tasks(host: Host, on_backend: OnBackend) -> Iterator[ModuleType]:
 
 
 @pytest.mark.parametrize("queue", ["default", "threads", "greenlets"])
-def test_tasks_of_another_backend_run_unchanged_with_the_same_results(
-    host: Host, peer: dict[str, Any], queue: str
-) -> None:
+def test_tasks_of_another_backend_run_unchanged_with_the_same_results(host, peer, queue):
     ours = host.ask("settings", queue)
 
     expected = {name: answer for name, answer in peer.items() if name != "refused"}
@@ -57,7 +55,7 @@ def _alike(answers: dict[str, Any]) -> dict[str, Any]:
     return {**answers, OTHER_WORDS: {**answers[OTHER_WORDS], "errors": [words]}}
 
 
-def test_signals_are_sent_where_a_task_is_enqueued_started_and_ended(host: Host, tasks: ModuleType) -> None:
+def test_signals_are_sent_where_a_task_is_enqueued_started_and_ended(host, tasks):
     good, bad = tasks.add.enqueue(1), tasks.fail.using(queue_name="again").enqueue("no")
 
     wait_for(lambda: _ended(good) and _ended(bad))
@@ -79,7 +77,7 @@ def _ended(result: Any) -> bool:
     return bool(result.is_finished)
 
 
-def test_a_task_is_retried_as_its_queue_says_and_knows_its_attempts(host: Host, tasks: ModuleType) -> None:
+def test_a_task_is_retried_as_its_queue_says_and_knows_its_attempts(host, tasks):
     result = tasks.fail_twice.using(queue_name="again").enqueue("thrice")
 
     wait_for(lambda: _ended(result))
@@ -96,7 +94,7 @@ def test_a_task_is_retried_as_its_queue_says_and_knows_its_attempts(host: Host, 
     ]
 
 
-def test_a_task_that_runs_is_running_and_names_its_worker(host: Host, tasks: ModuleType) -> None:
+def test_a_task_that_runs_is_running_and_names_its_worker(host, tasks):
     file = host.folder / "go-on"
     result = tasks.wait_for_file.using(queue_name="threads").enqueue(str(file))
 
@@ -112,9 +110,7 @@ def test_a_task_that_runs_is_running_and_names_its_worker(host: Host, tasks: Mod
 
 
 @pytest.mark.parametrize("queue", ["default", "threads", "greenlets"])
-def test_a_task_whose_worker_is_killed_has_not_ended_until_it_runs_again(
-    host: Host, tasks: ModuleType, queue: str
-) -> None:
+def test_a_task_whose_worker_is_killed_has_not_ended_until_it_runs_again(host, tasks, queue):
     result = tasks.die_once.using(queue_name=queue).enqueue(f"dies-{queue}")
     seen = set()
 
@@ -130,7 +126,7 @@ def test_a_task_whose_worker_is_killed_has_not_ended_until_it_runs_again(
     assert ["dies", f"dies-{queue}"] in host.notes()
 
 
-def test_a_task_that_always_kills_its_worker_fails_in_the_end(host: Host, tasks: ModuleType) -> None:
+def test_a_task_that_always_kills_its_worker_fails_in_the_end(host, tasks):
     result = tasks.die.using(queue_name="threads").enqueue("always")
 
     wait_for(lambda: _ended(result), 90)
@@ -146,7 +142,7 @@ def test_a_task_that_always_kills_its_worker_fails_in_the_end(host: Host, tasks:
 @pytest.mark.parametrize(
     "path", ["os.system", "tests.integration.tasks.host.tasks.note", "tests.integration.tasks.host.tasks.task"]
 )
-def test_a_message_that_names_what_is_no_task_runs_nothing(host: Host, tasks: ModuleType, path: str) -> None:
+def test_a_message_that_names_what_is_no_task_runs_nothing(host, tasks, path):
     broker = dramatiq.get_broker()
     forged: Message[Any] = Message(
         queue_name="threads", actor_name=path, args=("forged",), kwargs={}, options={"task": {"backend": "default"}}
@@ -155,14 +151,14 @@ def test_a_message_that_names_what_is_no_task_runs_nothing(host: Host, tasks: Mo
     broker.enqueue(forged)
 
     def is_parked() -> bool:
-        found = broker.switchyard.records.read(forged.message_id)  # type: ignore[attr-defined]
+        found = broker.switchyard.records.read(forged.message_id)
         return found is not None and (found.state, found.reason) == ("scheduled", "parked")
 
     wait_for(is_parked)
     assert not any("forged" in note for note in host.notes())
 
 
-def test_urgent_tasks_run_before_others(host: Host, tasks: ModuleType) -> None:
+def test_urgent_tasks_run_before_others(host, tasks):
     file = host.folder / "release"
     holder = tasks.wait_for_file.enqueue(str(file))
     wait_for(lambda: ["waits", str(file)] in host.notes())

@@ -39,40 +39,30 @@ def failed(*exceptions: str) -> ActorHistory:
         (None, failed(), "Unknown", "", "How its jobs ended is unknown: the broker does not answer."),
         (lately(count(0)), failed(), "Quiet", "", "None of its jobs ended in the last day."),
         (
-            lately(count(0), count(1)), failed(),
-            "Quiet", "", "None of its jobs ended in the last hour; 1 job in the last day.",
+            lately(count(0), count(1)), failed(), "Quiet", "",
+            "None of its jobs ended in the last hour; 1 job in the last day.",
         ),
         (
-            lately(count(50)), None,
-            "Healthy", "ok", "50 jobs ended in the last hour, none gave up, 60 ms each at the median.",
+            lately(count(50)), None, "Healthy", "ok",
+            "50 jobs ended in the last hour, none gave up, 60 ms each at the median.",
+        ),
+        (lately(count(1, ran=False)), failed(), "Healthy", "ok", "1 job ended in the last hour, none gave up."),
+        (
+            lately(count(100, dead=5)), failed("KeyError"), "Some fail", "warn",
+            "5 jobs of 100 that ended in the last hour gave up, all with KeyError.",
         ),
         (
-            lately(count(1, ran=False)), failed(),
-            "Healthy", "ok", "1 job ended in the last hour, none gave up.",
+            lately(count(100, dead=6)), failed("KeyError", "Timeout"), "Failing", "bad",
+            "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
         ),
-        (
-            lately(count(100, dead=5)), failed("KeyError"),
-            "Some fail", "warn", "5 jobs of 100 that ended in the last hour gave up, all with KeyError.",
-        ),
-        (
-            lately(count(100, dead=6)), failed("KeyError", "Timeout"),
-            "Failing", "bad", "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
-        ),
-        (
-            lately(count(20, dead=20)), None,
-            "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up.",
-        ),
+        (lately(count(20, dead=20)), None, "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up."),
     ],
 )  # fmt: skip
-def test_an_actor_is_judged_by_its_last_hour(
-    lately: Lately | None, ended: ActorHistory | None, word: str, level: str, sentence: str
-) -> None:
-    found = of(lately, ended)
-
-    assert (found.word, found.level, found.sentence) == (word, level, sentence)
+def test_an_actor_is_judged_by_its_last_hour(lately, ended, word, level, sentence):
+    assert of(lately, ended) == Judgement(word, level, sentence)
 
 
-def test_a_release_is_named_where_it_alone_fails() -> None:
+def test_a_release_is_named_where_it_alone_fails():
     ended = replace(failed("KeyError"), dead_since="2026.11.3")
 
     assert of(lately(count(100, dead=41)), ended).sentence.endswith(
@@ -95,11 +85,11 @@ def row(at: int, state: str, release: str) -> EndedRow:
         ([row(1, "succeeded", "a")], ""),
     ],
 )
-def test_a_release_fails_alone_after_jobs_of_another_one(rows: list[EndedRow], release: str) -> None:
+def test_a_release_fails_alone_after_jobs_of_another_one(rows, release):
     assert _dead_since(rows) == release
 
 
-def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy() -> None:
+def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy():
     healthy, failing = Judgement("Healthy", "ok", "fine"), Judgement("Failing", "bad", "no")
     open_ = ActorPause(1, 0, 1, "circuit crm", calls={"sync": 1}, times=1)
     paused, by_value = ActorPause(1, 0, 1, "sync"), ActorPause(1, 0, 1, "sync", "of", 1, 7)
@@ -130,5 +120,5 @@ ROWS = [
         *(("-run", "dbca"), ("run", "cbda"), ("-ended", "bcda")),
     ],
 )
-def test_actors_without_a_figure_come_last(sort: str, names: str) -> None:
+def test_actors_without_a_figure_come_last(sort, names):
     assert "".join(facts.name for facts, _ in in_order(ROWS, sort)) == names

@@ -33,20 +33,13 @@ def outcomes(**options: Any) -> list[str]:
     return [attempt.outcome for attempt in run_enqueued(raises=False, delayed=True, **options)]
 
 
-def test_a_task_is_an_actor_named_as_its_function() -> None:
+def test_a_task_is_an_actor_named_as_its_function_whose_call_runs_in_place_and_delay_enqueues():
     @shared_task
     def add(left: int, right: int = 1) -> int:
         return left + right
 
     assert dramatiq.get_broker().get_actor("add") is add
     assert (add.queue_name, add.options["max_retries"]) == ("default", 3)
-
-
-def test_a_call_runs_in_place_and_delay_enqueues() -> None:
-    @shared_task
-    def add(left: int, right: int = 1) -> int:
-        return left + right
-
     assert add(1, right=2) == 3
     assert_nothing_enqueued()
 
@@ -55,10 +48,10 @@ def test_a_call_runs_in_place_and_delay_enqueues() -> None:
     assert_enqueued(add, args=(1,), kwargs={"right": 2}, queue="default", count=1)
     assert outcomes() == ["succeeded"]
     assert job.id is not None
-    assert find_job(job.id).result == 3  # type: ignore[union-attr]
+    assert find_job(job.id).result == 3
 
 
-def test_name_and_queue_are_those_that_it_is_given_and_a_call_may_name_another_queue() -> None:
+def test_name_and_queue_are_those_that_it_is_given_and_a_call_may_name_another_queue():
     @shared_task(name="shop.add", queue="urgent", ignore_result=True)
     def add(left: int) -> int:
         return left
@@ -85,12 +78,11 @@ def test_name_and_queue_are_those_that_it_is_given_and_a_call_may_name_another_q
     ],
 )
 @pytest.mark.parametrize("naive", [False, True])
-def test_a_job_waits_for_its_countdown_or_eta(when: dict[str, Any], delay_s: float, naive: bool, settings: Any) -> None:
+def test_a_job_waits_for_its_countdown_or_eta(when, delay_s, naive, settings):
     settings.TIME_ZONE = "Asia/Kolkata"
 
     @shared_task
-    def note() -> None:
-        ran.append("note")
+    def note() -> None: ...
 
     now = timezone.now()
     if "eta" in when:
@@ -103,7 +95,7 @@ def test_a_job_waits_for_its_countdown_or_eta(when: dict[str, Any], delay_s: flo
     assert due_ms == pytest.approx((now.timestamp() + delay_s) * 1_000, abs=5_000)
 
 
-def test_only_what_the_task_asks_for_is_retried() -> None:
+def test_only_what_the_task_asks_for_is_retried():
     @shared_task
     def fail() -> None:
         ran.append("fail")
@@ -116,7 +108,7 @@ def test_only_what_the_task_asks_for_is_retried() -> None:
     assert (letter.reason, ran) == ("exhausted", ["fail"])
 
 
-def test_autoretry_for_retries_these_errors_after_the_delay_and_no_others() -> None:
+def test_autoretry_for_retries_these_errors_after_the_delay_and_no_others():
     @shared_task(autoretry_for=(ConnectionError,), max_retries=2, default_retry_delay=5)
     def call(kind: str) -> None:
         ran.append(kind)
@@ -134,7 +126,7 @@ def test_autoretry_for_retries_these_errors_after_the_delay_and_no_others() -> N
     }
 
 
-def test_a_bound_task_retries_itself_and_then_raises_what_it_was_given() -> None:
+def test_a_bound_task_retries_itself_and_then_raises_what_it_was_given():
     @shared_task(bind=True, max_retries=2)
     def call(self: Any, address: str) -> None:
         ran.append((self.request.id, self.request.retries, self.max_retries))
@@ -151,7 +143,7 @@ def test_a_bound_task_retries_itself_and_then_raises_what_it_was_given() -> None
     assert (letter.exception, letter.error, letter.reason) == ("ConnectionError", "example.com", "exhausted")
 
 
-def test_a_retry_has_limit_and_delay_of_its_own() -> None:
+def test_a_retry_has_limit_and_delay_of_its_own():
     @shared_task(bind=True, max_retries=1)
     def call(self: Any) -> None:
         ran.append(self.request.retries)
@@ -168,7 +160,7 @@ def test_a_retry_has_limit_and_delay_of_its_own() -> None:
     assert outcomes() == ["retried"] * 3 + ["succeeded"]
 
 
-def test_without_an_error_of_its_own_a_task_that_has_no_retry_left_says_so() -> None:
+def test_without_an_error_of_its_own_a_task_that_has_no_retry_left_says_so():
     @shared_task(bind=True, max_retries=1)
     def call(self: Any, caught: bool) -> str:
         try:
@@ -187,7 +179,7 @@ def test_without_an_error_of_its_own_a_task_that_has_no_retry_left_says_so() -> 
     assert (letter.exception, letter.error) == (PermanentFailure.__name__, "task call: all 1 retries are used up")
 
 
-def test_a_bound_task_that_is_called_runs_in_place_and_raises_its_error() -> None:
+def test_a_bound_task_that_is_called_runs_in_place_and_raises_its_error():
     @shared_task(bind=True)
     def call(self: Any, address: str) -> TaskJob:
         if address == "away":
@@ -203,7 +195,7 @@ def test_a_bound_task_that_is_called_runs_in_place_and_raises_its_error() -> Non
     assert_nothing_enqueued()
 
 
-def test_a_task_that_calls_another_is_not_that_ones_job() -> None:
+def test_a_task_that_calls_another_is_not_that_ones_job():
     @shared_task(bind=True)
     def inner(self: Any) -> None:
         ran.append((self.actor_name, self.request.id))
@@ -220,7 +212,7 @@ def test_a_task_that_calls_another_is_not_that_ones_job() -> None:
     assert CurrentMessage.get_current_message() is None
 
 
-def test_arguments_of_a_bound_task_are_compared_where_they_are_sent() -> None:
+def test_arguments_of_a_bound_task_are_compared_where_they_are_sent():
     @shared_task(bind=True)
     def add(self: Any, left: int) -> None: ...
 
@@ -239,20 +231,19 @@ def test_arguments_of_a_bound_task_are_compared_where_they_are_sent() -> None:
         ("no_such_option", "'no_such_option': leave it out, or declare @dramatiq.actor"),
     ],
 )
-def test_an_option_without_a_counterpart_is_refused_with_what_to_write(option: str, remedy: str) -> None:
+def test_an_option_without_a_counterpart_is_refused_with_what_to_write(option, remedy):
     def add() -> None: ...
 
     with pytest.raises(UnknownOption, match=f"task add: unknown option of .*{remedy}"):
         shared_task(**{option: 1})(add)
 
     task = shared_task(add)
-    with pytest.raises(UnknownOption, match=f"task add: .*{remedy}"):
-        task.apply_async(**{option: 1})
-    with pytest.raises(UnknownOption, match=f"task add: .*{remedy}"):
-        task.retry(**{option: 1})
+    for call in (task.apply_async, task.retry):
+        with pytest.raises(UnknownOption, match=f"task add: .*{remedy}"):
+            call(**{option: 1})
 
 
-def test_mocks_of_delay_keep_working(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mocks_of_delay_keep_working(monkeypatch):
     @shared_task
     def patched(number: int) -> int:
         return number

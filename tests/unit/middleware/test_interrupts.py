@@ -63,7 +63,7 @@ def interrupts() -> ThreadInterrupts:
     return started
 
 
-def test_a_cancelled_job_is_interrupted_after_a_while_and_no_other(interrupts: ThreadInterrupts) -> None:
+def test_a_cancelled_job_is_interrupted_after_a_while_and_no_other(interrupts):
     cancelled, other = Task(interrupts, "cancelled"), Task(interrupts, "other")
     asked_s = time.monotonic()
 
@@ -75,7 +75,7 @@ def test_a_cancelled_job_is_interrupted_after_a_while_and_no_other(interrupts: T
     assert other.join() == []
 
 
-def test_a_job_that_ends_in_time_is_not_interrupted_nor_is_the_next_one_there(interrupts: ThreadInterrupts) -> None:
+def test_a_job_that_ends_in_time_is_not_interrupted_nor_is_the_next_one_there(interrupts):
     arrived: list[BaseException] = []
 
     def two_tasks() -> None:
@@ -97,7 +97,7 @@ def test_a_job_that_ends_in_time_is_not_interrupted_nor_is_the_next_one_there(in
     assert arrived == []
 
 
-def test_what_catches_the_exception_still_has_its_time_limit(interrupts: ThreadInterrupts) -> None:
+def test_what_catches_the_exception_still_has_its_time_limit(interrupts):
     raised: list[type[BaseException]] = []
 
     def stubborn() -> None:
@@ -119,9 +119,7 @@ def test_what_catches_the_exception_still_has_its_time_limit(interrupts: ThreadI
 
 
 @pytest.mark.parametrize("exception", [CancelInterrupt, TimeLimitExceeded])
-def test_an_exception_that_a_finalizer_loses_is_raised_again(
-    interrupts: ThreadInterrupts, exception: type[Interrupt]
-) -> None:
+def test_an_exception_that_a_finalizer_loses_is_raised_again(interrupts, exception):
     struck, raised = threading.Event(), []
 
     class Finalized:
@@ -156,10 +154,10 @@ def test_an_exception_that_a_finalizer_loses_is_raised_again(
     assert raised == [(exception, False)], "it came in the finalizer first"
 
 
-def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interrupts: ThreadInterrupts) -> None:
+def test_a_task_that_was_cancelled_while_it_was_let_start_is_interrupted(interrupts):
     broker = StubBroker(middleware=[limits := TimeLimits(yard=small_yard(), interrupts=interrupts)])
     message = MessageProxy(Message("work", "job", (), {}, {"time_limit": 60_000}))
-    message.cancel_requested = True  # type: ignore[attr-defined]
+    message.cancel_requested = True
 
     limits.before_process_message(broker, message)
 
@@ -220,7 +218,7 @@ for _ in range(int(sys.argv[2])):
 
 
 @pytest.mark.parametrize(("work", "rounds"), [("use_a_queue", "6"), ("log_much", "10")])
-def test_time_limits_leave_no_lock_taken(work: str, rounds: str) -> None:
+def test_time_limits_leave_no_lock_taken(work, rounds):
     run = subprocess.run([sys.executable, "-c", AMID_LOCKS, work, rounds], capture_output=True, text=True, timeout=240)
 
     assert run.returncode == 0, run.stderr
@@ -267,11 +265,11 @@ for allocations in range(40):
 """
 
 
-def test_a_garbage_collection_does_not_stop_the_process_as_a_task_is_interrupted() -> None:
+def test_a_garbage_collection_does_not_stop_the_process_as_a_task_is_interrupted():
     subprocess.run([sys.executable, "-c", AMID_COLLECTIONS], check=True, timeout=120)
 
 
-def test_tasks_are_interrupted_although_one_keeps_the_lock_of_the_log(interrupts: ThreadInterrupts) -> None:
+def test_tasks_are_interrupted_although_one_keeps_the_lock_of_the_log(interrupts):
     root, handler = logging.getLogger(), Silent()
     root.addHandler(handler)
     assert handler.lock is not None
@@ -308,7 +306,7 @@ def arriving_after_the_end(
     return arrived
 
 
-def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monkeypatch):
     interrupts = ThreadInterrupts()
     raising, ended = threading.Event(), threading.Event()
     raise_now = interrupts_module._raise_while_in
@@ -323,7 +321,7 @@ def test_a_limit_that_is_raised_late_stays_out_of_what_comes_after_the_task(monk
     assert arriving_after_the_end(interrupts, raising, ended) == []
 
 
-def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted() -> None:
+def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted():
     interrupts = ThreadInterrupts()
     found, ended = threading.Event(), threading.Event()
 
@@ -361,7 +359,7 @@ print("profiled", file=sys.stderr)
 """
 
 
-def test_what_runs_after_an_interrupt_can_be_profiled() -> None:
+def test_what_runs_after_an_interrupt_can_be_profiled():
     """CPython 3.11 looks for an exception that was taken back at each call, and is stuck there under a profiler."""
     ended = subprocess.run([sys.executable, "-c", PROFILED], capture_output=True, text=True, timeout=60, check=False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -63,25 +62,25 @@ def declare(broker: StubBroker, **options: Any) -> dramatiq.Actor[..., Any]:
         *(("unique_key", "\1k"), ("unique_until", "ended"), ("unique_for", 0), ("unique_for", 1.5)),
         *(("on_duplicate", "drop"), ("on_commit", "billing"), ("on_success", 5), ("on_failure", "")),
         *(("pipe_ignore", "yes"), ("priority", "high"), ("priority", 1.5)),
+        *(("rate_limit", spec) for spec in ("0/m", "10/y", "-1/s", "10/ m", 10, "", "1e3/s")),
+        *(("unique_key", key) for key in ("", "x" * 201, b"report")),
     ],
 )
-def test_an_actor_with_an_unusable_option_is_refused_by_name_when_it_is_declared(
-    broker: StubBroker, option: str, value: Any
-) -> None:
+def test_an_actor_with_an_unusable_option_is_refused_by_name_when_it_is_declared(broker, option, value):
     fact = rf"^actor send_mail: {option} is {re.escape(repr(value)[:100])}.*; write "
     with pytest.raises(InvalidOption, match=rf"(?s){fact}.*{HERE}$"):
         declare(broker, **{option: value})
     assert broker.actors == {}
 
 
-def test_an_unknown_option_is_refused_with_actor_and_place(broker: StubBroker) -> None:
+def test_an_unknown_option_is_refused_with_actor_and_place(broker):
     words = r"^actor send_mail: unknown actor option 'max_retry' \(did you mean 'max_retries'\?\); known are .*"
     with pytest.raises(UnknownOption, match=words + HERE):
         declare(broker, max_retry=3)
     assert broker.actors == {}
 
 
-def test_the_place_of_an_async_actor_is_its_own(broker: StubBroker) -> None:
+def test_the_place_of_an_async_actor_is_its_own(broker):
     async def fetch(url: str) -> None: ...
 
     with pytest.raises(InvalidOption, match=HERE):
@@ -91,9 +90,7 @@ def test_the_place_of_an_async_actor_is_its_own(broker: StubBroker) -> None:
 
 @pytest.mark.parametrize("names", [("adress",), ("name", "adress"), ["adress"]])
 @pytest.mark.parametrize("more", [False, True])
-def test_a_misspelt_redacted_argument_is_refused_with_its_name(
-    broker: StubBroker, names: tuple[str, ...], more: bool
-) -> None:
+def test_a_misspelt_redacted_argument_is_refused_with_its_name(broker, names, more):
     def send(name: str, address: str) -> None: ...
 
     def send_any(name: str, address: str, **rest: str) -> None: ...
@@ -103,7 +100,7 @@ def test_a_misspelt_redacted_argument_is_refused_with_its_name(
         dramatiq.actor(send_any if more else send, broker=broker, redact=names)
 
 
-def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to_write(broker: StubBroker) -> None:
+def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to_write(broker):
     def send(customer_id: int) -> None: ...
 
     words = re.escape("same key for every call; write unique_key=lambda customer_id: f'report:{customer_id}'")
@@ -112,16 +109,14 @@ def test_a_unique_key_with_an_argument_in_braces_is_refused_with_the_function_to
     dramatiq.actor(send, broker=broker, unique_key="report:{custom}")
 
 
-def test_a_class_of_exceptions_that_would_retry_every_failure_is_refused(broker: StubBroker) -> None:
+def test_a_class_of_exceptions_that_would_retry_every_failure_is_refused(broker):
     words = re.escape("write retry_when=lambda retries, exception: isinstance(exception, KeyError)")
     with pytest.raises(InvalidOption, match=words):
         declare(broker, retry_when=KeyError)
 
 
 @pytest.mark.parametrize("key", [lambda: "x", lambda customer_id, month, other: "x", lambda *, customer: "x"])
-def test_a_unique_key_that_cannot_be_called_with_the_arguments_is_refused(
-    broker: StubBroker, key: Callable[..., str]
-) -> None:
+def test_a_unique_key_that_cannot_be_called_with_the_arguments_is_refused(broker, key):
     def send(customer_id: int, month: str) -> None: ...
 
     words = re.escape("and gets the actor's arguments; write unique_key=lambda customer_id, month: ...")
@@ -136,13 +131,13 @@ def test_a_unique_key_that_cannot_be_called_with_the_arguments_is_refused(
         "{}".format,
     ],
 )
-def test_a_unique_key_that_some_call_fits_is_accepted(broker: StubBroker, key: Callable[..., str]) -> None:
+def test_a_unique_key_that_some_call_fits_is_accepted(broker, key):
     def send(customer_id: int, month: str = "") -> None: ...
 
     assert dramatiq.actor(send, broker=broker, unique_key=key).options["unique_key"] is key
 
 
-def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> None:
+def test_an_actor_that_takes_any_argument_may_hide_any(broker):
     def send(address: str, **rest: str) -> None: ...
 
     actor = dramatiq.actor(send, broker=broker, redact=("address", "addresses", "iban"))
@@ -153,7 +148,7 @@ def test_an_actor_that_takes_any_argument_may_hide_any(broker: StubBroker) -> No
     }
 
 
-def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(broker: StubBroker) -> None:
+def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(broker):
     usable: dict[str, Any] = {
         "max_retries": 0, "min_backoff": 0, "max_backoff": 1.5, "retry_when": lambda retries, exception: False,
         "throws": ValueError, "on_retry_exhausted": "tell", "max_age": 3_600_000, "notify_shutdown": True,
@@ -180,9 +175,7 @@ def test_usable_options_are_accepted_and_none_is_the_same_as_leaving_them_out(br
     ],
 )
 @pytest.mark.parametrize("way", ["send_with_options", "enqueue", "pipeline", "group", "step of a pipeline"])
-def test_a_message_with_an_unusable_option_is_refused_by_name_when_it_is_sent(
-    broker: StubBroker, option: str, value: Any, way: str
-) -> None:
+def test_a_message_with_an_unusable_option_is_refused_by_name_when_it_is_sent(broker, option, value, way):
     actor = declare(broker)
     message: Message[Any] = Message("default", "send_mail", (), {}, {option: value})
     pipeline = dramatiq.pipeline([actor.message(), message], broker=broker)
@@ -202,7 +195,7 @@ def test_a_message_with_an_unusable_option_is_refused_by_name_when_it_is_sent(
 
 
 @pytest.mark.parametrize("option", ACTORS_ONLY)
-def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: StubBroker, option: str) -> None:
+def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker, option):
     actor = declare(broker)
 
     with pytest.raises(UnknownOption, match=rf"^actor send_mail: {option} is not an option of a message, only"):
@@ -212,51 +205,45 @@ def test_an_option_that_only_actors_can_have_is_refused_as_a_messages(broker: St
 
 
 @pytest.mark.parametrize("delay", [-5, 0, timedelta(seconds=-1)])
-def test_a_negative_delay_and_a_fraction_are_accepted_as_by_dramatiq(broker: StubBroker, delay: Any) -> None:
+def test_a_negative_delay_and_a_fraction_are_accepted_as_by_dramatiq(broker, delay):
     actor = declare(broker)
     actor.send_with_options(delay=delay)
     steps = [actor.message(), actor.message_with_options(delay=50.5), actor.message_with_options(delay=-5)]
     dramatiq.pipeline(steps, broker=broker).run()
 
 
-@pytest.mark.parametrize("delay", [float("nan"), float("inf"), 366 * 24 * 3_600_000 + 0.5, 10**15, True])
-def test_a_delay_that_no_worker_could_read_is_refused(broker: StubBroker, delay: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"actor send_mail: delay is .*; write milliseconds, from 0"):
-        declare(broker).send_with_options(delay=delay)
-
-
-@pytest.mark.parametrize("eta", [datetime(2030, 1, 1, tzinfo=UTC), "2030-01-01T00:00:00", 1.5, True, -1, 10**15])
-def test_a_due_time_that_no_worker_could_read_is_refused(broker: StubBroker, eta: Any) -> None:
-    words = "; eta is milliseconds since the epoch; or write delay=10_000"
-    with pytest.raises(InvalidOption, match=rf"^actor send_mail: eta is .*{words}"):
-        declare(broker).send_with_options(eta=eta)
+@pytest.mark.parametrize(
+    ("option", "values", "remedy"),
+    [
+        ("delay", [float("nan"), float("inf"), 366 * 24 * 3_600_000 + 0.5, 10**15, True], "write milliseconds, from 0"),
+        (
+            "eta", [datetime(2030, 1, 1, tzinfo=UTC), "2030-01-01T00:00:00", 1.5, True, -1, 10**15],
+            "eta is milliseconds since the epoch; or write delay=10_000",
+        ),
+        ("owner", [1, ["user:1"], "x" * 201], "write text of at most 200 characters"),
+    ],
+)  # fmt: skip
+def test_a_time_or_an_owner_that_no_worker_could_read_is_refused(broker, option, values, remedy):
+    actor = declare(broker)
+    for value in values:
+        with pytest.raises(InvalidOption, match=rf"^actor send_mail: {option} is .*; {remedy}"):
+            actor.send_with_options(**{option: value})
     assert broker.queues["default"].qsize() == 0
 
 
-@pytest.mark.parametrize("owner", [1, ["user:1"], "x" * 201])
-def test_an_owner_that_the_history_cannot_keep_is_refused(broker: StubBroker, owner: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"^actor send_mail: owner is .*; write text of at most 200 characters"):
-        declare(broker).send_with_options(owner=owner)
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (lambda *given: given[5], r"IndexError, mend the function \(.*test_option_rules.py:\d+\)"),
+        (lambda: "k", "TypeError: .* takes 0 positional arguments but 1 was given, mend"),
+    ],
+)
+def test_a_unique_key_whose_function_fails_is_refused_and_named_with_its_error(broker, key, words):
+    with pytest.raises(InvalidOption, match=rf"unique_key is .*; it raised {words}"):
+        declare(broker, unique_key=key).send("ann@example.org")
 
 
-def test_a_unique_key_whose_function_fails_is_refused_and_named(broker: StubBroker) -> None:
-    actor = declare(broker, unique_key=lambda *given: given[5])
-
-    words = r"unique_key is .*; it raised IndexError, mend the function \(.*test_option_rules.py:\d+\)"
-    with pytest.raises(InvalidOption, match=words):
-        actor.send("ann@example.org")
-
-
-def test_a_call_that_the_function_of_a_unique_key_does_not_take_is_named_with_its_error(broker: StubBroker) -> None:
-    mail = declare(broker, unique_key=lambda: "k")
-
-    with pytest.raises(
-        InvalidOption, match=r"it raised TypeError: .* takes 0 positional arguments but 1 was given, mend"
-    ):
-        mail.send("ada@example.org")
-
-
-def test_every_option_has_a_rule_and_the_reference_says_who_can_have_it(broker: StubBroker) -> None:
+def test_every_option_has_a_rule_and_the_reference_says_who_can_have_it(broker):
     rules = rules_of(broker)
     lists = re.findall(
         r"^- For (actors alone|messages alone|both): (.+(?:\n  .+)*)",
@@ -279,14 +266,12 @@ def test_every_option_has_a_rule_and_the_reference_says_who_can_have_it(broker: 
         ({"unique_until": "done", "on_duplicate": "delay"}, "unique_until is 'done'; write \"started\""),
     ],
 )
-def test_policies_of_a_unique_key_that_contradict_each_other_are_refused(
-    broker: StubBroker, options: dict[str, Any], words: str
-) -> None:
+def test_policies_of_a_unique_key_that_contradict_each_other_are_refused(broker, options, words):
     with pytest.raises(InvalidOption, match=words):
         declare(broker, unique_key="k", **options)
 
 
-def test_a_message_with_further_steps_is_not_replaced(broker: StubBroker) -> None:
+def test_a_message_with_further_steps_is_not_replaced(broker):
     mail = declare(broker, unique_key="k", on_duplicate="replace")
     broker.declare_queue("default")
 
@@ -294,32 +279,21 @@ def test_a_message_with_further_steps_is_not_replaced(broker: StubBroker) -> Non
         broker.enqueue((mail.message("a") | mail.message("b")).messages[0])
 
 
-def test_a_misspelt_message_option_is_refused_when_it_is_sent(broker: StubBroker) -> None:
-    @dramatiq.actor(broker=broker)
-    def actor() -> None: ...
-
+def test_a_misspelt_message_option_is_refused_when_it_is_sent(broker):
     with pytest.raises(UnknownOption, match="message option 'ratelimit'"):
-        actor.send_with_options(ratelimit="1/s")
+        declare(broker).send_with_options(ratelimit="1/s")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, 7, b"report"])
-def test_a_unique_key_that_is_no_short_text_is_refused(broker: StubBroker, key: Any) -> None:
-    @dramatiq.actor(broker=broker)
-    def actor() -> None: ...
+def test_a_unique_key_that_is_no_short_text_is_refused(broker, key):
+    with_function = dramatiq.actor(lambda: None, broker=broker, actor_name="with_function", unique_key=lambda: key)
 
-    @dramatiq.actor(broker=broker, unique_key=lambda: key)
-    def with_function() -> None: ...
-
-    for send in (lambda: actor.send_with_options(unique_key=key), with_function.send):
+    for send in (lambda: declare(broker).send_with_options(unique_key=key), with_function.send):
         with pytest.raises(InvalidOption, match=r"unique_key is .*; write 1 to 200 characters"):
             send()
-    with pytest.raises(InvalidOption, match="unique_key"):
-
-        @dramatiq.actor(broker=broker, unique_key=key)
-        def declared() -> None: ...
 
 
-def test_an_actors_unique_key_is_made_of_the_arguments_and_a_messages_own_goes_first(broker: StubBroker) -> None:
+def test_an_actors_unique_key_is_made_of_the_arguments_and_a_messages_own_goes_first(broker):
     @dramatiq.actor(broker=broker, unique_key=lambda customer_id, month="1": f"{customer_id}-{month}")
     def report(customer_id: int, month: str = "1") -> None: ...
 
@@ -331,21 +305,11 @@ def test_an_actors_unique_key_is_made_of_the_arguments_and_a_messages_own_goes_f
     assert sweep.send().options["unique_key"] == "only one"
 
 
-@pytest.mark.parametrize("spec", ["10", "0/m", "10/y", "-1/s", "10/ m", 10, "", "1e3/s"])
-def test_a_rate_that_cannot_be_read_is_refused_when_the_actor_is_declared(broker: StubBroker, spec: Any) -> None:
-    with pytest.raises(InvalidOption, match="rate_limit is"):
-
-        @dramatiq.actor(broker=broker, rate_limit=spec)
-        def actor() -> None: ...
-
-
-def test_rates_are_read_with_their_unit() -> None:
+def test_rates_are_read_with_their_unit():
     assert [(rate.limit, rate.window_ms) for rate in rates_of(["10/m", "1/d"])] == [(10, 60_000), (1, 86_400_000)]
 
 
-def test_redacted_arguments_are_hidden_by_name_and_by_place(
-    broker: StubBroker, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_redacted_arguments_are_hidden_by_name_and_by_place(broker, caplog):
     def mail(to: str, template: str, token: str = "") -> None: ...
 
     actor = dramatiq.Actor(

@@ -76,7 +76,7 @@ def test_a_trouble_of_the_database_or_the_broker_is_logged_once_for_all_operatio
         (InterfaceError("connection already closed"), "check DATABASE_URL"),
     ],
 )
-def test_a_failure_with_a_known_remedy_is_one_line(error: Exception, remedy: str) -> None:
+def test_a_failure_with_a_known_remedy_is_one_line(error, remedy):
     said = long_running.LogThrottle("alerts")
 
     with structlog.testing.capture_logs() as lines:

@@ -10,7 +10,7 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage
 
 from . import journal
-from .cases import case
+from .journal import case
 
 
 class Report(dramatiq.GenericActor):

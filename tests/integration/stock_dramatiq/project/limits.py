@@ -19,7 +19,7 @@ from dramatiq.rate_limits import (
 from dramatiq.rate_limits.backends import RedisBackend
 
 from . import journal
-from .cases import case
+from .journal import case
 
 BACKEND = RedisBackend(url=os.environ["REDIS_URL"])
 RUN = uuid.uuid4().hex[:8]

@@ -11,7 +11,7 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage, Shutdown, TimeLimitExceeded
 
 from . import journal
-from .cases import case
+from .journal import case
 
 SOON = {"min_backoff": 10, "max_backoff": 50}
 
@@ -165,7 +165,6 @@ def asks_for_a_retry() -> None:
 @dramatiq.actor(max_retries=3, **SOON)
 def introspective() -> None:
     message = CurrentMessage.get_current_message()
-    assert message is not None
     kept = (message.message_id, message.options.get("retries", 0))
     if journal.note("current_message", kept) < 3:
         raise RuntimeError("not yet")

@@ -8,11 +8,9 @@ ONCE = RetryPolicy(max_retries=0)
 SOON = RetryPolicy(max_retries=3, base_ms=50, cap_ms=100)
 
 YARD = Yard(
-    queues=(
-        Queue("default", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=ONCE),
-        Queue("threads", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=ONCE),
-        Queue("greenlets", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=ONCE),
-        Queue("again", objective_ms=1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=SOON),
+    queues=tuple(
+        Queue(name, 1_000, soft_limit_ms=20_000, hard_limit_ms=30_000, retry=retry)
+        for name, retry in (("default", ONCE), ("threads", ONCE), ("greenlets", ONCE), ("again", SOON))
     ),
     pools=(
         Pool("default", "processes", ("default",), processes=1, slots=1, prefetch=1),
