@@ -1,7 +1,10 @@
-"""Settings of the library and the file of a yard: wrong ones are refused with what to write."""
+"""Settings of the library, its databases and the file of a yard: wrong or unsafe ones are refused with a remedy."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +12,20 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.checks import registry
+from django.db.utils import ConnectionHandler
 from django.test import override_settings
 
-from switchyard import conf
+from switchyard import conf, database
 from switchyard.broker.topology import Yard
 from switchyard.conf import DEFAULT_YARD, declared_yard, settings_digest, switchyard_settings, yard_of
+from switchyard.database import RESERVED_CONNECTIONS, SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections, pool_size
+from switchyard.operations.findings.database import command_of, sqlite_writer
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks import check_yard
+from switchyard.workers.checks.servers import unsafe_exposure
+from tests.unit.documentation import pages
+from tests.waiting import wait_for
 
 ENVIRONMENT = {
     "SWITCHYARD_BROKER_URL": "redis://user:word@environment:6379/0",
@@ -206,3 +216,142 @@ def test_a_fault_of_other_code_in_that_file_keeps_its_traceback(
 
     with pytest.raises(TypeError, match="has no len"):
         yard_of('SWITCHYARD["TOPOLOGY"]', "broken_yard.YARD")
+
+
+SAFE_KEY = "kq3v9x1m7c5b2n8z4l6j0h_wertyuiopasdfghjklQWERTZUIOP"
+SAFE = {
+    "public_url": "https://yard.example.com", "metrics_token": "",
+    "broker_url": "rediss://user:password@93.184.216.34:6379/0", "place_url": "",
+}  # fmt: skip
+
+
+@pytest.fixture
+def safe(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = SAFE_KEY, []
+    settings.ALLOWED_HOSTS = ["yard.example.com"]
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, **SAFE)
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8")
+
+
+def named() -> list[str]:
+    found = unsafe_exposure()
+    assert {message.id for message in found} <= {"switchyard.E060"}
+    assert not any("password" in f"{message.msg}{message.hint}" for message in found)
+    return [str(message.obj) for message in found]
+
+
+@pytest.mark.usefixtures("safe")
+def test_a_safe_yard_passes_and_the_check_is_one_of_a_deploy() -> None:
+    assert named() == []
+    assert unsafe_exposure in registry.registry.deployment_checks
+
+
+@pytest.mark.usefixtures("safe")
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"public_url": "http://yard.example.com"}, "SWITCHYARD_PUBLIC_URL"),
+        ({"metrics_token": "password"}, "SWITCHYARD_METRICS_TOKEN"),
+        ({"metrics_token": "a" * 40}, "SWITCHYARD_METRICS_TOKEN"),
+        ({"broker_url": "redis://user:password@93.184.216.34:6379/0"}, "SWITCHYARD_BROKER_URL"),
+        ({"broker_url": "redis+cluster://user:password@10.0.0.1:1,[2606:4700::1111]:2/0"}, "SWITCHYARD_BROKER_URL"),
+        ({"public_url": "http://127.0.0.1:8000", "broker_url": "redis://user:password@10.0.0.1:6379/0"}, ""),
+        ({"broker_url": "redis://user:password@valkey:6379/0"}, ""),
+    ],
+)
+def test_an_unsafe_setting_is_named(changed: dict[str, str], name: str, settings: Any) -> None:
+    settings.SWITCHYARD = replace(settings.SWITCHYARD, **changed)
+
+    assert named() == ([name] if name else [])
+
+
+@pytest.mark.usefixtures("safe")
+@pytest.mark.parametrize(
+    ("key", "forwarders"),
+    [("short", "*"), (f"django-insecure-{SAFE_KEY}", "127.0.0.1,*"), ("x" * 60, "10.0.0.1 *")],
+)
+def test_weak_keys_fallbacks_too_and_forwarders_that_are_everybody_are_refused(
+    key: str, forwarders: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS, settings.ALLOWED_HOSTS = key, [key], ["*"]
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", forwarders)
+
+    assert sorted(named()) == ["ALLOWED_HOSTS", "FORWARDED_ALLOW_IPS", "SECRET_KEY", "SECRET_KEY"]
+
+
+WAL = "3: POSIX  ADVISORY  WRITE {pid} fe:01:{inode} 120 120\n"
+RESERVED = "4: POSIX  ADVISORY  WRITE {pid} 00:2f:{inode} 1073741825 1073741825\n"
+READER = "5: POSIX  ADVISORY  READ  {pid} fe:01:{inode} 124 124\n"
+WAITER = "3: -> POSIX  ADVISORY  WRITE 99999 fe:01:{inode} 120 120\n"
+PAGE = pages.read("docs/how-to/run-on-postgresql.md")
+# PostgreSQL's own, and how much of it a person with psql, a backup and a second web need.
+DEFAULT_LIMIT, MARGIN = 100, 5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lines", "held"),
+    [("-shm", READER + WAL, True), ("", RESERVED, True), ("-shm", READER, False), ("-shm", WAITER, False)],
+)
+def test_only_who_holds_the_write_lock_is_named(tmp_path: Path, suffix: str, lines: str, held: bool) -> None:
+    for name in ("db", "db-shm"):
+        (tmp_path / name).touch()
+    inode = (tmp_path / f"db{suffix}").stat().st_ino
+    table = tmp_path / "locks"
+    table.write_text(lines.format(pid=os.getpid(), inode=inode))
+
+    found = sqlite_writer(tmp_path / "db", table)
+
+    assert (found is not None and found[0] == os.getpid()) == held
+
+
+def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:
+    assert sqlite_writer(tmp_path / "db", tmp_path / "none") is None
+
+
+def test_passwords_of_a_command_line_are_not_told() -> None:
+    words = ("postgres://ada:opensesame@db/x", "--password=opensesame", "--api-token", "opensesame", "file.sql")
+    command = ["python", "-c", "input()", *words]  # without this clone's path: a long command line is cut
+    with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE) as process:
+        # Until it has executed the command, the new process has this one's command line or none.
+        shown = wait_for(lambda: (line := command_of(process.pid)).endswith("file.sql") and line)
+        process.communicate(b"\n")
+
+    assert "opensesame" not in shown
+    assert "postgres://…@db/x --password=… --api-token … file.sql" in shown
+
+
+@pytest.mark.parametrize("size", [None, 20])
+def test_the_yard_of_a_project_that_declares_none_fits_a_postgres_that_nobody_configured(size: int | None) -> None:
+    planned = planned_connections(DEFAULT_YARD, pool_size=size)
+
+    assert planned + MARGIN <= DEFAULT_LIMIT - RESERVED_CONNECTIONS
+    assert f"**{planned}**" in PAGE
+
+
+def test_the_page_says_what_the_repositorys_own_yard_may_open() -> None:
+    planned = planned_connections(settings.SWITCHYARD.topology.with_cores(2))
+
+    assert re.search(rf"\| {planned} on two cores.*at least {planned + RESERVED_CONNECTIONS}", PAGE, re.DOTALL)
+
+
+def test_a_pool_of_django_bounds_the_web_and_adds_a_connection_for_async_actors_to_each_child() -> None:
+    children = sum(pool.most_children for pool in DEFAULT_YARD.pools)
+    slots = planned_connections(DEFAULT_YARD) - WEB_CONNECTIONS - SPARE_CONNECTIONS
+
+    assert planned_connections(DEFAULT_YARD, pool_size=7) == slots + children + 7 + SPARE_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        *(({}, None), ({"pool": False}, None), ({"pool": True}, 4), ({"pool": {"min_size": 6}}, 6)),
+        ({"pool": {"min_size": 0, "max_size": 20}}, 20),
+    ],
+)
+def test_size_of_djangos_pool_is_read_from_the_options(
+    options: dict[str, Any], size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}})
+    monkeypatch.setattr(database, "connections", handler)
+
+    assert pool_size("default") == size

@@ -1,4 +1,4 @@
-"""The environment is checked at start; settings, ``DATABASES`` and headers of pages that follow from it."""
+"""The environment is checked at start; settings, ``DATABASES``, patience of retries and headers that follow from it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,25 @@ import pprint
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import dramatiq
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, RequestFactory, override_settings
 
+from apps.webhooks.services import ATTEMPTS_KEPT
 from project.config import load, make_metrics_dir
 from project.database import declared, is_direct
 from project.middleware import POLICY, content_security, loopback_only
+from project.topology import YARD
+from switchyard.broker.stores.job_records import LIVE_TTL_MS
+from switchyard.conf import DEFAULT_YARD
+from switchyard.jobs.once import KEPT as ONCE_KEPT
+from switchyard.middleware.retries import span_of
 from switchyard.setting_values import InvalidSetting
 from tests.factories.commands import manage
 
@@ -351,3 +359,21 @@ def test_what_is_no_page_or_has_its_own_policy_is_left_alone() -> None:
 
     assert policy_of(HttpResponse("{}", content_type="application/json")) == ""
     assert policy_of(own) == "default-src 'none'"
+
+
+LEAST = timedelta(minutes=20)
+MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, timedelta(milliseconds=LIVE_TTL_MS))
+ACTORS = [actor for actor in dramatiq.get_broker().actors.values() if actor.queue_name in YARD.lanes]
+
+
+@pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.actor_name)
+def test_retries_of_an_actor_outlast_twenty_minutes_and_nothing_that_is_kept_for_it(actor) -> None:
+    least_ms, most_ms = span_of(actor, YARD.queue_of(actor.queue_name).retry)
+
+    assert timedelta(milliseconds=least_ms) > LEAST
+    assert timedelta(milliseconds=most_ms) < MOST
+
+
+def test_a_project_that_declares_no_yard_has_the_same_patience() -> None:
+    for queue in DEFAULT_YARD.queues:
+        assert timedelta(milliseconds=queue.retry.span_ms()[0]) > LEAST

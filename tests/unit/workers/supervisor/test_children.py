@@ -1,18 +1,33 @@
-"""The children of a pool: successors, and isolated children for suspects."""
+"""The children of a pool: started, reaped and replaced, their leases, and isolated children for suspects."""
 
 from __future__ import annotations
 
+import math
+import os
 import resource
 import signal
 import time
 from dataclasses import replace
+from math import inf
 
+import dramatiq
 import pytest
 
+from switchyard.broker.queue.leases import ANSWER_S, TICK_S
 from switchyard.broker.topology import MOST_ALONE, Pool
-from switchyard.workers.supervisor.children import CRASHES_KEPT_S, ChildManager
-from switchyard.workers.supervisor.processes import ExitCause
-from tests.unit.workers.supervisor.conftest import Server, begin, make_children
+from switchyard.conf import declared_yard
+from switchyard.workers.shared.child_table import ChildRow, ChildTable, Running
+from switchyard.workers.supervisor.children import (
+    CRASHES_KEPT_S,
+    POLL_AGAIN_S,
+    POLL_SUCCESSOR_S,
+    CancellationWatch,
+    ChildManager,
+    Recycling,
+)
+from switchyard.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
+from switchyard.workers.supervisor.processes import ExitCause, Process, ProcessSet, suspects_of
+from tests.unit.workers.supervisor.conftest import SERVED, Server, begin, make_children, make_leases
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
 
@@ -178,3 +193,316 @@ def test_a_child_that_a_pause_drains_is_no_crash_when_it_ends_after_the_pause(
     children.process_set.work()
 
     assert (children.restarts, sum(children.recent_crashes().values())) == (restarts, len(restarts))
+
+
+def test_a_process_that_worked_is_started_again_at_once() -> None:
+    assert Process(1).delay_s(worked=True) == 0.0
+
+
+def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s() -> None:
+    process = Process(1)
+
+    waits = [process.delay_s(worked=False) for _ in range(12)]
+
+    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert waits[-1] == 30.0
+    assert waits == sorted(waits)
+
+
+def test_work_forgives_idle_deaths() -> None:
+    process = Process(1)
+    for _ in range(5):
+        process.delay_s(worked=False)
+
+    process.delay_s(worked=True)
+
+    assert process.delay_s(worked=False) == 0.1
+
+
+def test_a_process_is_reaped_and_noted_when_it_has_ended() -> None:
+    started: list[int] = []
+    ended: list[int] = []
+
+    def start(index: int) -> int:
+        started.append(os.spawnlp(os.P_NOWAIT, "true", "true"))
+        return started[-1]
+
+    def note_end(index: int, pid: int, status: int) -> bool:
+        ended.append(pid)
+        processes.stop()
+        return True
+
+    processes = ProcessSet(1, start=start, ended=note_end)
+    processes.work()
+    os.waitid(os.P_PID, started[0], os.WEXITED | os.WNOWAIT)  # waits for its end, and leaves it to be reaped
+    processes.work()
+
+    assert ended == started
+    assert processes.pids == []
+
+
+OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
+NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
+
+
+def blamed(running: list[Running], *, clean: bool) -> tuple[tuple[Running, ...], str]:
+    ending = ExitCause("hard_limit", over=(OVER,))
+    return suspects_of(Leftovers("child", SERVED, running), ending, clean=clean, description="exited with 3")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_who_is_over_its_hard_limit_is_blamed_also_where_the_grace_is_shorter_than_the_time_to_end(clean: bool) -> None:
+    assert blamed([OVER, NEIGHBOUR], clean=clean) == ((OVER,), "limit of 2 s")
+
+
+def test_who_ended_in_that_time_is_not() -> None:
+    assert blamed([NEIGHBOUR], clean=True) == ((), "")
+
+
+def test_what_a_task_left_may_crash_its_child_before_the_task_is_acknowledged() -> None:
+    ended = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
+
+    noted, unnoted = Leftovers("child", SERVED, [ended]), Leftovers("child", SERVED, unwritten=[ended])
+
+    for left in (noted, unnoted):
+        assert suspects_of(left, None, clean=False, description="exited with 1") == ((ended,), "exited with 1")
+        assert suspects_of(left, None, clean=True, description="exited with 0") == ((), "")
+
+
+def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() -> None:
+    pool = Pool("work", queues=("work",), kind="threads", processes=1, slots=1, recycle_after=10)
+    children = make_children(pool, Server())
+    recycling = Recycling(children)
+    children.own[0].pid = 2**22  # beyond the largest pid
+    row = children.rows[1]
+    row.lease(9e8)
+    for _ in range(10):
+        slot = row.start(0, b"id", b"1", 0)
+        assert slot is not None
+        row.end(slot, worked_off=True)
+    assert recycling.enforce() == POLL_SUCCESSOR_S
+    assert children.own[1].wanted
+
+    children.pause()
+    children.resume()
+    children.own[0].pid = 0
+
+    assert recycling.enforce() == math.inf
+
+
+def test_a_pause_in_the_middle_of_a_replacement_leaves_every_position_filled() -> None:
+    pool = Pool("work", queues=("work",), kind="threads", processes=2, slots=1, recycle_after=1)
+    children = make_children(pool, Server())
+    recycling = Recycling(children)
+    free, old, other = children.own
+    free.wanted, old.pid, other.pid, other.wanted = False, 2**22, 2**22 + 1, True  # pids beyond the largest one
+    row = children.rows[old.index]
+    row.lease(9e8)
+    row.end(begin(row), worked_off=True)
+    assert recycling.enforce() == POLL_SUCCESSOR_S
+    assert free.wanted
+
+    children.pause()
+    old.pid = other.pid = 0
+    recycling.enforce()
+    children.resume()
+    children.rows[free.index].working = True
+    recycling.enforce()
+
+    assert free.wanted
+    assert old.wanted
+
+
+RAN = Running(lane=0, id=b"ran", token=1, start_ns=0, limit_ns=2_000_000_000)
+
+
+@pytest.fixture
+def leases(server: Server) -> ChildLeases:
+    """The leases of a pool with a single slot, which needs no heir."""
+    return make_leases(Pool("work", "processes", ("work",), processes=1, slots=1), server)
+
+
+def test_a_child_that_could_not_be_started_keeps_no_lease(leases: ChildLeases) -> None:
+    [row] = ChildTable.create(1, 1).rows
+    names = [leases.adopt(1, row, SERVED) for _ in range(3)]
+
+    assert [leases.keeper.leased_until_s(name) > 0 for name in names] == [False, False, True]
+    assert len(set(names)) == 3
+
+
+def test_a_lease_that_is_lost_while_another_child_is_given_some_is_reported(
+    leases: ChildLeases, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.0)
+    rows = dict(enumerate(ChildTable.create(2, 1).rows, start=1))
+    loser = leases.adopt(1, rows[1], SERVED)
+    server.lost = [f"{loser}/live"]
+    leases.adopt(2, rows[2], SERVED)
+
+    assert leases.seconds_to_next() == 0.0
+    assert leases.tick(rows) == [1]
+    assert leases.tick(rows) == []
+    assert not rows[1].leased
+    assert rows[2].leased
+
+
+def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor() -> None:
+    def refuse(running: object) -> set[tuple[int, Running]]:
+        server = Server()
+        server.refuses = True
+        server.call(None, None, [])
+        return set()
+
+    cancellations = CancellationWatch(refuse)
+
+    assert 0.9 * POLL_AGAIN_S < cancellations.update({1: [RAN]}) <= POLL_AGAIN_S
+
+
+def test_a_server_that_refuses_to_show_what_waits_does_not_end_the_supervisor(
+    leases: ChildLeases, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.waiting = 3
+    leases.tick({})
+    assert leases.backlog.waiting
+    server.refuses = True
+    leases.backlog._poll_at_s = 0.0
+
+    leases.tick({})
+
+    assert not leases.backlog.waiting
+    assert not leases.keeper.away
+    assert "queue work: the broker refuses to count its backlog" in caplog.text
+
+
+class SlowServer(Server):
+    """A server each of whose answers takes as long as it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 1_000.0
+
+    def call(self, operation: object, keys: object, args: list[str], *, budget_s: float = 1.0) -> object:
+        """Answer late."""
+        self.now_s += budget_s * 0.9
+        return super().call(operation, keys, args) or 1
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit_by_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = SlowServer()
+    for module in (
+        "switchyard.broker.queue.leases",
+        "switchyard.broker.queue.leases",
+        "switchyard.workers.supervisor.leases",
+    ):
+        monkeypatch.setattr(f"{module}.time", server)
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=20), server)
+    leases.keeper.reclaim = lambda child, leftovers: None  # type: ignore[method-assign]
+    leases._suspects = [("work", None)] * 20  # type: ignore[list-item]
+    for queue in leases._queues.values():
+        monkeypatch.setattr(
+            queue, "isolate", lambda lease, budget_s: server.call(Named("isolate"), [], [], budget_s=budget_s)
+        )
+
+    began_s = server.now_s
+    leases.settle(Leftovers("child", SERVED))
+
+    assert server.now_s - began_s <= TICK_S + ANSWER_S
+    assert not leases.settled
+    assert 0 < leases.take_isolated_waiting() < 20
+
+
+@pytest.mark.parametrize("ticks", [inf, pytest.param(1.9, marks=pytest.mark.long)])
+def test_a_record_of_a_cancelled_job_costs_no_more_than_a_second_while_the_server_is_down(
+    monkeypatch: pytest.MonkeyPatch, ticks: float
+) -> None:
+    yard = declared_yard()
+    leases = connect_leases(yard.pools[0], yard, dramatiq.get_broker(), "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(leases.keeper, "reclaim", lambda child, leftovers=None: None)
+
+    began_s = time.monotonic()
+    leases.settle(Leftovers("child", leases.served, cancelled=[RAN]))
+
+    assert time.monotonic() - began_s < ticks * TICK_S, "a second try would take 2 s"
+    leases.close()
+
+
+class Named:
+    """An operation of a name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def oldest(leases: ChildLeases, server: Server, row: ChildRow) -> list[str]:
+    """Return what a report a second later says of a child: how many of its oldest leases may run, and ids."""
+    leases._report_at_s = 0.0
+    leases.tick({1: row})
+    [work] = server.works.values()
+    return [work.split()[0], *work.splitlines()[1:]]
+
+
+def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("switchyard.broker.queue.leases.REPORT_S", 0.0)
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
+    row = ChildTable.create(1, 2).rows[0]
+    leases.adopt(1, row, SERVED, slots=2)
+    row.lease(time.monotonic() + 60)
+
+    idle = oldest(leases, server, row)
+    first, second = (row.start(0, b"%d" % number, b"1", 0) for number in (1, 2))
+    begun = oldest(leases, server, row)
+    full = oldest(leases, server, row)
+    monkeypatch.setattr("switchyard.workers.supervisor.leases.LONG_S", 0.0)
+    long = oldest(leases, server, row)
+    assert first is not None and second is not None
+    row.end(first, worked_off=True)
+    first = row.start(0, b"1", b"1", 0)
+    assert first is not None
+    one_done = oldest(leases, server, row)
+    for slot in (first, second):
+        row.end(slot, worked_off=True)
+    busy = [row.start(0, b"3", b"3", 0), row.start(0, b"4", b"4", 0)]
+    short = oldest(leases, server, row)
+
+    assert (idle, begun, full, long) == (["500"], ["500"], ["2"], ["2", "1", "2"])
+    assert one_done[0] == "3"
+    assert (short[0], len(busy)) == ("500", 2)
+
+
+@pytest.mark.parametrize(("slots", "blamed"), [(1, []), (2, [b"1"])])
+def test_what_ended_before_something_else_ran_in_the_only_slot_is_not_blamed(
+    server: Server, slots: int, blamed: list[bytes]
+) -> None:
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=slots), server)
+    row = ChildTable.create(1, slots).rows[0]
+    left = []
+    for runs in (False, True):
+        leases.adopt(1, row, SERVED, slots=slots)
+        row.lease(time.monotonic() + 60)
+        ended = row.start(0, b"1", b"1", 0)
+        assert ended is not None
+        row.end(ended, worked_off=True)
+        if runs:
+            row.start(0, b"2", b"2", 0)
+        left.append([ran.id for ran in leases.leftovers(1, row).unwritten])
+        row.clear()
+
+    assert left == [[b"1"], blamed]
+
+
+def test_a_report_is_sent_once_unless_it_changes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
+    row = ChildTable.create(1, 2).rows[0]
+    leases.adopt(1, row, SERVED, slots=2)
+    server.works.clear()
+
+    for _ in range(3):
+        leases._report_at_s = 0.0
+        leases.tick({1: row})
+
+    assert server.works == {}

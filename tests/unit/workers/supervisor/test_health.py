@@ -1,17 +1,22 @@
-"""Health of a pool and its children: messages are fetched, or none wait; who hangs, and who is only busy."""
+"""Health of a pool and its children, quiet periods in which nothing runs beside a lapse suspect, and instructions."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.stores.pool_reports import Instruction
 from switchyard.broker.topology import Pool
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
+from switchyard.workers.supervisor.children import ChildManager
 from switchyard.workers.supervisor.hard_limits import Heartbeats
-from switchyard.workers.supervisor.report import STUCK_S, PoolHealth
+from switchyard.workers.supervisor.processes import Process
+from switchyard.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
+from switchyard.workers.supervisor.report import STUCK_S, Instructions, PoolHealth
 from tests.unit.workers.supervisor.conftest import Server, begin, make_children
 
 STUCK = "messages wait, and none was taken for 31 s"
@@ -227,3 +232,301 @@ def test_the_time_without_an_answer_counts_while_a_task_runs(watched: Watched) -
     watched.silent_after(1)
 
     assert watched.heartbeats.unanswered() == {1: 0.0}
+
+
+POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)
+# Time that the machine may add to that of the clock that a test turns.
+late = pytest.mark.parametrize("late_s", [2.0, pytest.param(0.5, marks=pytest.mark.long)])
+
+
+class TurnedClock:
+    """A monotonic clock that a test turns; what it adds counts for the periods alone."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> TurnedClock:
+    clock = TurnedClock()
+    monkeypatch.setattr("switchyard.workers.supervisor.quiet_periods.time", clock)
+    return clock
+
+
+@pytest.fixture
+def server() -> Server:
+    """A server on which a lapse suspect waits to run alone, and other work."""
+    server = Server()
+    server.waiting, server.isolated, server.suspects = 5, 1, 1
+    return server
+
+
+@pytest.fixture
+def children(server: Server, no_processes: None, monkeypatch: pytest.MonkeyPatch) -> ChildManager:
+    """Two children that work; each has a pid of its own and no process."""
+    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: None)
+    children = make_children(POOL, server)
+    children.work()
+    for process in children.running:
+        children.rows[process.index].ready = True
+        children.rows[process.index].lease(time.monotonic() + 60)
+    poll(children)
+    return children
+
+
+def poll(children: ChildManager) -> None:
+    """Have the backlog polled, and the children act on it."""
+    children.leases.backlog._poll_at_s = 0.0
+    children.leases.tick(children.rows)
+    children.work()
+    children.work()
+
+
+def exclusive(children: ChildManager) -> Process:
+    assert children.exclusive is not None
+    return children.exclusive
+
+
+def end(children: ChildManager, process: Process) -> None:
+    process.pid, process.wanted = 0, False
+
+
+def open_period(periods: QuietPeriods, children: ChildManager, clock: TurnedClock) -> None:
+    """Take the steps until the exclusive child runs suspects."""
+    periods.work()
+    clock.ahead_s += 2 * SETTLED_S
+    periods.work()
+    periods.work()
+    children.work()
+    assert children.rows[exclusive(children).index].quiet, "it starts as quiet as the others"
+    periods.work()
+    assert not children.rows[exclusive(children).index].quiet
+
+
+def test_the_exclusive_child_takes_nothing_before_all_others_have_ended_what_they_run(
+    children: ChildManager, clock: TurnedClock
+) -> None:
+    periods, busy = QuietPeriods(children), children.rows[1]
+    slot = begin(busy)
+
+    periods.work()
+    clock.ahead_s += 10
+    periods.work()
+    children.work()
+    periods.work()
+    while_busy = [children.rows[index].quiet for index in (1, 2, exclusive(children).index)]
+    busy.end(slot, worked_off=True)
+    periods.work()
+
+    assert while_busy == [True, True, True]
+    assert busy.start(0, b"id", b"1", 0) is None
+    assert not children.rows[exclusive(children).index].quiet
+
+
+def test_its_leases_say_that_it_runs_alone_and_those_of_the_others_that_they_run_nothing(
+    children: ChildManager, clock: TurnedClock, server: Server
+) -> None:
+    open_period(QuietPeriods(children), children, clock)
+    children.leases._report_at_s = 0.0
+    children.leases.tick(children.rows)
+
+    reports = {owner.rsplit(".", 2)[1]: work.split()[:2] for owner, work in server.works.items()}
+    assert reports == {"1": ["0", "0"], "2": ["0", "0"], str(exclusive(children).index): ["1", "1"]}
+
+
+@late
+def test_a_period_ends_after_its_time_and_the_pool_works_as_long_before_the_next(
+    children: ChildManager, clock: TurnedClock, late_s: float
+) -> None:
+    periods = QuietPeriods(children)
+    open_period(periods, children, clock)
+    last, row = exclusive(children), children.rows[exclusive(children).index]
+    row.working = True
+    begin(row)
+    periods.work()
+    clock.ahead_s += PERIOD_S + 1
+    periods.work()
+    while_it_ends = children.quiet, row.retired
+
+    end(children, last)
+    periods.work()
+    poll(children)
+    pause_s = periods.work()
+
+    assert while_it_ends == (True, True)
+    assert not children.quiet and not children.rows[1].quiet
+    assert pause_s == pytest.approx(PERIOD_S + 1 + 2 * SETTLED_S, abs=late_s)
+    clock.ahead_s += pause_s
+    periods.work()
+    assert children.quiet
+
+
+def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: ChildManager, clock: TurnedClock) -> None:
+    for how in ("idle", "gone", "never works"):
+        periods = QuietPeriods(children)
+        open_period(periods, children, clock)
+        row = children.rows[exclusive(children).index]
+        if how == "idle":
+            row.working = True
+            row.progressed()
+            clock.ahead_s += 2
+        elif how == "never works":
+            clock.ahead_s += START_S + 1
+        if how != "gone":
+            periods.work()
+            assert row.retired
+        end(children, exclusive(children))
+        periods.work()
+        assert not children.quiet, how
+        poll(children)
+
+
+def test_no_period_begins_where_others_run_the_suspects_or_the_pool_is_not_up(
+    children: ChildManager, clock: TurnedClock, server: Server
+) -> None:
+    server.quiet = 1
+    poll(children)
+    QuietPeriods(children).work()
+    by_others = children.quiet
+    server.suspects, server.isolated = 9, 9
+    poll(children)
+    children.rows[2].clear()
+    QuietPeriods(children).work()
+
+    assert not by_others and not children.quiet
+    children.rows[2].ready = True
+    QuietPeriods(children).work()
+    assert children.quiet
+
+
+def test_suspects_start_no_child_that_would_run_beside_others(children: ChildManager) -> None:
+    assert [process.pid for process in children.isolated if process.pid] == []
+
+
+@late
+def test_a_long_task_puts_a_period_off_for_other_work_and_the_next_waits_twice_as_long(
+    children: ChildManager, clock: TurnedClock, late_s: float
+) -> None:
+    periods, busy = QuietPeriods(children), children.rows[1]
+    slot = begin(busy)
+    waited_s = []
+    for _ in range(3):
+        periods.work()
+        periods.work()
+        children.work()
+        since_s = clock.ahead_s
+        while not children.rows[exclusive(children).index].retired:
+            clock.ahead_s += 1
+            periods.work()
+        waited_s.append(clock.ahead_s - since_s)
+        end(children, exclusive(children))
+        periods.work()
+        poll(children)
+        assert not children.quiet
+        assert periods.work() == pytest.approx(waited_s[-1], abs=2 * late_s), "the pool works for as long"
+        clock.ahead_s += waited_s[-1] + 1
+    busy.end(slot, worked_off=True)
+    open_period(periods, children, clock)
+
+    assert waited_s == pytest.approx([PATIENCE_S, 2 * PATIENCE_S, 4 * PATIENCE_S], abs=3 * late_s)
+    assert periods._patience_s == PATIENCE_S
+
+
+def test_a_long_task_holds_a_period_up_where_no_other_work_waits(
+    children: ChildManager, clock: TurnedClock, server: Server
+) -> None:
+    server.waiting = 0
+    poll(children)
+    periods = QuietPeriods(children)
+    begin(children.rows[1])
+
+    periods.work()
+    children.work()
+    clock.ahead_s += 100 * PATIENCE_S
+    periods.work()
+
+    assert children.quiet
+    assert not children.rows[exclusive(children).index].retired
+
+
+def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildManager, clock: TurnedClock) -> None:
+    periods = QuietPeriods(children)
+    children.process_set.fill(children.isolated[1])
+    children.work()
+    children.rows[children.isolated[1].index].ready = True
+
+    periods.work()
+    clock.ahead_s += PATIENCE_S + 1
+    periods.work()
+
+    assert not children.quiet
+    assert children.exclusive is None
+
+
+def test_a_pause_ends_a_period(children: ChildManager, clock: TurnedClock) -> None:
+    periods = QuietPeriods(children)
+    open_period(periods, children, clock)
+
+    children.pause()
+    periods.work()
+
+    assert not children.quiet
+    assert children.exclusive is None
+
+
+def test_a_pool_in_a_quiet_period_is_healthy(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    health = PoolHealth(children)
+    for process in children.own[:2]:
+        children.rows[process.index].working = True
+    health.unhealthy_reason()
+    children.begin_quiet()
+    health._taken_s -= 100
+
+    assert health.unhealthy_reason() == ""
+
+
+STARTED = 1_000
+
+
+def given(verb: str, id_: str = "1", started_at: int = STARTED) -> Instruction:
+    return Instruction(id_, verb, started_at, at=2_000, by="ada", reason="why")
+
+
+def quiet(children: ChildManager) -> list[bool]:
+    return [children.rows[process.index].quiet for process in children.running]
+
+
+def test_each_instruction_is_obeyed_once_and_only_by_the_process_that_is_meant(children: ChildManager) -> None:
+    stops: list[str] = []
+    obedience = Instructions(children, started_at=STARTED, stop=lambda: stops.append("stop"))
+
+    assert not obedience.obey(given("stop", started_at=STARTED - 1)) and stops == []
+    assert obedience.obey(given("quiet")) and quiet(children) == [True, True]
+    assert obedience.quieted == given("quiet")
+    assert not obedience.obey(given("quiet"))
+    assert obedience.obey(given("resume", "2")) and quiet(children) == [False, False] and obedience.quieted is None
+    assert obedience.obey(given("explode", "3")) and quiet(children) == [False, False], "of a newer release"
+    assert obedience.obey(given("stop", "4")) and not obedience.obey(given("stop", "4"))
+    assert stops == ["stop"]
+
+
+def test_no_quiet_period_begins_or_ends_while_an_operator_keeps_it_quieted(children: ChildManager) -> None:
+    periods = QuietPeriods(children)
+    assert periods.work() < math.inf and quiet(children) == [True, True], "a suspect waits to run alone"
+
+    Instructions(children, started_at=STARTED, stop=lambda: None).obey(given("quiet"))
+
+    assert periods.work() == math.inf and quiet(children) == [True, True]
+    assert periods.work() == math.inf
+
+
+def test_a_child_that_starts_while_it_is_quieted_is_quiet_from_the_start(children: ChildManager) -> None:
+    Instructions(children, started_at=STARTED, stop=lambda: None).obey(given("quiet"))
+    process = children.running[0]
+
+    children._start(process.index)
+
+    assert children.rows[process.index].quiet
