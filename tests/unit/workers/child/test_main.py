@@ -60,21 +60,18 @@ def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) ->
     return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, isolated=isolated)
 
 
-@pytest.mark.parametrize(("name", "prefetch"), [("urgent", 4), ("slow", 1), ("default", 16)])
-def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, prefetch: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "isolated", "prefetch"),
+    [("urgent", False, 4), ("slow", False, 1), ("default", False, 16), ("default", True, 1)],
+)
+def test_a_pool_prefetches_what_it_declares_or_twice_its_slots_and_a_child_for_what_runs_alone_one_message(
+    name: str, isolated: bool, prefetch: int
+) -> None:
     pool = settings.SWITCHYARD.topology.pool(name)
 
-    worker = make_worker(assignment(pool, pool.queues), StubBroker())
+    worker = make_worker(assignment(pool, pool.queues, isolated=isolated), StubBroker())
 
-    assert (worker.queue_prefetch, worker.worker_threads) == (prefetch, pool.slots)
-
-
-def test_a_child_for_what_runs_alone_holds_one_message() -> None:
-    worker = make_worker(
-        assignment(settings.SWITCHYARD.topology.pool("default"), ("default-alone",), isolated=True), StubBroker()
-    )
-
-    assert (worker.queue_prefetch, worker.worker_threads) == (1, 1)
+    assert (worker.queue_prefetch, worker.worker_threads) == (prefetch, 1 if isolated else pool.slots)
 
 
 def test_a_worker_consumes_its_lanes_and_no_others() -> None:
@@ -247,130 +244,125 @@ def row() -> ChildRow:
     return found
 
 
-@pytest.fixture
-def broker() -> RedisBroker:
-    """A broker that asks no server."""
-    return RedisBroker(redis.Redis(), Keys(), middleware=[])
+class Child:
+    """A child with its row, on a broker that asks no server."""
+
+    def __init__(self, row: ChildRow) -> None:
+        self.row, self.broker = row, RedisBroker(redis.Redis(), Keys(), middleware=[])
+        self.slots = SlotTracking(self.broker, row, small_yard(), LANES)
+
+    def take(self, id_: str, token: int, lane: str = "work") -> HeldMessage:
+        """Return a message that is held under a token, as a consumer hands it out."""
+        message: Message[Any] = Message(lane, "job", (), {}, {}, id_, 0)
+        self.broker.declare_queue(lane)
+        family, kind = self.broker.lane(lane)
+        held = HeldMessage(message, Lease(f"child/{kind}", id_.encode(), b"%d" % token), family)
+        self.broker.in_flight[id_] = held
+        return held
+
+    def process(self, held: HeldMessage) -> None:
+        self.slots.before_process_message(self.broker, held)
+
+    def start(self, id_: str, token: int, lane: str = "work") -> HeldMessage:
+        held = self.take(id_, token, lane)
+        self.process(held)
+        return held
+
+    def ack(self, held: HeldMessage) -> None:
+        self.slots.after_ack(self.broker, held)
 
 
 @pytest.fixture
-def slots(row: ChildRow, broker: RedisBroker) -> SlotTracking:
-    """The middleware that fills it in."""
-    return SlotTracking(broker, row, small_yard(), LANES)
+def child(row: ChildRow) -> Child:
+    return Child(row)
 
 
-def hand_out(broker: RedisBroker, id_: str, token: int, lane: str = "work") -> HeldMessage:
-    """Return a message that is held under a token, as a consumer hands it out."""
-    message: Message[Any] = Message(lane, "job", (), {}, {}, id_, 0)
-    broker.declare_queue(lane)
-    family, kind = broker.lane(lane)
-    held = HeldMessage(message, Lease(f"child/{kind}", id_.encode(), b"%d" % token), family)
-    broker.in_flight[id_] = held
-    return held
+def test_a_slot_is_busy_until_its_message_is_acknowledged(child: Child, row: ChildRow) -> None:
+    held = child.start("a", 5, "work-retry")
+    runs, at_work = row.running(), child.slots.running
 
-
-def test_a_slot_is_busy_until_its_message_is_acknowledged(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
-    held = hand_out(broker, "a", 5, "work-retry")
-    slots.before_process_message(broker, held)
-    runs, at_work = row.running(), slots.running
-
-    slots.after_ack(broker, held)
+    child.ack(held)
     row.confirm_flush(row.last_end())
 
     assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
     assert runs[0].over_at_ns is not None
     assert at_work == [held]
-    assert (slots.running, row.running()) == ([], [])
+    assert (child.slots.running, row.running()) == ([], [])
     assert [(found.id, found.lane, found.token) for found in row.finished()] == [(b"a", 1, 5)]
     assert row.read().done == 1
 
 
-def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
+def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(child: Child, row: ChildRow) -> None:
     released: list[Any] = []
-    slots.release = released.append
-    held = hand_out(broker, "a", 5)
+    child.slots.release = released.append
+    held = child.take("a", 5)
     row.quiet = True
 
     with pytest.raises(SkipMessage):
-        slots.before_process_message(broker, held)
+        child.process(held)
 
     assert released == [held]
     assert (row.running(), outcome_of(held).kind) == ([], "deferred")
 
 
-def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(broker: RedisBroker, row: ChildRow) -> None:
-    slots = SlotTracking(broker, row, small_yard(), LANES, quiet_for_suspects=True)
-    crashed, suspect = hand_out(broker, "crashed", 5), hand_out(broker, "suspect", 6)
+def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(child: Child, row: ChildRow) -> None:
+    child.slots = SlotTracking(child.broker, row, small_yard(), LANES, quiet_for_suspects=True)
+    suspect = child.take("suspect", 6)
     suspect.lapses = ()
-    slots.before_process_message(broker, crashed)
+    child.start("crashed", 5)
 
     with pytest.raises(SkipMessage):
-        slots.before_process_message(broker, suspect)
+        child.process(suspect)
 
     assert row.quiet
     assert [ran.id for ran in row.running()] == [b"crashed"]
 
 
 @pytest.mark.parametrize("side", ["ack", "nack"])
-def test_what_was_moved_or_buried_is_not_finished(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking, side: str
-) -> None:
-    held = hand_out(broker, "a", 5)
-    slots.before_process_message(broker, held)
+def test_what_was_moved_or_buried_is_not_finished(child: Child, row: ChildRow, side: str) -> None:
+    held = child.start("a", 5)
     held.moved = True
 
-    {"ack": slots.after_ack, "nack": slots.after_nack}[side](broker, held)
+    {"ack": child.slots.after_ack, "nack": child.slots.after_nack}[side](child.broker, held)
     row.confirm_flush(row.last_end())
 
     assert (row.running(), row.finished()) == ([], [])
     assert (row.read().taken, row.read().done) == (1, 1)
 
 
-def test_an_acknowledgement_that_dramatiq_repeats_ends_a_message_once(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
-    held = hand_out(broker, "a", 5)
-    slots.before_process_message(broker, held)
+def test_an_acknowledgement_that_dramatiq_repeats_ends_a_message_once(child: Child, row: ChildRow) -> None:
+    held = child.start("a", 5)
 
-    slots.after_ack(broker, held)
-    slots.after_ack(broker, held)
+    child.ack(held)
+    child.ack(held)
 
     assert (row.read().done, row.read().busy) == (1, 0)
 
 
-def test_what_was_never_started_takes_no_slot(broker: RedisBroker, row: ChildRow, slots: SlotTracking) -> None:
-    held = hand_out(broker, "a", 5)
+def test_what_was_never_started_takes_no_slot(child: Child, row: ChildRow) -> None:
+    held = child.take("a", 5)
 
-    slots.before_send_acks(broker, held)
-    slots.after_ack(broker, held)
+    child.slots.before_send_acks(child.broker, held)
+    child.ack(held)
 
     assert (row.read().taken, row.read().done) == (0, 0)
 
 
 def test_a_job_was_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_runs(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
+    child: Child, row: ChildRow
 ) -> None:
-    first, second = hand_out(broker, "first", 7), hand_out(broker, "second", 8)
-    for held in (first, second):
-        slots.before_process_message(broker, held)
+    first, _ = child.start("first", 7), child.start("second", 8)
 
     row.request_stop(row.running()[0])
 
-    assert [slots.is_to_stop(id_) for id_ in ("first", "second", "nobody")] == [True, False, False]
-    slots.after_ack(broker, first)
-    assert not slots.is_to_stop("first")
+    assert [child.slots.is_to_stop(id_) for id_ in ("first", "second", "nobody")] == [True, False, False]
+    child.ack(first)
+    assert not child.slots.is_to_stop("first")
 
 
-def test_nothing_starts_while_the_lease_may_have_lapsed(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
+def test_nothing_starts_while_the_lease_may_have_lapsed(child: Child, row: ChildRow) -> None:
     row.lease(time.monotonic() - 1)
-    held = hand_out(broker, "a", 5)
-    thread = threading.Thread(target=slots.before_process_message, args=(broker, held))
+    thread = threading.Thread(target=child.start, args=("a", 5))
 
     thread.start()
     thread.join(0.2)
@@ -378,31 +370,27 @@ def test_nothing_starts_while_the_lease_may_have_lapsed(
     row.lease(time.monotonic() + 60)
     thread.join(30)
 
-    assert taken == 0
-    assert row.read().taken == 1
+    assert (taken, row.read().taken) == (0, 1)
 
 
-def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
+def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains(child: Child, row: ChildRow) -> None:
     row.lease(time.monotonic() - 1)
-    held = hand_out(broker, "a", 5)
-    broker.draining = True
+    held = child.take("a", 5)
+    child.broker.draining = True
 
     with pytest.raises(SkipMessage):
-        slots.before_process_message(broker, held)
+        child.process(held)
 
     assert held.moved
     assert (row.read().taken, outcome_of(held).kind) == (0, "deferred")
 
 
 def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking, monkeypatch: pytest.MonkeyPatch
+    child: Child, row: ChildRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
-    monkeypatch.setattr("switchyard.middleware.wait_for_broker.waiting", slots.without_limit)
-    message = hand_out(broker, "waits", 1)
-    slots.before_process_message(broker, message)
+    monkeypatch.setattr("switchyard.middleware.wait_for_broker.waiting", child.slots.without_limit)
+    message = child.start("waits", 1)
     [before] = row.running()
     meanwhile = []
 
@@ -420,51 +408,34 @@ def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
 
 
 @pytest.mark.parametrize("moment", ["before_send_acks", "before_nack"])
-def test_the_end_of_a_message_is_none_of_its_limit(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking, moment: str
+def test_the_end_of_a_message_is_none_of_its_limit_which_does_not_begin_again(
+    child: Child, row: ChildRow, moment: str
 ) -> None:
-    held = hand_out(broker, "ended", 1)
-    slots.before_process_message(broker, held)
+    getattr(child.slots, moment)(child.broker, child.start("ended", 1))
+    limits = [ran.limit_ns for ran in row.running()]
 
-    getattr(slots, moment)(broker, held)
+    with child.slots.without_limit("ended"):
+        pass
 
-    assert [ran.limit_ns for ran in row.running()] == [0]
+    assert limits == [ran.limit_ns for ran in row.running()] == [0]
 
 
-def test_a_limit_does_not_begin_again_for_a_message_that_is_worked_off(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
-    held = hand_out(broker, "ended", 1)
-    slots.before_process_message(broker, held)
+def test_a_limit_does_not_begin_again_for_a_message_that_is_worked_off(child: Child, row: ChildRow) -> None:
+    held = child.start("ended", 1)
 
-    with slots.without_limit("ended"):
-        slots.after_ack(broker, held)
-        slots.before_process_message(broker, hand_out(broker, "next", 2))
+    with child.slots.without_limit("ended"):
+        child.ack(held)
+        child.start("next", 2)
         [started] = row.running()
 
     assert row.running() == [started]
 
 
-def test_a_limit_does_not_begin_again_for_a_message_that_waits_to_be_buried(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
-    held = hand_out(broker, "dead", 1)
-    slots.before_process_message(broker, held)
-    slots.before_nack(broker, held)
+def test_who_waits_finds_its_own_clock_though_its_id_is_anothers_by_then(child: Child, row: ChildRow) -> None:
+    child.start("again", 1)
 
-    with slots.without_limit("dead"):
-        pass
-
-    assert [ran.limit_ns for ran in row.running()] == [0]
-
-
-def test_who_waits_finds_its_own_clock_though_its_id_is_anothers_by_then(
-    broker: RedisBroker, row: ChildRow, slots: SlotTracking
-) -> None:
-    slots.before_process_message(broker, hand_out(broker, "again", 1))
-
-    with slots.without_limit("again"):
-        slots.before_process_message(broker, hand_out(broker, "again", 2, "work-retry"))
+    with child.slots.without_limit("again"):
+        child.start("again", 2, "work-retry")
         stopped = {ran.token for ran in row.running() if not ran.limit_ns}
 
     assert stopped == {1}
@@ -591,7 +562,7 @@ STARTED = 100 * 2**20
 
 
 @pytest.fixture
-def child(monkeypatch: pytest.MonkeyPatch) -> Any:
+def growing(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a child that begins now: its size and the time are set by ``at``."""
     watch: Any = object.__new__(ChildHygiene)
     watch._first_bytes = watch._largest_bytes = STARTED
@@ -608,10 +579,10 @@ def child(monkeypatch: pytest.MonkeyPatch) -> Any:
     return at
 
 
-def test_what_it_loads_with_its_first_jobs_is_no_growth(child: Any) -> None:
-    assert [child(1.0, 2**20), child(2.0, LOADED_BYTES - 1), child(LOADS_S, LOADED_BYTES - 1)] == [0, 0, 0]
+def test_what_a_child_loads_with_its_first_jobs_is_no_growth(growing: Any) -> None:
+    assert [growing(1.0, 2**20), growing(2.0, LOADED_BYTES - 1), growing(LOADS_S, LOADED_BYTES - 1)] == [0, 0, 0]
 
 
-def test_what_comes_later_or_is_more_is_growth(child: Any) -> None:
-    assert child(1.0, LOADED_BYTES + 2**20) == LOADED_BYTES + 2**20
-    assert child(LOADS_S + 1, LOADED_BYTES + 3 * 2**20) == LOADED_BYTES + 3 * 2**20
+def test_what_comes_later_or_is_more_is_growth(growing: Any) -> None:
+    assert growing(1.0, LOADED_BYTES + 2**20) == LOADED_BYTES + 2**20
+    assert growing(LOADS_S + 1, LOADED_BYTES + 3 * 2**20) == LOADED_BYTES + 3 * 2**20
