@@ -392,7 +392,6 @@ def run(*arguments: str, warnings: io.StringIO | None = None) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, settings: Settings) -> Path:
-    """The folder that files are rendered into."""
     settings.SWITCHYARD = replace(settings.SWITCHYARD, base_dir=tmp_path)
     return tmp_path
 

@@ -133,9 +133,7 @@ def test_cores_of_the_settings_replace_the_measured_ones(declared: dict[str, int
 
 
 @pytest.mark.parametrize(("declared", "environ"), [({"SMALL": 4}, {}), ({}, {"SWITCHYARD_SMALL": "4"})])
-def test_a_small_yard_has_one_pool_for_all_lanes_in_the_order_of_their_promise(
-    declared: dict[str, int], environ: dict[str, str]
-) -> None:
+def test_a_small_yard_has_one_pool_for_all_lanes_by_promise(declared: dict[str, int], environ: dict[str, str]) -> None:
     [pool] = read({"TOPOLOGY": DEFAULT_YARD, **declared}, environ).topology.pools
 
     assert pool.promises == (("urgent",), ("default",), ("urgent-retry", "default-retry"))
@@ -150,9 +148,7 @@ def test_a_small_yard_has_a_slot_for_each_promise() -> None:
     assert "write 3 or more, one for each of urgent; default; urgent-retry, default-retry" in str(refused.value)
 
 
-def test_the_digest_tells_hosts_whose_settings_or_databases_differ_and_not_their_cores_and_folders(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_digest_differs_by_settings_and_databases_not_by_cores_and_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     own = switchyard_settings()
 
     def digest_of(**changes: Any) -> str:
@@ -196,9 +192,7 @@ def test_the_digest_tells_hosts_whose_settings_or_databases_differ_and_not_their
         ("YARD = 5", r"is a int, not a Yard; declare one with Yard\("),
     ],
 )
-def test_a_mistake_in_the_file_of_a_yard_names_the_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, words: str
-) -> None:
+def test_a_mistake_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, words: str) -> None:
     (tmp_path / "wrong_yard.py").write_text(START + declared + "\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -208,9 +202,7 @@ def test_a_mistake_in_the_file_of_a_yard_names_the_line(
         yard_of('SWITCHYARD["TOPOLOGY"]', "wrong_yard.YARD")
 
 
-def test_a_fault_of_other_code_in_that_file_keeps_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_other_code_there_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_yard.py").write_text("YARD = len(5)\n")
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -348,9 +340,7 @@ def test_a_pool_of_django_bounds_the_web_and_adds_a_connection_for_async_actors_
         ({"pool": {"min_size": 0, "max_size": 20}}, 20),
     ],
 )
-def test_size_of_djangos_pool_is_read_from_the_options(
-    options: dict[str, Any], size: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_djangos_pool_size_is_read(options: dict[str, Any], size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}})
     monkeypatch.setattr(database, "connections", handler)
 

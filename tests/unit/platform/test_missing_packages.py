@@ -199,9 +199,7 @@ def test_logs_go_through_the_hosts_handlers_whenever_structlog_is_imported() -> 
 
 
 @pytest.mark.parametrize("handled", [True, False])
-def test_a_process_that_works_logs_even_where_nothing_is_configured(
-    handled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_works_logs_where_nothing_is_configured(handled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     configured: list[str] = []
     monkeypatch.setattr(preflight.logs, "configure", lambda log_format, **named: configured.append(log_format))
     monkeypatch.setattr(logging.Logger, "hasHandlers", lambda logger: handled)

@@ -209,9 +209,7 @@ def test_what_is_secret_is_not_shown_with_the_rest() -> None:
 @pytest.mark.parametrize(
     ("folder", "name"), [("metrics", "SWITCHYARD_STATE_DIR"), ("elsewhere", "PROMETHEUS_MULTIPROC_DIR")]
 )
-def test_a_folder_of_metrics_that_cannot_be_created_names_the_variable_that_places_it(
-    tmp_path: Path, folder: str, name: str
-) -> None:
+def test_a_folder_of_metrics_that_cannot_be_made_names_its_variable(tmp_path: Path, folder: str, name: str) -> None:
     (tmp_path / folder).write_text("")
     library = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / folder)
 
@@ -235,9 +233,7 @@ def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
         ("smtps://user:password@mail.example", "", "False True 5"),
     ],
 )
-def test_no_password_goes_over_an_open_line_and_nobody_waits_for_a_database_for_ever(
-    url: str, query: str, printed: str
-) -> None:
+def test_no_password_goes_over_an_open_line_and_no_wait_is_endless(url: str, query: str, printed: str) -> None:
     database = f"postgresql://yard:word@127.0.0.1/yard{query}"
     environment = os.environ | {"SWITCHYARD_SMTP_URL": url, "DATABASE_URL": database}
 

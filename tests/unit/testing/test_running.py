@@ -243,9 +243,7 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
         run_enqueued()
 
 
-def test_a_result_and_a_progress_are_in_the_record_and_not_said_to_be_discarded(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_result_and_progress_are_in_the_record_and_not_said_to_be_discarded(caplog: pytest.LogCaptureFixture) -> None:
     @dramatiq.actor(queue_name="default", store_results=True)
     def counted() -> dict[str, int]:
         report_progress(2, 2, "done")

@@ -335,8 +335,6 @@ YARD = Yard(
 
 
 class Limits(Middleware):
-    """Knows the option."""
-
     @property
     def actor_options(self) -> set[str]:
         return {"time_limit"}

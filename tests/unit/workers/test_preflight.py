@@ -58,9 +58,7 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
     assert "(switchyard.E010)" in said
 
 
-def test_a_folder_of_metrics_that_is_a_file_exits_78_with_pool_and_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_metrics_folder_that_is_a_file_exits_78_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics").write_text("")
     wrong = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "metrics")
 
@@ -111,9 +109,7 @@ def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
 @pytest.mark.parametrize(
     ("options", "names"), [({}, ['MAILERS["default"]["OPTIONS"]["timeout"]']), ({"OPTIONS": {"timeout": 8}}, [])]
 )
-def test_each_mailer_of_django_6_1_needs_a_timeout(
-    options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mailers_need_a_timeout(options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     stock = UserSettingsHolder(global_settings)
     stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     monkeypatch.setattr(servers, "settings", stock)
@@ -163,9 +159,7 @@ def usable(monkeypatch: pytest.MonkeyPatch, *cpus: int) -> list[set[int]]:
     return pinned
 
 
-def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_production_refuses_an_absent_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=False), pytest.raises(SystemExit) as exit:
@@ -175,9 +169,7 @@ def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
     assert "pool slow: cpus names 7, this process may use 0, 1; name some of these" in capsys.readouterr().err
 
 
-def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_development_runs_on_cpus_that_exist(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     pinned = usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
@@ -189,9 +181,7 @@ def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
 
 
 @pytest.mark.parametrize("pool", [PINNED, SLOW])
-def test_a_platform_without_pinning_warns_of_what_it_ignores(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool
-) -> None:
+def test_ignored_cpus_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool) -> None:
     monkeypatch.delattr("os.sched_getaffinity")
 
     preflight.refuse_if_not_pinnable([pool])
@@ -296,9 +286,7 @@ def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path:
     assert changes.poll() == set()
 
 
-def test_a_folder_that_goes_away_while_it_is_looked_at_is_a_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_goes_away_while_it_is_read_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "package" / "gone"
     gone.mkdir(parents=True)
     (gone / "module.py").touch()

@@ -64,9 +64,7 @@ def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) ->
     ("name", "isolated", "prefetch"),
     [("urgent", False, 4), ("slow", False, 1), ("default", False, 16), ("default", True, 1)],
 )
-def test_a_pool_prefetches_what_it_declares_or_twice_its_slots_and_a_child_for_what_runs_alone_one_message(
-    name: str, isolated: bool, prefetch: int
-) -> None:
+def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, isolated: bool, prefetch: int) -> None:
     pool = settings.SWITCHYARD.topology.pool(name)
 
     worker = make_worker(assignment(pool, pool.queues, isolated=isolated), StubBroker())
@@ -128,9 +126,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.handlers[:] = before
 
 
-def test_the_log_is_copied_for_the_supervisor_and_every_handler_goes_on(
-    root_logger: logging.Logger, tmp_path: Path
-) -> None:
+def test_the_log_is_copied_for_the_supervisor_and_handlers_go_on(root_logger: logging.Logger, tmp_path: Path) -> None:
     [row] = ChildTable.create(1, 1).rows
     printed = StringIO()
     file = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=10_000)
@@ -152,9 +148,7 @@ DRAMATIQ_S = 3.0
     ("url", "pause_s"),
     [("redis://valkey:6379/0", DRAMATIQ_S), ("redis+sentinel://one:26379,two:26379/mymaster/0", main.FAILOVER_PAUSE_S)],
 )
-def test_the_pause_is_short_where_a_replica_takes_over(
-    url: str, pause_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pause_is_short_where_replicas_take_over(url: str, pause_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = replace(switchyard_settings(), broker_url=url)
     monkeypatch.setattr(main, "switchyard_settings", lambda: settings)
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", DRAMATIQ_S)
@@ -165,8 +159,6 @@ def test_the_pause_is_short_where_a_replica_takes_over(
 
 
 class Consumer:
-    """Consumer whose server is away for the first call."""
-
     def __init__(self) -> None:
         self.calls = 0
         self.released: list[str] = []
@@ -185,7 +177,6 @@ def item(token: str) -> Any:
 
 @pytest.fixture
 def worker() -> Any:
-    """A worker whose threads are busy, with two prefetched messages."""
     queue = WorkQueue()
     for token in ("11", "9"):
         queue.put(item(token))
@@ -202,9 +193,7 @@ def test_prefetched_messages_wait_on_where_the_broker_is_away_and_are_released_w
     assert worker.work_queue.waiting() == []
 
 
-def test_a_message_that_a_quiet_child_does_not_start_is_released_when_the_broker_is_back(
-    worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_quiet_child_does_not_start_is_released_later(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
     worker.work_queue = WorkQueue()
     message = item("9").message
@@ -214,9 +203,7 @@ def test_a_message_that_a_quiet_child_does_not_start_is_released_when_the_broker
     assert (worker.consumers["work"].released, message.moved) == (["9"], True)
 
 
-def test_threads_start_nothing_more_before_the_hooks_of_a_shutdown_run(
-    worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_start_nothing_before_the_hooks_of_a_shutdown_run(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     broker = SimpleNamespace(
         emit_before=lambda signal, worker: seen.append("hooks"),
@@ -348,9 +335,7 @@ def test_what_was_never_started_takes_no_slot(child: Child, row: ChildRow) -> No
     assert (row.read().taken, row.read().done) == (0, 0)
 
 
-def test_a_job_was_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_runs(
-    child: Child, row: ChildRow
-) -> None:
+def test_a_job_is_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_runs(child: Child, row: ChildRow) -> None:
     first, _ = child.start("first", 7), child.start("second", 8)
 
     row.request_stop(row.running()[0])
@@ -385,9 +370,7 @@ def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains
     assert (row.read().taken, outcome_of(held).kind) == (0, "deferred")
 
 
-def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
-    child: Child, row: ChildRow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wait_for_a_broker_is_none_of_its_limit(child: Child, row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.waiting", child.slots.without_limit)
     message = child.start("waits", 1)
@@ -408,9 +391,7 @@ def test_time_that_a_job_waits_for_the_broker_is_none_of_its_limit(
 
 
 @pytest.mark.parametrize("moment", ["before_send_acks", "before_nack"])
-def test_the_end_of_a_message_is_none_of_its_limit_which_does_not_begin_again(
-    child: Child, row: ChildRow, moment: str
-) -> None:
+def test_the_end_of_a_message_is_none_of_its_limit_nor_restarts_it(child: Child, row: ChildRow, moment: str) -> None:
     getattr(child.slots, moment)(child.broker, child.start("ended", 1))
     limits = [ran.limit_ns for ran in row.running()]
 
@@ -463,8 +444,6 @@ class Scales:
 
 
 class Draining(StubBroker):
-    """Notes that it was told to drain."""
-
     draining = False
 
     def drain(self) -> None:
@@ -473,7 +452,6 @@ class Draining(StubBroker):
 
 @pytest.fixture
 def weight(monkeypatch: pytest.MonkeyPatch) -> Scales:
-    """The child's weight."""
     found = Scales()
     monkeypatch.setattr(memory_guard, "memory_meter", lambda: found)
     monkeypatch.setattr(memory_guard, "_peak_bytes", lambda: found.peak)
@@ -521,9 +499,7 @@ def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row:
 
 
 @pytest.mark.parametrize(("limit_mb", "over"), [(59, True), (60, False)])
-def test_a_child_is_over_its_limit_by_its_resident_memory(
-    weight: Scales, row: ChildRow, limit_mb: int, over: bool
-) -> None:
+def test_a_child_is_over_its_limit_by_resident_memory(weight: Scales, row: ChildRow, limit_mb: int, over: bool) -> None:
     weight.reserved = 100 * MB
 
     assert MemoryGuard(row, limit_mb * MB, release=lambda message: None).over_limit is over
@@ -542,9 +518,7 @@ def test_the_scales_see_what_is_taken() -> None:
     assert all(size / 2 < now - then < 3 * size for then, now in zip(before, after, strict=True))
 
 
-def test_what_is_allocated_counts_where_it_is_limited(
-    weight: Scales, row: ChildRow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_allocations_count_where_limited(weight: Scales, row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(memory_guard.resource, "setrlimit", lambda what, limit: limits.append(limit))
     under, broker = MemoryGuard(row, LIMIT, release=lambda message: None), Draining()

@@ -35,7 +35,6 @@ def count(folder: Path, pid: int, value: float) -> None:
 
 
 def text_of(folder: Path) -> str:
-    """Return what a scrape would read."""
     return exposition(folder, PoolReport("pool", "host", 1, "threads", 1, 0, 0, 0, "up"), 0).decode()
 
 
@@ -87,9 +86,7 @@ def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", FOLDING}
 
 
-def test_who_reads_for_ever_does_not_keep_a_supervisor_from_folding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_reads_for_ever_keeps_no_supervisor_from_folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.workers.metrics.AT_MOST_S", 0.0)
     count(tmp_path, 1, 2)
     ended = EndedChildren(tmp_path)
@@ -257,9 +254,7 @@ def flush(tmp_path: Path, store: Store) -> CountFlush:
     return CountFlush(tmp_path, pool="p", release="1.0", member="p:host:1", store=store)  # type: ignore[arg-type]
 
 
-def test_attempts_are_counted_for_each_subject_with_their_class_and_time(
-    tmp_path: Path, store: Store, flush: CountFlush
-) -> None:
+def test_attempts_count_for_each_subject_with_class_and_time(tmp_path: Path, store: Store, flush: CountFlush) -> None:
     Child(tmp_path, 7).count(3)
     Child(tmp_path, 8).count(2)
     flush.flush()
@@ -272,9 +267,7 @@ def test_attempts_are_counted_for_each_subject_with_their_class_and_time(
         assert store.counts[subject, RUN_MS] in (358, 359, 360)  # whole ms of each file
 
 
-def test_a_flush_without_an_answer_is_repeated_and_what_came_since_follows(
-    tmp_path: Path, store: Store, flush: CountFlush
-) -> None:
+def test_an_unanswered_flush_is_repeated_and_the_rest_follows(tmp_path: Path, store: Store, flush: CountFlush) -> None:
     child = Child(tmp_path, 7)
     child.count(3)
     store.answers = False
@@ -288,9 +281,7 @@ def test_a_flush_without_an_answer_is_repeated_and_what_came_since_follows(
     assert store.counts["a:mail", SUCCEEDED] == 7
 
 
-def test_files_of_an_ended_child_count_once_when_they_are_folded(
-    tmp_path: Path, store: Store, flush: CountFlush
-) -> None:
+def test_files_of_an_ended_child_count_once_when_folded(tmp_path: Path, store: Store, flush: CountFlush) -> None:
     Child(tmp_path, 7).count(3)
     flush.flush()
     Child(tmp_path, 7).count(2, actor="other")
@@ -332,9 +323,7 @@ def test_a_broken_file_stops_no_supervisor(tmp_path: Path, store: Store, flush: 
     assert store.counts["a:mail", SUCCEEDED] == 2
 
 
-def test_hosts_are_counted_up_to_a_number_however_many_each_child_names(
-    tmp_path: Path, store: Store, flush: CountFlush
-) -> None:
+def test_hosts_count_up_to_a_number_however_many_a_child_names(tmp_path: Path, store: Store, flush: CountFlush) -> None:
     labels = ["dependency", "host", "outcome"]
     family = "switchyard_dependency_host_calls"
     for pid in (7, 8):
@@ -352,9 +341,7 @@ def test_hosts_are_counted_up_to_a_number_however_many_each_child_names(
     assert all(count == 2 for (subject, _), count in store.counts.items() if subject != "d:web other")
 
 
-def test_the_owners_that_ran_longest_are_counted_for_themselves_and_all_others_together(
-    tmp_path: Path, store: Store, flush: CountFlush
-) -> None:
+def test_longest_owners_are_counted_and_all_others_together(tmp_path: Path, store: Store, flush: CountFlush) -> None:
     values = MmapedDict(str(tmp_path / "counter_7.db"))
     for number in range(MOST_OWNERS + 3):
         owner = f"user:{number:03}"

@@ -235,9 +235,7 @@ def test_messages_are_counted_by_several_threads_at_once() -> None:
     assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
 
 
-def test_an_entry_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
-    row: ChildRow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_is_never_seen_half_written(row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
     start(row, b"before", limit_ns=60_000_000_000)
     layout = child_table._ENTRY
 

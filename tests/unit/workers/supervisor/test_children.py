@@ -44,7 +44,6 @@ def children(server: Server, no_processes: None) -> ChildManager:
 
 
 def report_isolated(children: ChildManager, server: Server, count: int) -> None:
-    """Have a poll of the backlog find suspects, and the children act on it."""
     server.isolated = count
     children.leases.backlog._poll_at_s = 0.0
     children.leases.tick(children.rows)
@@ -78,9 +77,7 @@ def test_an_isolated_child_that_is_free_takes_the_next_suspect(children: ChildMa
     assert len(isolated_pids(children)) == 1
 
 
-def test_there_are_never_more_isolated_children_than_the_pool_has_room_for(
-    children: ChildManager, server: Server
-) -> None:
+def test_isolated_children_are_never_more_than_the_pool_has_room_for(children: ChildManager, server: Server) -> None:
     children.work()
 
     report_isolated(children, server, 100)
@@ -122,9 +119,7 @@ def test_a_pool_rests_once_its_children_have_run_nothing_for_a_while(children: C
     assert not children.rest(), "it has just run something"
 
 
-def test_a_child_is_replaced_beside_itself_where_there_is_room(
-    children: ChildManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_child_is_replaced_where_there_is_room(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: sent.append(pid))
     children.work()
@@ -138,9 +133,7 @@ def test_a_child_is_replaced_beside_itself_where_there_is_room(
     assert len(children.running) == 2
 
 
-def test_crashes_are_reported_for_an_hour_and_what_is_intended_is_none(
-    children: ChildManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crashes_are_reported_for_an_hour(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
     began_s = time.monotonic()
     statuses = [int(signal.SIGKILL), int(signal.SIGKILL), int(signal.SIGSEGV)]
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -330,9 +323,7 @@ def test_a_child_that_could_not_be_started_keeps_no_lease(leases: ChildLeases) -
     assert len(set(names)) == 3
 
 
-def test_a_lease_that_is_lost_while_another_child_is_given_some_is_reported(
-    leases: ChildLeases, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_lease_is_reported_once(leases: ChildLeases, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.0)
     rows = dict(enumerate(ChildTable.create(2, 1).rows, start=1))
     loser = leases.adopt(1, rows[1], SERVED)
@@ -358,9 +349,7 @@ def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor
     assert 0.9 * POLL_AGAIN_S < cancellations.update({1: [RAN]}) <= POLL_AGAIN_S
 
 
-def test_a_server_that_refuses_to_show_what_waits_does_not_end_the_supervisor(
-    leases: ChildLeases, server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_refused_backlog_ends_nothing(leases: ChildLeases, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     server.waiting = 3
     leases.tick({})
     assert leases.backlog.waiting
@@ -375,14 +364,11 @@ def test_a_server_that_refuses_to_show_what_waits_does_not_end_the_supervisor(
 
 
 class SlowServer(Server):
-    """A server each of whose answers takes as long as it may."""
-
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 1_000.0
 
     def call(self, operation: object, keys: object, args: list[str], *, budget_s: float = 1.0) -> object:
-        """Answer late."""
         self.now_s += budget_s * 0.9
         return super().call(operation, keys, args) or 1
 
@@ -390,9 +376,7 @@ class SlowServer(Server):
         return self.now_s
 
 
-def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit_by_bit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_many_suspects_on_a_slow_server_cost_a_second_and_are_isolated_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     server = SlowServer()
     for module in (
         "switchyard.broker.queue.leases",
@@ -417,9 +401,7 @@ def test_many_suspects_on_a_slow_server_cost_about_a_second_and_are_isolated_bit
 
 
 @pytest.mark.parametrize("ticks", [inf, pytest.param(1.9, marks=pytest.mark.long)])
-def test_a_record_of_a_cancelled_job_costs_no_more_than_a_second_while_the_server_is_down(
-    monkeypatch: pytest.MonkeyPatch, ticks: float
-) -> None:
+def test_a_cancelled_job_costs_at_most_a_second_without_a_server(monkeypatch: pytest.MonkeyPatch, ticks: float) -> None:
     yard = declared_yard()
     leases = connect_leases(yard.pools[0], yard, dramatiq.get_broker(), "redis://127.0.0.1:1/0")
     monkeypatch.setattr(leases.keeper, "reclaim", lambda child, leftovers=None: None)
@@ -432,8 +414,6 @@ def test_a_record_of_a_cancelled_job_costs_no_more_than_a_second_while_the_serve
 
 
 class Named:
-    """An operation of a name."""
-
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -475,7 +455,7 @@ def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("slots", "blamed"), [(1, []), (2, [b"1"])])
-def test_what_ended_before_something_else_ran_in_the_only_slot_is_not_blamed(
+def test_what_ended_before_another_in_the_only_slot_is_unblamed(
     server: Server, slots: int, blamed: list[bytes]
 ) -> None:
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=slots), server)

@@ -22,9 +22,7 @@ from tests.unit.workers.supervisor.conftest import Server, begin, make_children
 STUCK = "messages wait, and none was taken for 31 s"
 
 
-class Clock:
-    """A time that is set by hand."""
-
+class SetClock:
     now_s = 0.0
 
     def monotonic(self) -> float:
@@ -53,7 +51,7 @@ class Bench:
             process.pid = 100 + process.index
             self.row(process.index).lease(time.monotonic() + 60)
             self.row(process.index).working = True
-        self.clock = Clock()
+        self.clock = SetClock()
         monkeypatch.setattr("switchyard.workers.supervisor.report.time", self.clock)
         self.health = PoolHealth(self.children)
         self.poll()
@@ -72,7 +70,6 @@ class Bench:
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """A pool that works."""
     return Bench(monkeypatch)
 
 
@@ -105,26 +102,21 @@ def test_a_pool_has_its_time_from_when_it_last_ran_something(bench: Bench) -> No
 
 
 def run_something(bench: Bench) -> None:
-    """Have a child run a message."""
     begin(bench.row(1))
 
 
 def have_nothing_wait(bench: Bench) -> None:
-    """Have no message wait, or all of them paused."""
     bench.server.waiting = 0
     bench.poll()
 
 
 def lose_the_broker(bench: Bench) -> None:
-    """Have the broker not answer."""
     bench.server.away = True
     bench.poll()
 
 
 @pytest.mark.parametrize("excuse", [run_something, have_nothing_wait, lose_the_broker])
-def test_a_pool_that_runs_something_or_has_nothing_to_take_is_healthy_for_any_time(
-    bench: Bench, excuse: Callable[[Bench], None]
-) -> None:
+def test_a_pool_that_runs_or_has_nothing_to_take_stays_healthy(bench: Bench, excuse: Callable[[Bench], None]) -> None:
     excuse(bench)
 
     for bench.clock.now_s in (0.0, STUCK_S + 1, 10 * STUCK_S):
@@ -174,7 +166,6 @@ class Watched:
         self.row.ready = True
 
     def silent_after(self, seconds: int) -> list[tuple[int, float]]:
-        """Look every second for so long, and return what the last look found."""
         found: list[tuple[int, float]] = []
         for _ in range(seconds):
             self.now_s += 1.0
@@ -239,7 +230,7 @@ POOL = Pool("work", queues=("work",), kind="threads", processes=2, slots=4)
 late = pytest.mark.parametrize("late_s", [2.0, pytest.param(0.5, marks=pytest.mark.long)])
 
 
-class TurnedClock:
+class Clock:
     """A monotonic clock that a test turns; what it adds counts for the periods alone."""
 
     def __init__(self) -> None:
@@ -250,8 +241,8 @@ class TurnedClock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> TurnedClock:
-    clock = TurnedClock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
     monkeypatch.setattr("switchyard.workers.supervisor.quiet_periods.time", clock)
     return clock
 
@@ -278,7 +269,6 @@ def children(server: Server, no_processes: None, monkeypatch: pytest.MonkeyPatch
 
 
 def poll(children: ChildManager) -> None:
-    """Have the backlog polled, and the children act on it."""
     children.leases.backlog._poll_at_s = 0.0
     children.leases.tick(children.rows)
     children.work()
@@ -294,7 +284,7 @@ def end(children: ChildManager, process: Process) -> None:
     process.pid, process.wanted = 0, False
 
 
-def open_period(periods: QuietPeriods, children: ChildManager, clock: TurnedClock) -> None:
+def open_period(periods: QuietPeriods, children: ChildManager, clock: Clock) -> None:
     """Take the steps until the exclusive child runs suspects."""
     periods.work()
     clock.ahead_s += 2 * SETTLED_S
@@ -306,9 +296,7 @@ def open_period(periods: QuietPeriods, children: ChildManager, clock: TurnedCloc
     assert not children.rows[exclusive(children).index].quiet
 
 
-def test_the_exclusive_child_takes_nothing_before_all_others_have_ended_what_they_run(
-    children: ChildManager, clock: TurnedClock
-) -> None:
+def test_the_exclusive_child_takes_nothing_before_all_others_have_ended(children: ChildManager, clock: Clock) -> None:
     periods, busy = QuietPeriods(children), children.rows[1]
     slot = begin(busy)
 
@@ -326,9 +314,7 @@ def test_the_exclusive_child_takes_nothing_before_all_others_have_ended_what_the
     assert not children.rows[exclusive(children).index].quiet
 
 
-def test_its_leases_say_that_it_runs_alone_and_those_of_the_others_that_they_run_nothing(
-    children: ChildManager, clock: TurnedClock, server: Server
-) -> None:
+def test_its_leases_say_that_it_runs_alone_others_nothing(children: ChildManager, clock: Clock, server: Server) -> None:
     open_period(QuietPeriods(children), children, clock)
     children.leases._report_at_s = 0.0
     children.leases.tick(children.rows)
@@ -338,9 +324,7 @@ def test_its_leases_say_that_it_runs_alone_and_those_of_the_others_that_they_run
 
 
 @late
-def test_a_period_ends_after_its_time_and_the_pool_works_as_long_before_the_next(
-    children: ChildManager, clock: TurnedClock, late_s: float
-) -> None:
+def test_a_period_ends_and_the_pool_works_as_long_after_it(children: ChildManager, clock: Clock, late_s: float) -> None:
     periods = QuietPeriods(children)
     open_period(periods, children, clock)
     last, row = exclusive(children), children.rows[exclusive(children).index]
@@ -364,7 +348,7 @@ def test_a_period_ends_after_its_time_and_the_pool_works_as_long_before_the_next
     assert children.quiet
 
 
-def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: ChildManager, clock: TurnedClock) -> None:
+def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: ChildManager, clock: Clock) -> None:
     for how in ("idle", "gone", "never works"):
         periods = QuietPeriods(children)
         open_period(periods, children, clock)
@@ -384,9 +368,7 @@ def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: Chil
         poll(children)
 
 
-def test_no_period_begins_where_others_run_the_suspects_or_the_pool_is_not_up(
-    children: ChildManager, clock: TurnedClock, server: Server
-) -> None:
+def test_no_period_begins_beside_another_or_in_a_start(children: ChildManager, clock: Clock, server: Server) -> None:
     server.quiet = 1
     poll(children)
     QuietPeriods(children).work()
@@ -407,9 +389,7 @@ def test_suspects_start_no_child_that_would_run_beside_others(children: ChildMan
 
 
 @late
-def test_a_long_task_puts_a_period_off_for_other_work_and_the_next_waits_twice_as_long(
-    children: ChildManager, clock: TurnedClock, late_s: float
-) -> None:
+def test_a_long_task_puts_periods_off_and_doubles_waits(children: ChildManager, clock: Clock, late_s: float) -> None:
     periods, busy = QuietPeriods(children), children.rows[1]
     slot = begin(busy)
     waited_s = []
@@ -435,9 +415,7 @@ def test_a_long_task_puts_a_period_off_for_other_work_and_the_next_waits_twice_a
     assert periods._patience_s == PATIENCE_S
 
 
-def test_a_long_task_holds_a_period_up_where_no_other_work_waits(
-    children: ChildManager, clock: TurnedClock, server: Server
-) -> None:
+def test_a_long_task_holds_a_period_up_if_nothing_waits(children: ChildManager, clock: Clock, server: Server) -> None:
     server.waiting = 0
     poll(children)
     periods = QuietPeriods(children)
@@ -452,7 +430,7 @@ def test_a_long_task_holds_a_period_up_where_no_other_work_waits(
     assert not children.rows[exclusive(children).index].retired
 
 
-def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildManager, clock: TurnedClock) -> None:
+def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildManager, clock: Clock) -> None:
     periods = QuietPeriods(children)
     children.process_set.fill(children.isolated[1])
     children.work()
@@ -466,7 +444,7 @@ def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildM
     assert children.exclusive is None
 
 
-def test_a_pause_ends_a_period(children: ChildManager, clock: TurnedClock) -> None:
+def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
     periods = QuietPeriods(children)
     open_period(periods, children, clock)
 

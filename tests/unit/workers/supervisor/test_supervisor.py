@@ -39,7 +39,6 @@ class Signals:
         return came
 
     def close(self) -> None:
-        """Close both ends."""
         os.close(self.read_fd)
         os.close(self._write_fd)
 
@@ -67,9 +66,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://0.0.0.0:"), ("localhost", "http://localhost:")],
 )
-def test_the_address_of_the_metrics_is_logged_as_they_are_served(
-    make: Callable[..., Supervisor], host: str, url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_address_of_metrics_is_logged(make: Any, host: str, url: str, caplog: pytest.LogCaptureFixture) -> None:
     supervisor = make(metrics_host=host)
 
     supervisor.run()
@@ -77,9 +74,7 @@ def test_the_address_of_the_metrics_is_logged_as_they_are_served(
     assert f"metrics at {url}{supervisor._listener.port}/metrics" in caplog.text
 
 
-def test_a_parent_that_is_gone_is_logged_once_and_ends_the_pool(
-    make: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parent_that_is_gone_is_logged_once_and_ends_the_pool(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     [row] = ChildTable.create(1).rows
     supervisor = make(own_row=row)
     monkeypatch.setattr(module.os, "getppid", lambda: 1)
@@ -97,8 +92,6 @@ S = 1_000_000_000
 
 
 class Clock:
-    """Time that a test moves on."""
-
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ns = 1_000 * S
         monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic", lambda: self.ns / S)
@@ -125,18 +118,15 @@ class Server:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time that the test moves on."""
     return Clock(monkeypatch)
 
 
 @pytest.fixture
 def server() -> Server:
-    """A server that was asked for nothing."""
     return Server()
 
 
 def running(id_: bytes, clock: Clock, *, limit_s: float = 60.0) -> Running:
-    """Return a message that starts now."""
     return Running(lane=0, id=id_, token=1, start_ns=clock.ns, limit_ns=int(limit_s * S))
 
 
