@@ -13,6 +13,7 @@ import dramatiq
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.checks import CheckMessage
 from django.db import transaction
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
@@ -35,6 +36,7 @@ LONG = Queue("long", objective_ms=60_000, soft_limit_ms=1_000, hard_limit_ms=2_0
 FAST_POOL = Pool("fast", "threads", ("fast",), processes=1, slots=4)
 LONG_POOL = Pool("long", "processes", ("long",), processes=2, slots=1)
 RETRIES = Pool("retries", "threads", (), processes=1, slots=4, shared_retries=True)
+IDLE, LANE = Pool("idle", "threads", (), processes=1, slots=1), ("fast-retry",)
 SOUND = Yard(queues=(FAST, LONG), pools=(FAST_POOL, LONG_POOL, RETRIES))
 
 
@@ -42,68 +44,38 @@ def yard(*pools: Pool, queues: tuple[Queue, ...] = (FAST, LONG)) -> Yard:
     return Yard(queues=queues, pools=pools)
 
 
+def but(pool: Pool, **changes: Any) -> Yard:
+    """Return the sound yard with one pool changed."""
+    return replace(SOUND, pools=tuple(replace(each, **changes) if each is pool else each for each in SOUND.pools))
+
+
 def found(wrong: Yard) -> list[str]:
     return [str(message.id) for message in check_yard(wrong)]
 
 
-def test_a_sound_yard_has_nothing_wrong_with_it() -> None:
-    assert check_yard(SOUND) == []
+MISTAKES = {
+    "a queue that no pool serves": (yard(FAST_POOL, RETRIES), "E007", "queue long"),
+    "a retry lane that no pool serves": (
+        but(RETRIES, queues=LANE, shared_retries=False),
+        "E007",
+        "retry lane long-retry",
+    ),
+    "a pool without lanes, which would consume all": (yard(*SOUND.pools, IDLE), "E008", "pool idle"),
+    "a pool that serves an undeclared queue": (but(FAST_POOL, queues=("fast", "other")), "E001", "pool fast"),
+    "a pool that serves live work beside retries": (but(LONG_POOL, queues=("long", *LANE)), "E009", "pool long"),
+    "a pool of shared retries that serves live work": (but(RETRIES, queues=("fast",)), "E009", "pool retries"),
+    "more slots than database connections": (but(FAST_POOL, database_connections=3), "E010", "pool fast"),
+    "a pool that serves a dead list": (but(FAST_POOL, queues=("fast", "long-dead")), "E011", "pool fast"),
+}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "expected", "subject"),
-    [
-        pytest.param(yard(FAST_POOL, RETRIES), "switchyard.E007", "queue long", id="a queue that no pool serves"),
-        pytest.param(
-            yard(FAST_POOL, LONG_POOL, Pool("retries", "threads", ("fast-retry",), processes=1, slots=1)),
-            "switchyard.E007",
-            "retry lane long-retry",
-            id="a retry lane that no pool serves",
-        ),
-        pytest.param(
-            yard(FAST_POOL, LONG_POOL, RETRIES, Pool("idle", "threads", (), processes=1, slots=1)),
-            "switchyard.E008",
-            "pool idle",
-            id="a pool without lanes, which would consume all",
-        ),
-        pytest.param(
-            yard(replace(FAST_POOL, queues=("fast", "other")), replace(LONG_POOL, queues=("long",)), RETRIES),
-            "switchyard.E001",
-            "pool fast",
-            id="a pool that serves an undeclared queue",
-        ),
-        pytest.param(
-            yard(FAST_POOL, replace(LONG_POOL, queues=("long", "fast-retry")), RETRIES),
-            "switchyard.E009",
-            "pool long",
-            id="a pool that serves live work beside retries",
-        ),
-        pytest.param(
-            yard(FAST_POOL, LONG_POOL, replace(RETRIES, queues=("fast",))),
-            "switchyard.E009",
-            "pool retries",
-            id="a pool of shared retries that serves live work",
-        ),
-        pytest.param(
-            yard(replace(FAST_POOL, database_connections=3), LONG_POOL, RETRIES),
-            "switchyard.E010",
-            "pool fast",
-            id="more slots than database connections",
-        ),
-        pytest.param(
-            yard(replace(FAST_POOL, queues=("fast", "long-dead")), LONG_POOL, RETRIES),
-            "switchyard.E011",
-            "pool fast",
-            id="a pool that serves a dead list",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("wrong", "expected", "subject"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_named_with_its_fix(wrong: Yard, expected: str, subject: str) -> None:
-    messages = check_yard(wrong)
+    [message] = check_yard(wrong)
 
-    assert [(message.id, message.obj) for message in messages] == [(expected, subject)]
-    assert messages[0].is_serious()
-    assert "the topology" in str(messages[0].hint)
+    assert check_yard(SOUND) == []
+    assert (message.id, message.obj, message.is_serious()) == (f"switchyard.{expected}", subject, True)
+    assert "the topology" in str(message.hint)
 
 
 def test_a_pool_that_watches_everything_is_refused() -> None:
@@ -120,31 +92,18 @@ def test_objectives_more_than_four_times_apart_do_not_share_a_pool(objective_ms:
     assert found(yard(both, LONG_POOL, RETRIES, queues=(FAST, LONG, other))) == ids
 
 
-def test_a_queue_named_as_a_dead_list_is_refused() -> None:
-    dead = Queue("fast-dead", objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
-
-    assert "switchyard.E011" in found(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, dead)))
-
-
-@pytest.mark.parametrize("name", ["fast-retry", "fast-alone", "other-retry", "other-alone"])
-def test_a_queue_named_as_a_lane_is_refused(name: str) -> None:
-    lane = Queue(name, objective_ms=100, soft_limit_ms=1_000, hard_limit_ms=2_000)
-
-    messages = check_yard(yard(FAST_POOL, LONG_POOL, RETRIES, queues=(FAST, LONG, lane)))
+@pytest.mark.parametrize("name", ["fast-dead", "fast-retry", "fast-alone", "other-retry", "other-alone"])
+def test_a_queue_named_as_a_lane_or_a_dead_list_is_refused(name: str) -> None:
+    messages = check_yard(yard(*SOUND.pools, queues=(FAST, LONG, replace(FAST, name=name))))
 
     assert ("switchyard.E011", f"queue {name}") in [(message.id, message.obj) for message in messages]
 
 
-@pytest.mark.parametrize(
-    ("pool", "needed"),
-    [
-        pytest.param(FAST_POOL, 4 + 4 + 4, id="a child that replaces another, and those that run what must run alone"),
-        pytest.param(replace(FAST_POOL, kind="gevent"), 4 + 4 + 2, id="executed children"),
-    ],
-)
-def test_every_child_that_may_run_counts_for_the_database(pool: Pool, needed: int) -> None:
-    assert found(yard(replace(pool, database_connections=needed), LONG_POOL, RETRIES)) == []
-    assert found(yard(replace(pool, database_connections=needed - 1), LONG_POOL, RETRIES)) == ["switchyard.E010"]
+# A child that replaces another, and those that run what must run alone; executed children of gevent.
+@pytest.mark.parametrize(("kind", "needed"), [("threads", 4 + 4 + 4), ("gevent", 4 + 4 + 2)])
+def test_every_child_that_may_run_counts_for_the_database(kind: str, needed: int) -> None:
+    assert found(but(FAST_POOL, kind=kind, database_connections=needed)) == []
+    assert found(but(FAST_POOL, kind=kind, database_connections=needed - 1)) == ["switchyard.E010"]
 
 
 def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +120,9 @@ def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.Monke
 
 
 def test_a_memory_limit_that_an_idle_child_reaches_is_named() -> None:
-    small = replace(FAST_POOL, memory_limit_bytes=64_000_000)
+    [message] = check_yard(but(FAST_POOL, memory_limit_bytes=64_000_000))
 
-    [message] = check_yard(yard(small, LONG_POOL, RETRIES))
-
-    assert (message.id, message.obj) == ("switchyard.W009", f"pool {small.name}")
+    assert (message.id, message.obj) == ("switchyard.W009", "pool fast")
     assert message.msg.startswith("memory_limit_bytes is 64 MB, and an idle child takes about 120 MB")
 
 
@@ -350,8 +307,12 @@ def told(broker: StubBroker) -> list[tuple[str | None, Any]]:
     return [(message.id, str(message.obj).partition(" (")[0]) for message in check_actors(YARD, broker)]
 
 
-def test_an_actor_that_inherits_its_queues_limit_is_sound() -> None:
-    assert told(broker_with(queue_name="work")) == []
+def found_in(*functions: Any) -> list[CheckMessage]:
+    """Return what is said of functions as actors."""
+    broker = broker_with(queue_name="work")
+    for function in functions:
+        dramatiq.actor(function, broker=broker, queue_name="work")
+    return check_actors(YARD, broker)
 
 
 def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> None:
@@ -362,14 +323,19 @@ def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> N
     assert "Use one of work" in str(messages[0].hint)
 
 
-@pytest.mark.parametrize("limit", [None, float("inf"), 0, -1, "5s"])
-def test_an_actor_without_a_time_limit_is_refused(limit: object) -> None:
-    assert told(broker_with(queue_name="work", time_limit=limit)) == [("switchyard.E002", "actor one")]
-
-
-@pytest.mark.parametrize(("limit", "ids"), [(1_999, []), (2_000, ["switchyard.E003"]), (9_000, ["switchyard.E003"])])
-def test_an_actors_limit_stays_below_its_queues_hard_limit(limit: int, ids: list[str]) -> None:
-    assert [id for id, _ in told(broker_with(queue_name="work", time_limit=limit))] == ids
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        *((limit, "E002") for limit in (None, float("inf"), 0, -1, "5s")),
+        *((2_000, "E003"), (9_000, "E003"), (1_999, "")),
+    ],
+)
+def test_an_actor_has_a_limit_below_its_queues_hard_limit_by_default_that_of_its_queue(
+    limit: object, expected: str
+) -> None:
+    assert told(broker_with(queue_name="work")) == []
+    one = [(f"switchyard.{expected}", "actor one")] if expected else []
+    assert told(broker_with(queue_name="work", time_limit=limit)) == one
 
 
 def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
@@ -388,14 +354,11 @@ def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
     assert re.fullmatch(r"actor two \(tests/unit/workers/test_checks\.py:\d+\)", message.obj)
 
 
-def test_an_actor_on_a_dead_list_is_refused() -> None:
-    assert told(broker_with(queue_name="work-dead")) == [("switchyard.E011", "actor one")]
-
-
-def test_a_dead_list_declared_as_a_queue_is_refused() -> None:
+def test_an_actor_on_a_dead_list_and_a_dead_list_declared_as_a_queue_are_refused() -> None:
     broker = broker_with(queue_name="work")
     broker.declare_queue("work-dead")
 
+    assert told(broker_with(queue_name="work-dead")) == [("switchyard.E011", "actor one")]
     assert told(broker) == [("switchyard.E011", "queue work-dead")]
 
 
@@ -408,13 +371,10 @@ def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit: float, hint: str)
 
 
 def test_a_method_is_no_actor() -> None:
-    broker = broker_with(queue_name="work")
-
     class Report:
-        @dramatiq.actor(broker=broker, queue_name="work")
         def render(self, month: str) -> None: ...
 
-    [message] = check_actors(YARD, broker)
+    [message] = found_in(Report.render)
 
     assert (message.id, message.is_serious()) == ("switchyard.W022", False)
     assert message.obj.startswith("actor render (tests/unit/workers/test_checks.py:")
@@ -444,17 +404,13 @@ def test_an_actor_below_another_decorator_is_seen(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_generator_is_no_actor() -> None:
-    broker = broker_with(queue_name="work")
-
-    @dramatiq.actor(broker=broker, queue_name="work")
     def pages(month: str) -> Iterator[str]:
         yield month
 
-    @dramatiq.actor(broker=broker, queue_name="work")
     async def rows(month: str) -> AsyncIterator[str]:
         yield month
 
-    first, second = check_actors(YARD, broker)
+    first, second = found_in(pages, rows)
 
     assert {first.id, second.id} == {"switchyard.W022"}
     assert first.obj.startswith("actor pages (tests/unit/workers/test_checks.py:")
@@ -463,24 +419,22 @@ def test_a_generator_is_no_actor() -> None:
 
 
 def test_an_annotation_that_counts_as_none_is_seen() -> None:
-    broker = broker_with(queue_name="work")
+    def bill(customer: User, due: Nowhere, other: str | datetime.date, to: str, day: datetime.date) -> None: ...  # noqa: F821
 
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def bill(customer: User, due: Nowhere, other: str | datetime.date, to: str, day: datetime.date) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-
-    messages = check_actors(YARD, broker)
+    messages = found_in(bill)
 
     assert {message.id for message in messages} == {"switchyard.W025"}
     assert all(message.obj.startswith("actor bill (tests/unit/workers/test_checks.py:") for message in messages)
+    counts = "which counts as none"
     assert [(message.msg.partition(":")[0], message.hint) for message in messages] == [
-        (
-            "argument due has the annotation Nowhere, which counts as none",
-            "import its names outside of TYPE_CHECKING, or leave the annotation out",
-        ),
-        (
-            "argument other has the annotation str | datetime.date, which counts as none",
-            "annotate one of the types, or Any",
-        ),
+        (f"argument {argument}, {counts}", hint)
+        for argument, hint in (
+            (
+                "due has the annotation Nowhere",
+                "import its names outside of TYPE_CHECKING, or leave the annotation out",
+            ),
+            ("other has the annotation str | datetime.date", "annotate one of the types, or Any"),
+        )
     ]
 
 

@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import dramatiq
 import pytest
@@ -55,10 +56,13 @@ def isolated_pids(children: ChildManager) -> list[int]:
     return [process.pid for process in children.isolated if process.pid]
 
 
-def test_a_suspect_that_runs_long_does_not_hold_up_the_next_one(children: ChildManager, server: Server) -> None:
+def test_a_free_isolated_child_takes_the_next_suspect_and_one_that_runs_long_holds_none_up(
+    children: ChildManager, server: Server
+) -> None:
     children.work()
-    report_isolated(children, server, 1)
-    assert len(isolated_pids(children)) == 1
+    for _ in range(2):
+        report_isolated(children, server, 1)
+        assert len(isolated_pids(children)) == 1
     row = children.rows[children.isolated[0].index]
     row.lease(time.monotonic() + 60)
     begin(row)
@@ -68,31 +72,17 @@ def test_a_suspect_that_runs_long_does_not_hold_up_the_next_one(children: ChildM
     assert len(isolated_pids(children)) == 2
 
 
-def test_an_isolated_child_that_is_free_takes_the_next_suspect(children: ChildManager, server: Server) -> None:
-    children.work()
-    report_isolated(children, server, 1)
-
-    report_isolated(children, server, 1)
-
-    assert len(isolated_pids(children)) == 1
-
-
-def test_isolated_children_are_never_more_than_the_pool_has_room_for(children: ChildManager, server: Server) -> None:
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.parametrize(("isolated", "most"), [(None, MOST_ALONE["threads"]), (1, 1)])
+def test_isolated_children_are_never_more_than_the_pool_has_room_for_or_declares(
+    server: Server, isolated: int | None, most: int
+) -> None:
+    children = make_children(replace(POOL, isolated=isolated), server)
     children.work()
 
     report_isolated(children, server, 100)
 
-    assert len(isolated_pids(children)) == MOST_ALONE["threads"]
-
-
-@pytest.mark.usefixtures("children")
-def test_a_pool_bounds_its_isolated_children_itself(server: Server) -> None:
-    own = make_children(replace(POOL, isolated=1), server)
-    own.work()
-
-    report_isolated(own, server, 100)
-
-    assert len(isolated_pids(own)) == 1
+    assert len(isolated_pids(children)) == most
 
 
 def test_suspects_wait_while_the_pool_pauses(children: ChildManager, server: Server) -> None:
@@ -154,45 +144,33 @@ def test_crashes_are_reported_for_an_hour(children: ChildManager, monkeypatch: p
     assert children.restarts == {"SIGKILL": 2, "SIGSEGV": 1}
 
 
-@pytest.mark.parametrize(("drained", "level"), [(True, "WARNING"), (False, "ERROR")])
-def test_a_child_that_drains_although_nobody_told_it_to_is_replaced_without_an_error(
-    children: ChildManager, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, drained: bool, level: str
-) -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    children.work()
-    [process] = children.running
-    children.rows[process.index].drained = drained
-    monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (pid, 0, used))
-
-    children.process_set.work()
-
-    assert [record.levelname for record in caplog.records if "it is replaced" in record.message] == [level]
-    assert children.restarts == {"exit": 1}
-
-
-@pytest.mark.parametrize(("drained", "restarts"), [(True, {}), (False, {"exit": 1})])
-def test_a_child_that_a_pause_drains_is_no_crash_when_it_ends_after_the_pause(
-    children: ChildManager, monkeypatch: pytest.MonkeyPatch, drained: bool, restarts: dict[str, int]
+@pytest.mark.parametrize(
+    ("pauses", "drained", "levels", "restarts"),
+    [
+        *((False, True, ["WARNING"], {"exit": 1}), (False, False, ["ERROR"], {"exit": 1})),
+        *((True, True, [], {}), (True, False, ["ERROR"], {"exit": 1})),
+    ],
+)
+def test_a_child_that_drains_by_itself_is_replaced_without_an_error_and_one_that_a_pause_drains_is_no_crash(
+    children: ChildManager, monkeypatch: Any, caplog: Any, pauses: bool, drained: bool, levels: list[str], restarts: Any
 ) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: None)
     children.work()
     [process] = children.running
-    children.pause()
-    children.resume()
+    if pauses:
+        children.pause()
+        children.resume()
     children.rows[process.index].drained = drained
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.wait4", lambda pid, options: (pid, 0, used))
 
     children.process_set.work()
 
+    assert [record.levelname for record in caplog.records if "it is replaced" in record.message] == levels
     assert (children.restarts, sum(children.recent_crashes().values())) == (restarts, len(restarts))
 
 
-def test_a_process_that_worked_is_started_again_at_once() -> None:
-    assert Process(1).delay_s(worked=True) == 0.0
-
-
-def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s() -> None:
+def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s_and_work_forgives_it() -> None:
     process = Process(1)
 
     waits = [process.delay_s(worked=False) for _ in range(12)]
@@ -200,16 +178,7 @@ def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s(
     assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
     assert waits[-1] == 30.0
     assert waits == sorted(waits)
-
-
-def test_work_forgives_idle_deaths() -> None:
-    process = Process(1)
-    for _ in range(5):
-        process.delay_s(worked=False)
-
-    process.delay_s(worked=True)
-
-    assert process.delay_s(worked=False) == 0.1
+    assert [process.delay_s(worked=worked) for worked in (True, False)] == [0.0, 0.1]
 
 
 def test_a_process_is_reaped_and_noted_when_it_has_ended() -> None:
@@ -238,28 +207,24 @@ OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
 NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
 
 
-def blamed(running: list[Running], *, clean: bool) -> tuple[tuple[Running, ...], str]:
-    ending = ExitCause("hard_limit", over=(OVER,))
-    return suspects_of(Leftovers("child", SERVED, running), ending, clean=clean, description="exited with 3")
+ENDED = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
 
 
-@pytest.mark.parametrize("clean", [True, False])
-def test_who_is_over_its_hard_limit_is_blamed_also_where_the_grace_is_shorter_than_the_time_to_end(clean: bool) -> None:
-    assert blamed([OVER, NEIGHBOUR], clean=clean) == ((OVER,), "limit of 2 s")
+@pytest.mark.parametrize(
+    ("left", "over", "clean", "found"),
+    [
+        *(({"running": [OVER, NEIGHBOUR]}, (OVER,), clean, ((OVER,), "limit of 2 s")) for clean in (True, False)),
+        ({"running": [NEIGHBOUR]}, (OVER,), True, ((), "")),
+        *(({name: [ENDED]}, (), False, ((ENDED,), "exited with 1")) for name in ("running", "unwritten")),
+        *(({name: [ENDED]}, (), True, ((), "")) for name in ("running", "unwritten")),
+    ],
+)
+def test_what_is_over_its_limit_or_left_something_that_crashes_is_blamed_and_what_ended_in_time_is_not(
+    left: dict[str, list[Running]], over: tuple[Running, ...], clean: bool, found: Any
+) -> None:
+    ending = ExitCause("hard_limit", over=over) if over else None
 
-
-def test_who_ended_in_that_time_is_not() -> None:
-    assert blamed([NEIGHBOUR], clean=True) == ((), "")
-
-
-def test_what_a_task_left_may_crash_its_child_before_the_task_is_acknowledged() -> None:
-    ended = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
-
-    noted, unnoted = Leftovers("child", SERVED, [ended]), Leftovers("child", SERVED, unwritten=[ended])
-
-    for left in (noted, unnoted):
-        assert suspects_of(left, None, clean=False, description="exited with 1") == ((ended,), "exited with 1")
-        assert suspects_of(left, None, clean=True, description="exited with 0") == ((), "")
+    assert suspects_of(Leftovers("child", SERVED, **left), ending, clean=clean, description="exited with 1") == found
 
 
 def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() -> None:
