@@ -67,6 +67,18 @@ class Bench:
     def reason(self) -> str:
         return self.health.unhealthy_reason()
 
+    def run_something(self) -> None:
+        begin(self.row(1))
+
+    def have_nothing_wait(self) -> None:
+        """Have no message wait, or all of them paused."""
+        self.server.waiting = 0
+        self.poll()
+
+    def lose_the_broker(self) -> None:
+        self.server.away = True
+        self.poll()
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
@@ -101,21 +113,7 @@ def test_a_pool_has_its_time_from_when_it_last_ran_something(bench: Bench) -> No
     assert bench.reason() == STUCK
 
 
-def run_something(bench: Bench) -> None:
-    begin(bench.row(1))
-
-
-def have_nothing_wait(bench: Bench) -> None:
-    bench.server.waiting = 0
-    bench.poll()
-
-
-def lose_the_broker(bench: Bench) -> None:
-    bench.server.away = True
-    bench.poll()
-
-
-@pytest.mark.parametrize("excuse", [run_something, have_nothing_wait, lose_the_broker])
+@pytest.mark.parametrize("excuse", [Bench.run_something, Bench.have_nothing_wait, Bench.lose_the_broker])
 def test_a_pool_that_runs_or_has_nothing_to_take_stays_healthy(bench: Bench, excuse: Callable[[Bench], None]) -> None:
     excuse(bench)
 
@@ -125,7 +123,7 @@ def test_a_pool_that_runs_or_has_nothing_to_take_stays_healthy(bench: Bench, exc
 
 def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench: Bench) -> None:
     assert bench.reason() == ""
-    lose_the_broker(bench)
+    bench.lose_the_broker()
     bench.clock.now_s = 2 * STUCK_S
     assert bench.reason() == ""
 
@@ -138,20 +136,18 @@ def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench: Bench) -> 
     assert bench.reason() == STUCK
 
 
-def test_a_pool_without_a_child_that_consumes_is_unhealthy(bench: Bench) -> None:
-    for process in bench.children.own:
-        process.pid = 0
-
-    assert bench.reason() == "no child works"
-
-
-def test_a_pool_that_pauses_has_all_its_time_anew_afterwards(bench: Bench) -> None:
+def test_a_pool_that_pauses_has_all_its_time_anew_and_one_without_a_child_that_consumes_is_unhealthy(
+    bench: Bench,
+) -> None:
     assert bench.reason() == ""
     bench.clock.now_s = STUCK_S + 1
 
     bench.health.reset()
 
     assert bench.reason() == ""
+    for process in bench.children.own:
+        process.pid = 0
+    assert bench.reason() == "no child works"
 
 
 class Watched:
@@ -379,13 +375,10 @@ def test_no_period_begins_beside_another_or_in_a_start(children: ChildManager, c
     QuietPeriods(children).work()
 
     assert not by_others and not children.quiet
+    assert [process.pid for process in children.isolated if process.pid] == [], "a suspect would run beside others"
     children.rows[2].ready = True
     QuietPeriods(children).work()
     assert children.quiet
-
-
-def test_suspects_start_no_child_that_would_run_beside_others(children: ChildManager) -> None:
-    assert [process.pid for process in children.isolated if process.pid] == []
 
 
 @late
@@ -451,8 +444,7 @@ def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
     children.pause()
     periods.work()
 
-    assert not children.quiet
-    assert children.exclusive is None
+    assert (children.quiet, children.exclusive) == (False, None)
 
 
 def test_a_pool_in_a_quiet_period_is_healthy(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:

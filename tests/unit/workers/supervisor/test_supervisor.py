@@ -91,23 +91,14 @@ def test_a_parent_that_is_gone_is_logged_once_and_ends_the_pool(make: Any, monke
 S = 1_000_000_000
 
 
-class Clock:
+class Requests:
+    """Cancellation requests that a supervisor looks for, and time that a test moves on."""
+
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ns = 1_000 * S
+        self.ns, self.asked, self.looks, self.away = 1_000 * S, set[bytes](), 0, False
+        self.stops = CancellationWatch(self.look)
         monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic", lambda: self.ns / S)
         monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic_ns", lambda: self.ns)
-
-    def pass_s(self, seconds: float) -> None:
-        self.ns += int(seconds * S)
-
-
-class Server:
-    """Server that returns the jobs with a cancellation request."""
-
-    def __init__(self) -> None:
-        self.asked: set[bytes] = set()
-        self.looks = 0
-        self.away = False
 
     def look(self, running: Mapping[int, Sequence[Running]]) -> set[tuple[int, Running]]:
         self.looks += 1
@@ -115,81 +106,77 @@ class Server:
             raise BrokerUnavailable("HMGET", "away")
         return {(place, ran) for place, messages in running.items() for ran in messages if ran.id in self.asked}
 
+    def pass_s(self, seconds: float) -> None:
+        self.ns += int(seconds * S)
+
+    def running(self, id_: bytes, *, limit_s: float = 60.0) -> Running:
+        return Running(lane=0, id=id_, token=1, start_ns=self.ns, limit_ns=int(limit_s * S))
+
+    def asked_to_stop(self) -> Running:
+        """Return a message that runs, and of which a supervisor knows that it is cancelled."""
+        ran = self.running(b"a")
+        self.asked = {b"a"}
+        self.stops.update({1: [ran]})
+        return ran
+
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
+    return Requests(monkeypatch)
 
 
-@pytest.fixture
-def server() -> Server:
-    return Server()
-
-
-def running(id_: bytes, clock: Clock, *, limit_s: float = 60.0) -> Running:
-    return Running(lane=0, id=id_, token=1, start_ns=clock.ns, limit_ns=int(limit_s * S))
-
-
-def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first(clock: Clock, server: Server) -> None:
-    stops, long, short = CancellationWatch(server.look), running(b"long", clock), running(b"short", clock, limit_s=2)
-    server.asked = {b"long", b"short"}
+def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first(requests: Requests) -> None:
+    stops, long, short = requests.stops, requests.running(b"long"), requests.running(b"short", limit_s=2)
+    requests.asked = {b"long", b"short"}
 
     stops.update({1: [long, short]})
 
     assert stops.is_cancelled(1, long)
-    assert stops.over_at_ns(1, long) == clock.ns + END_AFTER_S * S
+    assert stops.over_at_ns(1, long) == requests.ns + END_AFTER_S * S
     assert stops.over_at_ns(1, short) == short.start_ns + 2 * S
     assert stops.over_at_ns(2, long) == long.start_ns + 60 * S
 
 
-def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(clock: Clock, server: Server) -> None:
-    stops, ran = CancellationWatch(server.look), running(b"a", clock)
-    server.asked = {b"a"}
-    stops.update({1: [ran]})
+def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(requests: Requests) -> None:
+    ran = requests.asked_to_stop()
 
-    early = stops.to_interrupt()
-    clock.pass_s(INTERRUPT_AFTER_S)
+    early = requests.stops.to_interrupt()
+    requests.pass_s(INTERRUPT_AFTER_S)
 
-    assert early == []
-    assert stops.to_interrupt() == [(1, ran)]
-    assert stops.to_interrupt() == []
+    assert [early, requests.stops.to_interrupt(), requests.stops.to_interrupt()] == [[], [(1, ran)], []]
 
 
-def test_it_is_looked_four_times_a_second_while_something_runs(clock: Clock, server: Server) -> None:
-    stops, ran = CancellationWatch(server.look), running(b"a", clock)
+def test_it_is_looked_four_times_a_second_while_something_runs(requests: Requests) -> None:
+    ran = requests.running(b"a")
 
-    stops.update({1: []})
-    idle = server.looks
+    requests.stops.update({1: []})
+    idle = requests.looks
     for _ in range(100):
-        stops.update({1: [ran]})
-        clock.pass_s(0.01)
+        requests.stops.update({1: [ran]})
+        requests.pass_s(0.01)
 
     assert idle == 0
-    assert 4 <= server.looks <= 5
+    assert 4 <= requests.looks <= 5
 
 
-def test_a_server_that_is_away_is_asked_once_a_second_and_forgets_nobody(clock: Clock, server: Server) -> None:
-    stops, ran = CancellationWatch(server.look), running(b"a", clock)
-    server.asked = {b"a"}
-    stops.update({1: [ran]})
-    over_at_ns = stops.over_at_ns(1, ran)
-    server.away = True
-    clock.pass_s(0.5)
+def test_a_server_that_is_away_is_asked_once_a_second_and_forgets_nobody(requests: Requests) -> None:
+    ran = requests.asked_to_stop()
+    over_at_ns = requests.stops.over_at_ns(1, ran)
+    requests.away = True
+    requests.pass_s(0.5)
 
-    assert stops.update({1: [ran]}) == pytest.approx(POLL_AGAIN_S)
-    assert stops.over_at_ns(1, ran) == over_at_ns
+    assert requests.stops.update({1: [ran]}) == pytest.approx(POLL_AGAIN_S)
+    assert requests.stops.over_at_ns(1, ran) == over_at_ns
 
 
-def test_who_ended_is_forgotten(clock: Clock, server: Server) -> None:
-    stops, ran = CancellationWatch(server.look), running(b"a", clock)
-    server.asked = {b"a"}
-    stops.update({1: [ran]})
+def test_who_ended_is_forgotten(requests: Requests) -> None:
+    ran = requests.asked_to_stop()
 
-    stops.update({1: []})
+    requests.stops.update({1: []})
 
-    assert not stops.is_cancelled(1, ran)
-    clock.pass_s(INTERRUPT_AFTER_S)
-    assert stops.to_interrupt() == []
+    assert not requests.stops.is_cancelled(1, ran)
+    requests.pass_s(INTERRUPT_AFTER_S)
+    assert requests.stops.to_interrupt() == []
 
 
 THREADS = f"""Thread 0x00007f01 (most recent call first):
@@ -274,11 +261,8 @@ def test_a_request_that_is_read_again_is_answered_once(monkeypatch: pytest.Monke
 WEBHOOK, RETRIES, URGENT = (settings.SWITCHYARD.topology.pool(name) for name in ("webhook", "webhook-retry", "urgent"))
 
 
-def test_gevent_pools_share_a_parent_and_begin_first() -> None:
+def test_gevent_pools_share_a_parent_and_begin_first_a_single_one_is_below_its_own_supervisor() -> None:
     assert pool_group._parts([URGENT, WEBHOOK, RETRIES]) == ((WEBHOOK, RETRIES), (URGENT,))
-
-
-def test_a_single_gevent_pool_is_executed_below_its_own_supervisor() -> None:
     assert pool_group._parts([URGENT, WEBHOOK]) == ((WEBHOOK,), (URGENT,))
 
 
