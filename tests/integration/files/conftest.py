@@ -12,7 +12,6 @@ from tests.factories.s3 import CREDENTIALS, S3Server
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server for all tests that leave it running."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -23,7 +22,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """A server that the test may stop."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     server = S3Server(tmp_path).start()

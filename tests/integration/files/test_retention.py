@@ -36,7 +36,6 @@ OLD, NEW = timedelta(days=91), timedelta(days=89)
 
 @pytest.fixture(params=["disk", "s3"])
 def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> Iterator[str]:
-    """The project's storage, on a disk or in a bucket."""
     if request.param == "s3":
         request.getfixturevalue("on_s3")
     else:
@@ -46,8 +45,6 @@ def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> It
 
 @pytest.fixture
 def keep(settings: Any) -> Callable[[dict[str, int]], None]:
-    """Set the days of each kind."""
-
     def set_days(days: dict[str, int]) -> None:
         settings.RETENTION_DAYS = days
 
@@ -105,7 +102,6 @@ def make_picture(age: timedelta) -> Picture:
 
 
 def make_rows(age: timedelta) -> None:
-    """Write a mail and a payment event of each state."""
     at = timezone.now() - age
     for state in MailState.values:
         key = f"{state} {age}"
@@ -115,9 +111,7 @@ def make_rows(age: timedelta) -> None:
         PaymentEvent.objects.create(external_id=f"{state} {age}", payload={}, state=state, received_at=at)
 
 
-def test_what_is_older_leaves_with_its_files_and_the_rest_is_counted(
-    storage: str, keep: Any, aged: Callable[[str, timedelta], str]
-) -> None:
+def test_old_rows_leave_and_the_rest_is_counted(storage: str, keep: Any, aged: Callable[[str, timedelta], str]) -> None:
     keep(ALL)
     for age in (OLD, NEW):
         make_export(age), make_report(age), make_picture(age), make_rows(age)
@@ -213,9 +207,7 @@ def named() -> set[str]:
     }
 
 
-def test_a_storage_that_is_away_keeps_the_names_of_files_and_stops_no_other_kind(
-    settings: Any, keep: Any, own_s3_server: S3Server
-) -> None:
+def test_a_storage_away_keeps_names_and_stops_no_other_kind(settings: Any, keep: Any, own_s3_server: S3Server) -> None:
     keep(ALL)
     settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
     gone = make_export(OLD).file

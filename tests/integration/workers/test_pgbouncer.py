@@ -50,7 +50,6 @@ def server() -> Iterator[PostgresUnderTest]:
 
 @pytest.fixture(scope="module")
 def bouncer(server: PostgresUnderTest) -> Iterator[PgBouncerUnderTest]:
-    """A PgBouncer with two connections to it."""
     with PgBouncerUnderTest(server, size=2) as bouncer:
         yield bouncer
 
@@ -97,9 +96,7 @@ def test_migrations_go_past_the_bouncer_and_nothing_else(bounced: dict[str, str]
     assert shell.strip() == str(bouncer.port)
 
 
-def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lacks(
-    bounced: dict[str, str], server: PostgresUnderTest
-) -> None:
+def test_a_declared_bouncer_is_no_finding_but_its_timeout(bounced: dict[str, str], server: PostgresUnderTest) -> None:
     without = findings(bounced)
     server.execute("ALTER ROLE yard SET lock_timeout = '5s'")
     # Past the connections that the bouncer has opened before.

@@ -29,8 +29,6 @@ def kinds_failed(message: dict[str, Any], error: dict[str, Any]) -> None:
 
 
 class Greeting(dramatiq.GenericActor):
-    """A base of actors."""
-
     class Meta:
         abstract = True
 
@@ -40,13 +38,10 @@ class Greeting(dramatiq.GenericActor):
         return f"{self.word()} {name}"
 
     def word(self) -> str:
-        """Return the word before the name."""
         raise NotImplementedError
 
 
 class UrgentGreeting(Greeting):
-    """An actor of the pool of threads."""
-
     class Meta:
         queue_name = "urgent"
         max_retries = 0
@@ -54,13 +49,10 @@ class UrgentGreeting(Greeting):
         on_failure = "kinds_failed"
 
     def word(self) -> str:
-        """Return the word before the name."""
         return "Hi"
 
 
 class SlowGreeting(Greeting):
-    """An actor of the pool of processes."""
-
     class Meta:
         queue_name = "slow"
         max_retries = 0
@@ -68,7 +60,6 @@ class SlowGreeting(Greeting):
         on_failure = "kinds_failed"
 
     def word(self) -> str:
-        """Return the word before the name."""
         return "Good evening"
 
 
