@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from demo import addresses, work
-from demo.addresses import Addresses, PortTaken, as_exports, settings_for, without_settings
+from demo.addresses import Addresses, as_exports, settings_for, without_settings
 from demo.job_lines import MOST_LINES, JobLines
 from demo.runner import Part, Runner, StopRequest
 from demo.sample import Job, Order, Seen
@@ -222,7 +222,8 @@ def news(log: Path, *texts: str, sample: str = "") -> list[str]:
     return said
 
 
-def test_each_end_of_an_attempt_is_shown(log: Path) -> None:
+def test_each_end_of_an_attempt_is_shown_but_for_jobs_of_the_sample_and_other_lines(log: Path) -> None:
+    other = f"{AT} [info     ] counted 3 of 4                 [apps.loyalty] actor=greet job_id=9\n"
     retried = line("retried", "7", duration_ms=3, error="\"'missing'\"", raised="KeyError")
 
     shown = news(log, retried, line("succeeded", "7", duration_ms=1960), line("dead", "8", reason="permanent"))
@@ -232,11 +233,6 @@ def test_each_end_of_an_attempt_is_shown(log: Path) -> None:
         "greet 7: succeeded in 1,960 ms",
         "greet 8: dead (permanent)",
     ]
-
-
-def test_jobs_of_the_sample_and_other_lines_are_left_out(log: Path) -> None:
-    other = f"{AT} [info     ] counted 3 of 4                 [apps.loyalty] actor=greet job_id=9\n"
-
     assert news(log, line("succeeded", "7"), other, "a print()\n", sample="7") == []
 
 
@@ -326,11 +322,6 @@ def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) ->
     assert config.library.broker_url == f"unix://{state.broker_socket}"
     assert config.database_url == f"sqlite:///{state.database}"
     assert config.storage.folder == str(state.media)
-
-
-def test_port_that_is_taken_is_refused_with_the_way_out() -> None:
-    with addresses.listen(0) as taken, pytest.raises(PortTaken, match="--port"):
-        addresses.listen(addresses.port_of(taken))
 
 
 def test_next_free_port_follows_one_that_is_taken() -> None:
@@ -495,14 +486,14 @@ def never() -> bool:
     return False
 
 
-def folder_at(path: Path) -> StateFolder:
-    state = StateFolder(path / "state")
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    state = StateFolder(tmp_path / "state")
     state.make()
     return state
 
 
-def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_beside_it(tmp_path: Path) -> None:
-    state = folder_at(tmp_path)
+def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_beside_it(state: StateFolder) -> None:
     first = StateLock(state)
     first.acquire(is_stopping=never)
     first.announce("http://127.0.0.1:8000/")
@@ -517,8 +508,7 @@ def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_bes
     first.release()
 
 
-def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> None:
-    state = folder_at(tmp_path)
+def test_processes_that_a_killed_demo_left_are_waited_for(state: StateFolder) -> None:
     program = (
         "import sys, subprocess; from pathlib import Path; from demo.state import StateFolder, StateLock\n"
         "lock = StateLock(StateFolder(Path(sys.argv[1]))); lock.acquire(is_stopping=lambda: False)\n"
@@ -534,8 +524,7 @@ def test_processes_that_a_killed_demo_left_are_waited_for(tmp_path: Path) -> Non
     lock.release()
 
 
-def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(tmp_path: Path) -> None:
-    state = folder_at(tmp_path)
+def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(state: StateFolder) -> None:
     first = StateLock(state)
     first.acquire(is_stopping=never)
     write_private(state.owner, {"pid": 0})
@@ -546,8 +535,7 @@ def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(tmp_path: Path) ->
     first.release()
 
 
-def test_folder_and_its_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
-    state = folder_at(tmp_path)
+def test_folder_and_its_secrets_are_for_their_owner_only(state: StateFolder) -> None:
     load_identity(state.identity).save(state.identity)
 
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o700

@@ -124,25 +124,20 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addon, "entry_points", lambda group: [entry] if group == addon.FOLDER else [])
 
 
-@pytest.mark.usefixtures("fresh")
-@pytest.mark.usefixtures("installed")
-def test_an_installed_distribution_brings_an_add_on() -> None:
+@pytest.mark.usefixtures("fresh", "installed")
+def test_an_installed_distribution_brings_an_add_on_whose_hooks_are_resolved_when_they_are_asked_for() -> None:
     assert addon_for("others") is OTHER
     assert addon_for("OTHER") is OTHER
     assert list(addons())[-1] is OTHER
     assert addon_for("carrier-pigeon") is None
+    assert (OTHER.load("look"), OTHER.load("place")) == (look, None)
+    assert (OTHER.call("look", "-"), OTHER.call("check", "-", 1)) == ("seen", "-")
 
 
 @pytest.mark.usefixtures("fresh")
 def test_without_the_folder_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addon, "FOLDER", "switchyard.addons_that_were_deleted")
     assert list(addons()) == []
-
-
-@pytest.mark.usefixtures("fresh")
-def test_a_hook_is_resolved_when_it_is_asked_for() -> None:
-    assert (OTHER.load("look"), OTHER.load("place")) == (look, None)
-    assert (OTHER.call("look", "-"), OTHER.call("check", "-", 1)) == ("seen", "-")
 
 
 @pytest.mark.usefixtures("fresh")
@@ -217,25 +212,12 @@ def test_a_command_is_run_with_its_own_arguments() -> None:
     assert json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (("runpool", "nowhere"), 78, "pool 'nowhere' is not declared"),
-        (("runpol",), 2, "switchyard: there is no command 'runpol'; did you mean runpool?\n"),
-    ],
-)
-def test_a_refusal_keeps_its_exit_code(words: tuple[str, ...], code: int, said: str) -> None:
-    done = manage("switchyard", *words)
+def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_listed() -> None:
+    unknown, none = manage("switchyard", "runpol"), manage("switchyard")
 
-    assert done.returncode == code
-    assert said in done.stderr
-
-
-def test_without_a_command_all_are_listed_and_the_exit_code_is_2() -> None:
-    done = manage("switchyard")
-
-    assert done.returncode == 2
-    listed = [line.split()[0] for line in done.stdout.partition("commands:\n")[2].splitlines()]
+    assert (unknown.returncode, none.returncode) == (2, 2)
+    assert "switchyard: there is no command 'runpol'; did you mean runpool?\n" in unknown.stderr
+    listed = [line.split()[0] for line in none.stdout.partition("commands:\n")[2].splitlines()]
     assert listed == list(COMMANDS)
 
 

@@ -117,23 +117,20 @@ def test_mailers_need_a_timeout(options: dict[str, object], names: list[str], mo
     assert [message.msg.partition(" is ")[0] for message in endless_mail()] == names
 
 
-def test_a_project_that_names_nothing_of_mail_needs_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = UserSettingsHolder(global_settings)
-    stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
-    monkeypatch.setattr(servers, "settings", stock)
-    monkeypatch.setattr(servers, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
-
-    assert not list(endless_mail())
+OF_MAIL = ["switchyard.E006"]
 
 
-@pytest.mark.parametrize("url", ["mailto:ops@example.com", "oncall=mailto:ops@example.com"])
-def test_alerts_by_mail_need_a_timeout(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = UserSettingsHolder(global_settings)
+@pytest.mark.parametrize(
+    ("url", "ids"), [("log:", []), ("mailto:ops@example.com", OF_MAIL), ("oncall=mailto:ops@example.com", OF_MAIL)]
+)
+def test_alerts_by_mail_need_a_timeout_and_a_project_that_names_nothing_of_mail_none(
+    url: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
-    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(servers, "settings", UserSettingsHolder(global_settings))
     monkeypatch.setattr(servers, "switchyard_settings", lambda: settings)
 
-    assert [message.id for message in endless_mail()] == ["switchyard.E006"]
+    assert [message.id for message in endless_mail()] == ids
 
 
 MOVED = {"switchyard_audit": None, "switchyard_bulk": "missing_module", "switchyard_alerts": "missing.migrations"}
@@ -223,8 +220,11 @@ def test_what_else_is_sent_meanwhile_reaches_the_broker(broker: StubBroker) -> N
     assert broker.queues["default"].qsize() == 1
 
 
-def test_a_broker_that_was_patched_before_stays_so(broker: StubBroker) -> None:
+def test_a_broker_has_its_own_methods_again_and_one_that_was_patched_before_stays_so(broker: StubBroker) -> None:
     sent: list[Any] = []
+    with no_sends(broker), no_sends(broker):
+        pass
+    assert "enqueue" not in vars(broker)
     broker.enqueue = sent.append  # type: ignore[method-assign,assignment]
 
     with no_sends(broker), no_sends(broker):
@@ -232,13 +232,6 @@ def test_a_broker_that_was_patched_before_stays_so(broker: StubBroker) -> None:
     broker.get_actor("hello").broker.enqueue("a message")  # type: ignore[arg-type]
 
     assert sent == ["a message"]
-
-
-def test_a_broker_has_its_own_methods_again(broker: StubBroker) -> None:
-    with no_sends(broker), no_sends(broker):
-        pass
-
-    assert "enqueue" not in vars(broker)
 
 
 TASK = "from switchyard.compat.celery import shared_task\n\n@shared_task\ndef {name}(): ...\n"
