@@ -44,8 +44,7 @@ def starts(*times: tuple[float, int]) -> list[Record]:
 
 
 def test_quartiles_lie_between_the_runs() -> None:
-    assert quartiles([5, 1, 3, 2, 4]) == (2, 3, 4)
-    assert quartiles([1, 2]) == (1.25, 1.5, 1.75)
+    assert (quartiles([5, 1, 3, 2, 4]), quartiles([1, 2])) == ((2, 3, 4), (1.25, 1.5, 1.75))
     assert quartiles([7]) == (7, 7, 7)
 
 
@@ -70,8 +69,7 @@ def test_ratios_pair_runs_of_one_round_and_leave_out_failed_ones() -> None:
 def test_waits_are_milliseconds_from_sending_to_the_start() -> None:
     found = waits("idle", [Record(10.0, 10.0 + ms / 1000, 0, ms) for ms in range(1, 101)])
 
-    assert found["idle_p50_ms"] == pytest.approx(50)
-    assert found["idle_p99_ms"] == pytest.approx(99)
+    assert (found["idle_p50_ms"], found["idle_p99_ms"]) == (pytest.approx(50), pytest.approx(99))
     assert found["idle_max_ms"] == pytest.approx(100)
 
 
@@ -192,9 +190,7 @@ def test_a_day_has_its_peak_at_the_sale_and_little_of_it_an_hour_later() -> None
 def test_pods_before_the_sale_keep_the_promise_that_an_autoscaler_misses(outcomes: dict[str, Outcome]) -> None:
     autoscaled, early = outcomes["autoscaled"], outcomes["early"]
 
-    assert early.first == {}
-    assert early.refused == 0
-    assert next(iter(autoscaled.first)) == "promise missed"
+    assert (early.first, early.refused, next(iter(autoscaled.first))) == ({}, 0, "promise missed")
     assert "queues full, 429" in autoscaled.first
     assert max(autoscaled.depth) <= 600_000
     assert early.wait_s(0.999) <= 1 < autoscaled.wait_s(0.9)
@@ -235,8 +231,7 @@ def test_a_measured_pool_alone_serves_its_queue_in_a_sound_yard(queue: str) -> N
     own = settings.SWITCHYARD.topology
     yard = yard_with(own, Pool(POOL, "gevent", (queue,), processes=1, slots=64))
 
-    assert [pool.name for pool in yard.pools_of(queue)] == [POOL]
-    assert check_yard(yard) == []
+    assert ([pool.name for pool in yard.pools_of(queue)], check_yard(yard)) == ([POOL], [])
     assert yard.dependencies == own.dependencies != ()
 
 

@@ -71,8 +71,7 @@ def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path: 
     with pytest.raises(DemoError, match=r"(?s)^web: ended with exit code 3 at start; .*web\.log.*boom") as failure:
         runner.start(part_of(tmp_path, "web", "echo boom; exit 3", missing=lambda: "no answer"))
 
-    assert str(tmp_path / "web.log") in str(failure.value)
-    assert "old story" not in str(failure.value)
+    assert str(tmp_path / "web.log") in str(failure.value) and "old story" not in str(failure.value)
 
 
 def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path: Path) -> None:
@@ -145,8 +144,7 @@ def test_parts_stop_last_started_first(tmp_path: Path) -> None:
 
     runner.stop()
 
-    assert ends.read_text().split() == ["web", "pools", "broker"]
-    assert runner.pids == {}
+    assert (ends.read_text().split(), runner.pids) == (["web", "pools", "broker"], {})
 
 
 def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path: Path) -> None:
@@ -254,8 +252,7 @@ def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
 def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
     shown = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
 
-    assert len(shown) == MOST_LINES + 1
-    assert shown[-1] == f"and 5 more, see {log}"
+    assert (len(shown), shown[-1]) == (MOST_LINES + 1, f"and 5 more, see {log}")
 
 
 def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log: Path) -> None:
@@ -278,15 +275,13 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
     config = load_config(settings_for(StateFolder(tmp_path), identity, ADDRESSES))
 
     assert config.allowed_private_addresses == {("127.0.0.1", 8003)}
-    assert config.library.broker_url == ADDRESSES.broker_url
-    assert config.smtp_url == "smtp://127.0.0.1:8002"
+    assert (config.library.broker_url, config.smtp_url) == (ADDRESSES.broker_url, "smtp://127.0.0.1:8002")
     assert config.library.public_url == "http://127.0.0.1:8001"
     assert config.payment_secret == identity.payment_secret
     assert config.secret_key == identity.django_secret_key
     assert config.library.alert_urls == ("log:", "mailto:operations@switchyard.example")
     assert config.database_url == f"sqlite:///{tmp_path}/db.sqlite3"
-    assert config.storage.folder == f"{tmp_path}/media"
-    assert config.library.state_dir == tmp_path
+    assert (config.storage.folder, config.library.state_dir) == (f"{tmp_path}/media", tmp_path)
 
 
 def test_a_shell_takes_the_settings_over(tmp_path: Path) -> None:
@@ -295,8 +290,7 @@ def test_a_shell_takes_the_settings_over(tmp_path: Path) -> None:
 
     ran = subprocess.run(["sh", "-c", f'. {file}; printf \'%s|%s\' "$A" "$B"'], capture_output=True, text=True)
 
-    assert ran.stdout == "it's $HOME|log: mailto:x"
-    assert file.stat().st_mode & 0o777 == 0o600
+    assert (ran.stdout, file.stat().st_mode & 0o777) == ("it's $HOME|log: mailto:x", 0o600)
 
 
 def test_settings_of_another_yard_do_not_leak_in() -> None:
@@ -345,8 +339,7 @@ def test_port_for_a_server_that_chooses_itself_is_zero_when_taken() -> None:
         port = addresses.port_of(taken)
 
         assert addresses.free_again(port) == 0
-    assert addresses.free_again(port) == port
-    assert addresses.free_again(0) == 0
+    assert (addresses.free_again(port), addresses.free_again(0)) == (port, 0)
 
 
 RECEIVER = "http://127.0.0.1:9"
@@ -502,8 +495,7 @@ def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_bes
         StateLock(state).acquire(is_stopping=never)
 
     said = str(refusal.value)
-    assert str(state.root) in said
-    assert f"process {os.getpid()}, http://127.0.0.1:8000/" in said
+    assert str(state.root) in said and f"process {os.getpid()}, http://127.0.0.1:8000/" in said
     assert "bin/demo --state DIR" in said
     first.release()
 

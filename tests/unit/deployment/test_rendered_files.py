@@ -76,8 +76,7 @@ def test_container_is_confined(name: str) -> None:
     service = SERVICES[name]
 
     assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
     assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
 
 
@@ -117,8 +116,7 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
 
     assert config.debug is False
     assert config.library.broker_url.startswith("redis://default:")
-    assert config.storage.folder == "/srv/media"
-    assert config.library.results.kind == "broker"
+    assert (config.storage.folder, config.library.results.kind) == ("/srv/media", "broker")
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -178,8 +176,7 @@ def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
     spare = WEB_CONNECTIONS + SPARE_CONNECTIONS
 
     vans = VANS.total_slots + VANS.slots + MOST_ALONE["processes"]
-    assert planned_connections(YARD) == vans + 2 + spare
-    assert SPARE.database_connections == 2
+    assert (planned_connections(YARD), SPARE.database_connections) == (vans + 2 + spare, 2)
     # Else the doctor warns of the shipped files from the first day: PostgreSQL keeps some of its connections back.
     limit = int(services_of(YARD)["postgres"]["command"][-1].partition("=")[2])
     assert limit == planned_connections(YARD) + RESERVED_CONNECTIONS
@@ -188,8 +185,7 @@ def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
 def test_server_never_evicts_and_keeps_an_append_only_file() -> None:
     start: Any = SERVICES["valkey"]["command"][0]
 
-    assert "--appendonly yes" in start
-    assert "--maxmemory-policy noeviction" in start
+    assert "--appendonly yes" in start and "--maxmemory-policy noeviction" in start
     assert "requirepass" in start.split("exec", maxsplit=1)[0]  # in a file, not in the process list
 
 
@@ -216,8 +212,7 @@ def test_container_that_is_too_small_is_named_with_figures_and_remedy_and_no_oth
     [found] = too_small(LIMITED, rendered_files.given_mib(less))
 
     assert {"pool-vans", "pool-spare"} < set(given) and "migrate" not in given
-    assert too_small(LIMITED, given) == []
-    assert (found.id, found.obj) == ("switchyard.W008", "pool vans")
+    assert (too_small(LIMITED, given), found.id, found.obj) == ([], "switchyard.W008", "pool vans")
     assert found.msg == (
         "gets 512M in ops/compose.yaml; 3 children, a successor and 1 for isolated messages of up to 200 MB, "
         "beside their supervisor and 256M for /tmp, need 1,370M"
@@ -272,8 +267,7 @@ def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path: Path) -> None:
 
     lines = rendered_files.differences(tmp_path, {"ops/a.yml": "a: 2\n", "ops/new.yml": "n: 1\n"})
 
-    assert "-a: 1" in lines
-    assert "+a: 2" in lines
+    assert "-a: 1" in lines and "+a: 2" in lines
     assert "+n: 1" in lines
 
 
@@ -315,8 +309,7 @@ def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_whe
 
     assert [jobs[name].get("needs") for name in ("test", "build", "roll")] == [None, "test", "build"]
     names = ["Check the backlog with the new code", "Migrate", "Roll", "Verify", "Roll back"]
-    assert [step["name"] for step in steps][1:] == names
-    assert steps[-1]["if"] == "failure()"
+    assert ([step["name"] for step in steps][1:], steps[-1]["if"]) == (names, "failure()")
     # The wait for a job's success outlasts a job that failed, which has another condition.
     page = (ROOT / "docs/how-to/deploy-on-kubernetes.md").read_text()
     for script in (*(step.get("run", "") for step in steps), page):
@@ -410,10 +403,8 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
     queues = {queue["name"]: queue for queue in json.loads(run("--json"))["queues"]}
 
     webhook = queues["webhook"]
-    assert webhook["objective_ms"] == 1_000
-    assert webhook["pools"] == ["webhook"]
-    assert webhook["retry_pools"] == ["webhook-retry"]
-    assert webhook["dead_list"] == "webhook-dead"
+    assert (webhook["objective_ms"], webhook["pools"]) == (1_000, ["webhook"])
+    assert (webhook["retry_pools"], webhook["dead_list"]) == (["webhook-retry"], "webhook-dead")
     assert webhook["calls"] == "customers' endpoints"
     assert (webhook["retry"]["max_retries"], webhook["retry"]["own_backoff"]) == (5, False)
     assert webhook["retry"]["delays_ms"] == [5_000, 300_000, 1_800_000, 7_200_000, 18_000_000]

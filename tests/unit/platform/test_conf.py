@@ -44,8 +44,7 @@ def test_nothing_declared_gives_development_defaults_and_the_default_yard() -> N
 
     assert found.topology is DEFAULT_YARD
     assert [queue.name for queue in DEFAULT_YARD.queues] == ["urgent", "default"]
-    assert check_yard(DEFAULT_YARD) == []
-    assert found.broker_url == "unix:///srv/site/var/valkey.sock"
+    assert (check_yard(DEFAULT_YARD), found.broker_url) == ([], "unix:///srv/site/var/valkey.sock")
     assert (found.state_dir, found.metrics_dir) == (Path("/srv/site/var"), Path("/srv/site/var/metrics"))
     assert (found.log_format, found.configure_logging, found.debug) == ("console", False, True)
 
@@ -53,8 +52,7 @@ def test_nothing_declared_gives_development_defaults_and_the_default_yard() -> N
 def test_the_dict_comes_before_the_environment() -> None:
     found = read({"BROKER_URL": "redis://declared:6379/1"}, ENVIRONMENT)
 
-    assert found.broker_url == "redis://declared:6379/1"
-    assert found.alert_urls == ("log:", "mailto:a@b")
+    assert (found.broker_url, found.alert_urls) == ("redis://declared:6379/1", ("log:", "mailto:a@b"))
 
 
 def test_a_topology_is_named_or_given() -> None:
@@ -87,8 +85,7 @@ def test_what_is_unknown_or_wrong_is_refused_with_name_fact_and_remedy(declared:
         read(declared)
 
     assert refused.value.name == named
-    assert fact in str(refused.value)
-    assert refused.value.remedy
+    assert fact in str(refused.value) and refused.value.remedy
 
 
 def test_production_names_its_broker() -> None:
@@ -308,8 +305,7 @@ def test_passwords_of_a_command_line_are_not_told() -> None:
         shown = wait_for(lambda: (line := command_of(process.pid)).endswith("file.sql") and line)
         process.communicate(b"\n")
 
-    assert "opensesame" not in shown
-    assert "postgres://…@db/x --password=… --api-token … file.sql" in shown
+    assert "opensesame" not in shown and "postgres://…@db/x --password=… --api-token … file.sql" in shown
 
 
 @pytest.mark.parametrize("size", [None, 20])

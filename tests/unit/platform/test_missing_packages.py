@@ -69,8 +69,7 @@ def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: 
     assert done.returncode == 78, done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith("switchyard: refused to start: ")
-    assert f"run: pip install '{remedy}" in line
-    assert "hunter2" not in line
+    assert f"run: pip install '{remedy}" in line and "hunter2" not in line
 
 
 def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:

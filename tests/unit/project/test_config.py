@@ -51,8 +51,7 @@ def test_development_needs_nothing_and_a_complete_production_environment_is_take
     assert development.debug and not production.debug
     assert development.library.broker_url.startswith("unix://")
     assert development.database_url.endswith("db.sqlite3")
-    assert production.allowed_hosts == ("yard.example.com",)
-    assert production.library.log_format == "json"
+    assert (production.allowed_hosts, production.library.log_format) == (("yard.example.com",), "json")
 
 
 def test_a_bouncer_needs_the_address_of_its_server() -> None:

@@ -136,8 +136,7 @@ def test_the_log_is_copied_for_the_supervisor_and_handlers_go_on(root_logger: lo
     logging.getLogger("switchyard.workers").error("something is wrong")
     file.close()
 
-    assert row.logged() == ["something is wrong"]
-    assert printed.getvalue() == "something is wrong\n"
+    assert (row.logged(), printed.getvalue()) == (["something is wrong"], "something is wrong\n")
     assert (tmp_path / "log").read_text() == "something is wrong\n"
 
 
@@ -188,8 +187,7 @@ def test_prefetched_messages_wait_on_where_the_broker_is_away_and_are_released_w
     waiting = {each.message.message_id for each in worker.work_queue.waiting()}
     release_unstarted(worker)
 
-    assert waiting == {"9", "11"}
-    assert worker.consumers["work"].released == ["9", "11"]
+    assert (waiting, worker.consumers["work"].released) == ({"9", "11"}, ["9", "11"])
     assert worker.work_queue.waiting() == []
 
 
@@ -273,8 +271,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(child: Child, row: Chi
 
     assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
     assert runs[0].over_at_ns is not None
-    assert at_work == [held]
-    assert (child.slots.running, row.running()) == ([], [])
+    assert (at_work, child.slots.running, row.running()) == ([held], [], [])
     assert [(found.id, found.lane, found.token) for found in row.finished()] == [(b"a", 1, 5)]
     assert row.read().done == 1
 
@@ -288,8 +285,7 @@ def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(child: Child,
     with pytest.raises(SkipMessage):
         child.process(held)
 
-    assert released == [held]
-    assert (row.running(), outcome_of(held).kind) == ([], "deferred")
+    assert (released, row.running(), outcome_of(held).kind) == ([held], [], "deferred")
 
 
 def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(child: Child, row: ChildRow) -> None:
@@ -313,8 +309,7 @@ def test_what_was_moved_or_buried_is_not_finished(child: Child, row: ChildRow, s
     {"ack": child.slots.after_ack, "nack": child.slots.after_nack}[side](child.broker, held)
     row.confirm_flush(row.last_end())
 
-    assert (row.running(), row.finished()) == ([], [])
-    assert (row.read().taken, row.read().done) == (1, 1)
+    assert (row.running(), row.finished(), row.read().taken, row.read().done) == ([], [], 1, 1)
 
 
 def test_an_acknowledgement_that_dramatiq_repeats_ends_a_message_once(child: Child, row: ChildRow) -> None:
@@ -477,8 +472,7 @@ def test_a_leak_leaves_room_for_what_fetches_and_records(weight: Scales, row: Ch
 
     ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
 
-    assert weight.size == 100 * MB
-    assert ran == [True] * 8 + [False] * 4
+    assert (weight.size, ran) == (100 * MB, [True] * 8 + [False] * 4)
     assert (row.full, row.lacks_memory, broker.draining, len(back)) == (True, True, True, 4)
 
 
@@ -528,8 +522,7 @@ def test_allocations_count_where_limited(weight: Scales, row: ChildRow, monkeypa
     weight.reserved += 30 * MB  # a thread's stack
     ran = [bool(run(under, broker, weight, 5 * MB)) for _ in range(12)]
 
-    assert limits[0][0] == LIMIT + 40 * MB
-    assert ran.count(True) == 2
+    assert (limits[0][0], ran.count(True)) == (LIMIT + 40 * MB, 2)
 
 
 STARTED = 100 * 2**20

@@ -81,8 +81,7 @@ def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
         again_s = ended.fold()
         meanwhile = {path.name for path in tmp_path.glob("*.db")}
 
-    assert (again_s, meanwhile) == (0.05, {"counter_1.db"})
-    assert ended.fold() == math.inf
+    assert (again_s, meanwhile, ended.fold()) == (0.05, {"counter_1.db"}, math.inf)
     assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", FOLDING}
 
 
@@ -332,8 +331,7 @@ def test_hosts_count_up_to_a_number_however_many_a_child_names(tmp_path: Path, s
 
     assert flush.flush()
 
-    assert {code for _, code in store.counts} == {RETRIED}
-    assert len(store.counts) == MOST_HOSTS + 1
+    assert ({code for _, code in store.counts}, len(store.counts)) == ({RETRIED}, MOST_HOSTS + 1)
     assert store.counts["d:web other", RETRIED] == 2 * MOST_HOSTS
     assert all(count == 2 for (subject, _), count in store.counts.items() if subject != "d:web other")
 
@@ -371,5 +369,4 @@ def test_replaced_child_takes_nothing_from_the_totals(monkeypatch: pytest.Monkey
     now_s = 104.0
     work.note([child(3, busy=1, done=2)])
 
-    assert work.done == 12
-    assert work.busy_s == pytest.approx(2.5 * 2 + 2 * 2)
+    assert (work.done, work.busy_s) == (12, pytest.approx(2.5 * 2 + 2 * 2))

@@ -112,8 +112,7 @@ def test_what_went_elsewhere_is_not_finished(row: ChildRow) -> None:
     row.end(start(row), worked_off=False)
     row.confirm_flush(row.last_end())
 
-    assert (row.running(), row.finished()) == ([], [])
-    assert (row.read().taken, row.read().done) == (1, 1)
+    assert (row.running(), row.finished(), row.read().taken, row.read().done) == ([], [], 1, 1)
 
 
 def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row: ChildRow) -> None:
@@ -162,8 +161,7 @@ def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: Ch
     row.request_stop(ran)
     others = [start(row, token=token) for token in range(2, KEPT + 4)]
 
-    assert asked
-    assert slot in others
+    assert asked and slot in others
     assert not any(row.is_to_stop(other) for other in others)
 
 
@@ -241,8 +239,7 @@ def test_an_entry_is_never_seen_half_written(row: ChildRow, monkeypatch: pytest.
 
     monkeypatch.setattr(child_table, "_ENTRY", Torn())
 
-    assert row.running() == []
-    assert [(ran.id, ran.start_ns) for ran in row.running()] == [(b"after", 9)]
+    assert (row.running(), [(ran.id, ran.start_ns) for ran in row.running()]) == ([], [(b"after", 9)])
 
 
 def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared() -> None:

@@ -118,8 +118,7 @@ def test_a_child_is_replaced_where_there_is_room(children: ChildManager, monkeyp
     children.replace(first, ExitCause("hard_limit"))
     children.work()
 
-    assert sent == [first.pid]
-    assert [process.wanted for process in children.own] == [False, True]
+    assert (sent, [process.wanted for process in children.own]) == ([first.pid], [False, True])
     assert len(children.running) == 2
 
 
@@ -140,8 +139,7 @@ def test_crashes_are_reported_for_an_hour(children: ChildManager, monkeypatch: p
 
     assert children.recent_crashes() == {"SIGKILL": 2, "SIGSEGV": 1}
     monkeypatch.setattr("switchyard.workers.supervisor.children.time.monotonic", lambda: began_s + CRASHES_KEPT_S + 60)
-    assert children.recent_crashes() == {}
-    assert children.restarts == {"SIGKILL": 2, "SIGSEGV": 1}
+    assert (children.recent_crashes(), children.restarts) == ({}, {"SIGKILL": 2, "SIGSEGV": 1})
 
 
 @pytest.mark.parametrize(
@@ -175,8 +173,7 @@ def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s_
 
     waits = [process.delay_s(worked=False) for _ in range(12)]
 
-    assert waits[:4] == [0.1, 0.2, 0.4, 0.8]
-    assert waits[-1] == 30.0
+    assert (waits[:4], waits[-1]) == ([0.1, 0.2, 0.4, 0.8], 30.0)
     assert waits == sorted(waits)
     assert [process.delay_s(worked=worked) for worked in (True, False)] == [0.0, 0.1]
 
@@ -199,8 +196,7 @@ def test_a_process_is_reaped_and_noted_when_it_has_ended() -> None:
     os.waitid(os.P_PID, started[0], os.WEXITED | os.WNOWAIT)  # waits for its end, and leaves it to be reaped
     processes.work()
 
-    assert ended == started
-    assert processes.pids == []
+    assert (ended, processes.pids) == (started, [])
 
 
 OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
@@ -267,8 +263,7 @@ def test_a_pause_in_the_middle_of_a_replacement_leaves_every_position_filled() -
     children.rows[free.index].working = True
     recycling.enforce()
 
-    assert free.wanted
-    assert old.wanted
+    assert free.wanted and old.wanted
 
 
 RAN = Running(lane=0, id=b"ran", token=1, start_ns=0, limit_ns=2_000_000_000)
@@ -295,11 +290,8 @@ def test_a_lost_lease_is_reported_once(leases: ChildLeases, server: Server, monk
     server.lost = [f"{loser}/live"]
     leases.adopt(2, rows[2], SERVED)
 
-    assert leases.seconds_to_next() == 0.0
-    assert leases.tick(rows) == [1]
-    assert leases.tick(rows) == []
-    assert not rows[1].leased
-    assert rows[2].leased
+    assert (leases.seconds_to_next(), leases.tick(rows), leases.tick(rows)) == (0.0, [1], [])
+    assert not rows[1].leased and rows[2].leased
 
 
 def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor() -> None:
@@ -323,8 +315,7 @@ def test_a_refused_backlog_ends_nothing(leases: ChildLeases, server: Server, cap
 
     leases.tick({})
 
-    assert not leases.backlog.waiting
-    assert not leases.keeper.away
+    assert not leases.backlog.waiting and not leases.keeper.away
     assert "queue work: the broker refuses to count its backlog" in caplog.text
 
 
@@ -415,8 +406,7 @@ def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest
     short = oldest(leases, server, row)
 
     assert (idle, begun, full, long) == (["500"], ["500"], ["2"], ["2", "1", "2"])
-    assert one_done[0] == "3"
-    assert (short[0], len(busy)) == ("500", 2)
+    assert (one_done[0], short[0], len(busy)) == ("3", "500", 2)
 
 
 @pytest.mark.parametrize(("slots", "blamed"), [(1, []), (2, [b"1"])])

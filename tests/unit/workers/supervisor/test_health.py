@@ -175,8 +175,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched: Watched) -> None:
-    assert watched.silent_after(11) == []
-    assert watched.silent_after(1) == [(1, 11.0)]
+    assert (watched.silent_after(11), watched.silent_after(1)) == ([], [(1, 11.0)])
 
 
 def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched: Watched) -> None:
@@ -187,8 +186,7 @@ def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(wa
 
     watched.row.end(slot, worked_off=True)  # the thread that ran it is the first to go on; the one that beats follows
 
-    assert watched.silent_after(1) == []
-    assert watched.silent_after(10) == [(1, 11.0)]
+    assert (watched.silent_after(1), watched.silent_after(10)) == ([], [(1, 11.0)])
 
 
 def test_a_supervisor_that_stood_still_itself_blames_nobody(watched: Watched) -> None:
@@ -419,8 +417,7 @@ def test_a_long_task_holds_a_period_up_if_nothing_waits(children: ChildManager, 
     clock.ahead_s += 100 * PATIENCE_S
     periods.work()
 
-    assert children.quiet
-    assert not children.rows[exclusive(children).index].retired
+    assert children.quiet and not children.rows[exclusive(children).index].retired
 
 
 def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildManager, clock: Clock) -> None:

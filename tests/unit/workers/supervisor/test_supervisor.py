@@ -221,8 +221,7 @@ def test_a_long_dump_is_cut() -> None:
 
     stacks = read_stacks(f"Thread 0x1 (most recent call first):\n{frames}" * (MOST_STACKS + 5))
 
-    assert len(stacks) == MOST_STACKS
-    assert {len(stack.frames) for stack in stacks} == {MOST_FRAMES}
+    assert (len(stacks), {len(stack.frames) for stack in stacks}) == (MOST_STACKS, {MOST_FRAMES})
 
 
 def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
