@@ -9,12 +9,10 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -38,6 +36,7 @@ from switchyard.files.bucket import SPOOL_BYTES
 from switchyard.files.google import GoogleBucket
 from switchyard.files.s3 import S3Bucket
 from switchyard.operations.findings.disk import look_at_storage
+from tests.factories.endpoints import Answering, answers_of
 from tests.factories.s3 import CREDENTIALS, S3Server
 from tests.factories.shop import make_customer
 from tests.integration.files.test_result_stores import answer_of
@@ -168,31 +167,21 @@ def test_a_bucket_that_is_not_there_is_told(s3_server: S3Server) -> None:
 ANSWERS = {"expired": (400, "ExpiredToken"), "elsewhere": (301, "PermanentRedirect"), "denied": (403, "AccessDenied")}
 
 
-class Refusing(BaseHTTPRequestHandler):
+class Refusing(Answering):
     """Answers every request with the error of its bucket."""
 
     def do_GET(self) -> None:
         status, code = ANSWERS[self.path.strip("/").split("-")[0]]
         body = f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode() if self.command == "GET" else b""
-        self.send_response(status)
-        self.send_header("Content-Type", "application/xml")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.answer(status, body, "application/xml")
 
     do_HEAD = do_GET
-
-    def log_message(self, *_: Any) -> None: ...
 
 
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join(30)
+    with answers_of(Refusing) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(

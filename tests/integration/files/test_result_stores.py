@@ -55,12 +55,6 @@ pytestmark = [pytest.mark.django_db(transaction=True)]
 WAIT_MS = 60_000
 
 
-@pytest.fixture
-def media(settings: Any, tmp_path: Any) -> Any:
-    settings.MEDIA_ROOT = str(tmp_path / "media")
-    return tmp_path / "media"
-
-
 @pytest.fixture(params=["broker:", "database:", "s3:"])
 def stores(request: pytest.FixtureRequest, media: Any) -> Any:
     if request.param == "s3:":

@@ -32,15 +32,12 @@ def pools(module_bench: Bench) -> Iterator[Popen]:
     yield process
 
 
-def test_each_pool_says_when_it_is_ready(module_bench: Bench, pools: Popen) -> None:
+def test_each_pool_says_when_it_is_ready_and_its_processes_are_named_for_ps(module_bench: Bench, pools: Popen) -> None:
     log = module_bench.log()
 
     assert "pool urgent: ready (1 × 4 threads)" in log
     assert "pool slow: ready (2 × 1 processes)" in log
     assert "pool webhook: ready (1 × 8 gevent)" in log
-
-
-def test_processes_are_named_for_ps(pools: Popen) -> None:
     wait_for(lambda: set(titles_below(pools.pid)) == CHILDREN | SUPERVISORS | {"history"})
 
 
