@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +39,7 @@ from switchyard.deployment.rendered_files import (
 )
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
 from switchyard.workers.supervisor.supervisor import GRACE_S
+from tests.factories.endpoints import Answering, answers_of
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 
@@ -64,9 +70,11 @@ def filled_in(value: str) -> str:
     return re.sub(r"\$\{(?P<name>\w+)(?::\?[^}]*|:-(?P<default>[^}]*))?\}", fill, value)
 
 
-def test_every_pool_of_the_yard_has_its_container_and_no_dead_list_has_one() -> None:
+def test_every_pool_of_the_yard_has_its_container_no_dead_list_has_one_and_only_loopback_is_published() -> None:
     services = services_of(YARD)
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
 
+    assert ports and all(port.startswith("127.0.0.1:") for port in ports)
     pools = {name: service["command"][3:5] for name, service in services.items() if name.startswith("pool-")}
     assert pools == {"pool-vans": ["runpool", "vans"], "pool-spare": ["runpool", "spare"]}
 
@@ -92,13 +100,6 @@ def test_image_of_others_is_pinned_and_runs_without_root(name: str) -> None:
 def test_store_is_on_the_inner_network_alone_and_publishes_nothing(name: str) -> None:
     assert SERVICES[name]["networks"] == ["yard"]
     assert "ports" not in SERVICES[name]
-
-
-def test_only_loopback_is_published() -> None:
-    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-
-    assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("pool-")])
@@ -267,8 +268,7 @@ def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path: Path) -> None:
 
     lines = rendered_files.differences(tmp_path, {"ops/a.yml": "a: 2\n", "ops/new.yml": "n: 1\n"})
 
-    assert "-a: 1" in lines and "+a: 2" in lines
-    assert "+n: 1" in lines
+    assert {"-a: 1", "+a: 2", "+n: 1"} <= set(lines)
 
 
 GROUPS = yaml.safe_load((settings.BASE_DIR / "ops/prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
@@ -457,3 +457,72 @@ def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files() -> No
         run("render", "compose", "--cores", "4", "--check")
     with pytest.raises(CommandError, match="--cores: '0' is not a number from 1"):
         run("render", "compose", "--cores", "0")
+
+
+PROBE = settings.BASE_DIR / "ops/probe.py"
+DASHBOARD = json.loads((settings.BASE_DIR / "ops/grafana/dashboard.json").read_text())
+
+
+class Handler(Answering):
+    """Answers 200 to the right host and token, and 503 to everything else."""
+
+    def do_GET(self) -> None:
+        right = self.headers["Host"] == "yard.example.com" and self.headers["Authorization"] == "Bearer word"
+        self.answer(200 if right and self.path == "/healthz" else 503)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with answers_of(Handler) as port:
+        yield port
+
+
+def probe(port: int, path: str, *, token: str = "word") -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "DJANGO_ALLOWED_HOSTS": ".yard.example.com other.example.com",
+        "SWITCHYARD_METRICS_TOKEN": token,
+    }
+    command = [sys.executable, str(PROBE), str(port), path]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_answer_200_is_healthy(port: int) -> None:
+    assert probe(port, "/healthz").returncode == 0
+
+
+def test_any_other_answer_and_none_are_unhealthy_and_told_apart(port: int) -> None:
+    other, none = probe(port, "/metrics"), probe(1, "/healthz")
+
+    assert (other.returncode, none.returncode) == (1, 1)
+    assert "answered 503" in other.stderr and "did not answer" in none.stderr
+
+
+def test_token_may_come_from_a_file(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("word\n")
+    monkeypatch.setenv("SWITCHYARD_METRICS_TOKEN_FILE", str(tmp_path / "token"))
+
+    assert probe(port, "/healthz", token="").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dashboard_check", settings.BASE_DIR / "ops/grafana/check.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_dashboard_has_nothing_wrong_and_no_variable_of_grafana_is_left_in_a_query(dashboard: ModuleType) -> None:
+    assert list(dashboard.problems(copy.deepcopy(DASHBOARD))) == []
+    assert not [query for query in dashboard.expressions(DASHBOARD) if "$" in query]
+
+
+def test_dashboard_shows_queues_tasks_and_workers(dashboard: ModuleType) -> None:
+    wanted = {
+        *("queue_depth", "queue_oldest_age_seconds", "message_wait_seconds_bucket", "messages_total", "retries_total"),
+        *("message_duration_seconds_bucket", "worker_slots_busy", "worker_memory_bytes", "worker_restarts_total"),
+        "dead_letters",
+    }
+    shown = {name for query in dashboard.expressions(DASHBOARD) for name in re.findall(r"switchyard_(\w+)", query)}
+
+    assert wanted - shown == set()
