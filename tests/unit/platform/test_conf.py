@@ -348,6 +348,12 @@ NAME = "SWITCHYARD_STORAGE_URL"
 RESULTS = "SWITCHYARD_RESULTS_URL"
 
 
+def refuses(read_address: Any, name: str, url: str, words: str) -> None:
+    with pytest.raises(InvalidSetting, match=words) as refused:
+        read_address(name, url)
+    assert str(refused.value).startswith(f"{name}: ") and "hunter2" not in str(refused.value)
+
+
 def test_an_address_of_s3_is_read_whole() -> None:
     url = "s3://yard-files/prod/eu?endpoint_url=https://s3.example.com:9000/&region=eu-1&path_style=1&link_s=300"
 
@@ -391,13 +397,7 @@ def test_a_folder_and_a_bucket_of_google_are_addresses() -> None:
     ],
 )
 def test_an_unusable_address_is_refused_with_a_good_one(url: str, fact: str) -> None:
-    with pytest.raises(InvalidSetting) as refused:
-        address_of(NAME, url)
-
-    text = str(refused.value)
-    assert text.startswith(f"{NAME}: ")
-    assert fact in text and "; " in text
-    assert "hunter2" not in text
+    refuses(address_of, NAME, url, rf"{re.escape(fact)}.*; ")
 
 
 def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,7 +428,4 @@ def test_each_store_has_an_address() -> None:
     ],
 )
 def test_an_unusable_store_of_results_is_refused_with_a_good_one(value: str, fact: str) -> None:
-    with pytest.raises(InvalidSetting) as refused:
-        results_of(RESULTS, value)
-
-    assert f"{RESULTS}: {fact}" in str(refused.value) and "hunter2" not in str(refused.value)
+    refuses(results_of, RESULTS, value, rf"\A{RESULTS}: {re.escape(fact)}")
