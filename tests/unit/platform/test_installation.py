@@ -39,8 +39,11 @@ below = re_path("^yard/", include("switchyard.operations.urls"))
 
 
 WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
-    type("Urls", (), {"urlpatterns": patterns})
-    for patterns in ([backend], [backend, room], [room, backend], [below, backend])
+    type(name, (), {"urlpatterns": patterns})
+    for name, patterns in (
+        *(("WithoutLibrary", [backend]), ("Hidden", [backend, room])),
+        *(("WithoutApi", [room, backend]), ("BelowExpression", [below, backend])),
+    )
 )
 
 

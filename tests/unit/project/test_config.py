@@ -85,8 +85,8 @@ def test_a_bouncer_needs_the_address_of_its_server() -> None:
         ("SWITCHYARD_PUBLIC_URL", "https://yard:99999", "a port that is not a number from 0 to 65535; correct it"),
         (
             "SWITCHYARD_BROKER_URL",
-            "rediss://u:p@a/0?ssl_ca_cert=/c",
-            "'ssl_ca_cert', which redis-py does not know; write ",
+            "rediss://user:word@a/0?ssl_ca_cert=/ca.pem",
+            "'ssl_ca_cert', which redis-py does not know; write ssl_ca_certs",
         ),
         ("SWITCHYARD_BROKER_URL", "redis://user:word@a/0?socket_timeout=x", "socket_timeout with a value that it"),
         ("SWITCHYARD_BROKER_URL", "redis+sentinel://u:p@a/yard/0?sentinel_user=x", "'sentinel_user'"),
