@@ -61,8 +61,7 @@ def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path)
     assert second.stderr == ""
     assert "installing the pinned packages of requirements.txt" in third.stderr
     assert fourth.returncode == 1
-    assert "no-such-package-at-all" in fourth.stderr
-    assert "var/environment.log" in fourth.stderr
+    assert "no-such-package-at-all" in fourth.stderr and "var/environment.log" in fourth.stderr
 
 
 def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -> None:
@@ -198,8 +197,7 @@ def test_one_that_fails_once_is_unsteady_and_its_log_is_kept(tmp_path: Path, cap
     well, printed = run(tmp_path, capfd, plain=PLAIN, once=unsteady("a b[::]"))
 
     *_, total, last = printed.splitlines()
-    assert well
-    assert "UNSTEADY  test_once.py::test_once[a b[::]]" in printed
+    assert well and "UNSTEADY  test_once.py::test_once[a b[::]]" in printed
     assert "the machine is busy" in (tmp_path / "logs/once.log").read_text()
     assert (total, last) == ("2 passed, 0 failed", "2 passed, 0 failed, 0 skipped; 1 unsteady")
 
@@ -214,8 +212,7 @@ def test_one_that_fails_alone_as_well_is_red(tmp_path: Path, capfd: pytest.Captu
 def test_an_exact_one_is_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     well, printed = run(tmp_path, capfd, once=unsteady("a", mark="@pytest.mark.exact"))
 
-    assert not well
-    assert "UNSTEADY" not in printed
+    assert not well and "UNSTEADY" not in printed
     assert printed.endswith("0 passed, 1 failed, 0 skipped; 0 unsteady\n")
 
 
@@ -234,8 +231,7 @@ def test_many_unsteady_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
     monkeypatch.setattr("tests.runner.lanes.MOST_UNSTEADY", 1)
     well, printed = run(tmp_path, capfd, once=unsteady("a", "b"))
 
-    assert not well
-    assert "2 tests are unsteady, more than 1" in printed
+    assert not well and "2 tests are unsteady, more than 1" in printed
     assert printed.endswith("2 passed, 0 failed, 0 skipped; 2 unsteady\n")
 
 
@@ -251,8 +247,7 @@ def test_many_unsteady_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
 def test_pytest_that_cannot_run_its_tests_is_red(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     well, printed = run(tmp_path, capfd, broken=text, plain=PLAIN)
 
-    assert not well
-    assert "1 passed, 0 failed" not in printed
+    assert not well and "1 passed, 0 failed" not in printed
 
 
 def test_every_folder_and_file_of_the_exact_tests_is_there() -> None:

@@ -246,8 +246,7 @@ class OnCommit(TestCase):
         [message] = assert_enqueued(self.make_group, args=("of a job",), count=1)
         run_enqueued()
 
-        assert message.message_id == job_id
-        assert groups() == {"mine", "of a job"}
+        assert (message.message_id, groups()) == (job_id, {"mine", "of a job"})
 
     def test_the_rows_of_the_test_before_are_gone(self) -> None:
         assert groups() == set()
@@ -276,8 +275,7 @@ class OnCommit(TestCase):
         run_enqueued()
         run_enqueued()
 
-        assert len(callbacks) == 1
-        assert ran == ["captured", "not captured"]
+        assert (len(callbacks), ran) == (1, ["captured", "not captured"])
 
     def test_a_callback_that_fails_is_raised_and_a_robust_one_logged(self) -> None:
         transaction.on_commit(lambda: 1 / 0, robust=True)
