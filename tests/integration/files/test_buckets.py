@@ -60,8 +60,7 @@ def test_what_is_saved_is_read_back(storage: S3Bucket, size_bytes: int) -> None:
     name = storage.save("results/a.bin", ContentFile(content))
 
     with storage.open(name) as file:
-        assert file.size == size_bytes
-        assert file.read() == content
+        assert (file.size, file.read()) == (size_bytes, content)
         file.seek(0)
         assert file.read(3) == content[:3]
     assert storage.size(name) == size_bytes
@@ -150,8 +149,7 @@ def test_a_server_that_is_down_or_hangs_is_named_without_its_address_or_secret(o
     ):
         with pytest.raises(StorageUnavailable) as failed:
             act()
-        assert "127.0.0.1" not in str(failed.value)
-        assert "EndpointConnectionError" in str(failed.value)
+        assert "127.0.0.1" not in str(failed.value) and "EndpointConnectionError" in str(failed.value)
 
 
 def test_a_bucket_that_is_not_there_is_told(s3_server: S3Server) -> None:
@@ -203,8 +201,7 @@ def test_a_refusal_is_told_with_its_remedy(
     (found,) = look_at_storage()
 
     assert seen in found.seen and ANSWERS[bucket][1] in found.seen
-    assert step in found.next
-    assert "127.0.0.1" not in found.seen + found.cause + found.next
+    assert step in found.next and "127.0.0.1" not in found.seen + found.cause + found.next
 
 
 @pytest.fixture(scope="module")
@@ -237,8 +234,7 @@ def test_what_is_saved_on_google_is_read_back(google: GoogleBucket, size_bytes: 
     name = google.save("results/a.bin", ContentFile(b"y" * size_bytes))
 
     with google.open(name) as file:
-        assert file.size == size_bytes
-        assert file.read() == b"y" * size_bytes
+        assert (file.size, file.read()) == (size_bytes, b"y" * size_bytes)
         file.seek(size_bytes - 1)
         assert file.read() == b"y"
     assert google.url(name) == google.download_link(name, filename="a", content_type="text/plain") == ""
@@ -284,8 +280,7 @@ def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(
     retention.work(1, for_s=60)
 
     assert (answer.status_code, b'"Ada"' in content) == (200, True)
-    assert not Export.objects.exists()
-    assert not google.exists(export.file)
+    assert not Export.objects.exists() and not google.exists(export.file)
 
 
 def test_a_server_down_or_hanging_hides_its_address(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

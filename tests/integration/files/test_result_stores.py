@@ -78,8 +78,7 @@ def test_small_and_large_results_are_found_in_any_store(stores: Any, yard_broker
         kept = broker.get_results_backend()
         found = [one.get_result(backend=kept, block=True, timeout=WAIT_MS) for one in (small, large, none)]
 
-    assert [len(result) for result in found] == [3, LARGE_BYTES, 0]
-    assert set(found[1]) == {"ä"}
+    assert ([len(result) for result in found], set(found[1])) == ([3, LARGE_BYTES, 0], {"ä"})
     record = facilities_of(broker).records.read(large.message_id)
     assert record.kept_in
 
@@ -116,8 +115,7 @@ def test_a_large_result_lies_with_the_result_files(media: Any, yard_broker: Buil
         sent = returns.send(5 * LARGE_BYTES)
         found = sent.get_result(backend=broker.get_results_backend(), block=True, timeout=WAIT_MS)
 
-    assert len(found) == 5 * LARGE_BYTES
-    assert stores.kinds() == {"storage"}
+    assert (len(found), stores.kinds()) == (5 * LARGE_BYTES, {"storage"})
     assert len(list(media.rglob("*.json"))) == 1
 
 
@@ -326,8 +324,7 @@ def test_the_room_downloads_from_buckets_where_a_repeated_export_has_its_file(on
 
     answer, content = answer_of(address, cookies=admin_client.cookies)
 
-    assert first == again
-    assert (answer.status_code, b'"Ada"' in content) == (200, True)
+    assert (first, answer.status_code, b'"Ada"' in content) == (again, 200, True)
 
 
 def test_links_replace_downloads_through_the_web_where_they_are_on(
@@ -342,8 +339,7 @@ def test_links_replace_downloads_through_the_web_where_they_are_on(
 
     answer, _ = answer_of(job["result_url"], caller.headers)
 
-    assert answer.status_code == 302
-    assert answer["Cache-Control"] == "no-store"
+    assert (answer.status_code, answer["Cache-Control"]) == (302, "no-store")
     with urllib.request.urlopen(answer["Location"]) as file:
         assert b'"Ada"' in file.read()
         assert file.headers["content-disposition"].startswith("attachment")
@@ -431,8 +427,7 @@ def test_api_room_and_doctor_tell_a_dead_storage(settings: Any, own_s3_server: S
     (away,) = look_at_storage()
 
     assert (refused.status_code, refused["Content-Type"]) == (503, "application/problem+json")
-    assert "the storage does not answer" in refused.json()["detail"]
-    assert not Thumbnail.objects.exists()
+    assert "the storage does not answer" in refused.json()["detail"] and not Thumbnail.objects.exists()
     assert (page.status_code, page["Retry-After"]) == (503, "5")
     assert text.startswith(b"The storage does not answer.")
     assert (reached.severity, away.severity, away.code) == ("ok", "error", "away")

@@ -38,8 +38,7 @@ def test_nine_pools_take_less_than_400_mb(bench: Bench) -> None:
 
     parent.send_signal(signal.SIGTERM)
 
-    assert parent.wait(60) == 0
-    assert len(members) == 21
+    assert (parent.wait(60), len(members)) == (0, 21)
     assert used_bytes < MOST_BYTES
 
 
@@ -140,8 +139,7 @@ def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_a_coroutine_
     for queue in ("urgent", "slow"):
         generic, fetch = f"{queue.title()}Greeting", f"{queue}_fetch"
         assert {"of": generic, "result": f"{word[queue]} Ann"} in notes
-        assert {"of": generic, "error": "ValueError"} in notes
-        assert {"of": fetch, "result": "Ann"} in notes
+        assert {"of": generic, "error": "ValueError"} in notes and {"of": fetch, "result": "Ann"} in notes
         assert {"of": fetch, "error": "ValueError"} in notes
         assert notes.count({"runs": fetch, "loop": True}) == 2
 
@@ -198,8 +196,7 @@ def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(be
 
     for token in tokens:
         wait_for(lambda token=token: bench.ended(token))
-    assert dead.get("webhook", LETTER.id) == LETTER
-    assert dead.count("webhook") == 1
+    assert (dead.get("webhook", LETTER.id), dead.count("webhook")) == (LETTER, 1)
     assert not [note for note in bench.notes("bench:started") if note["token"] == "given up"]
 
 

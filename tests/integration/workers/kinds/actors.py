@@ -32,13 +32,12 @@ class Greeting(dramatiq.GenericActor):
     class Meta:
         abstract = True
 
+    word = ""
+
     def perform(self, name: str) -> str:
         if not name:
             raise ValueError("nobody to greet")
-        return f"{self.word()} {name}"
-
-    def word(self) -> str:
-        raise NotImplementedError
+        return f"{self.word} {name}"
 
 
 class UrgentGreeting(Greeting):
@@ -48,8 +47,7 @@ class UrgentGreeting(Greeting):
         on_success = "kinds_succeeded"
         on_failure = "kinds_failed"
 
-    def word(self) -> str:
-        return "Hi"
+    word = "Hi"
 
 
 class SlowGreeting(Greeting):
@@ -59,8 +57,7 @@ class SlowGreeting(Greeting):
         on_success = "kinds_succeeded"
         on_failure = "kinds_failed"
 
-    def word(self) -> str:
-        return "Good evening"
+    word = "Good evening"
 
 
 async def fetch(name: str, ms: int = 0) -> str:
