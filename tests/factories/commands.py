@@ -23,7 +23,6 @@ def output_of(*words: Any) -> str:
 
 
 def json_of(*words: Any) -> Any:
-    """Run a command with ``--json`` and return what it printed."""
     return json.loads(output_of(*words, "--json"))
 
 

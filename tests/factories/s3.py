@@ -33,7 +33,6 @@ class S3Server:
 
     @property
     def pid(self) -> int:
-        """Process id of the running server."""
         assert self._process is not None
         return self._process.pid
 

@@ -140,28 +140,17 @@ class Lanes:
     def _pytest(self, run: Run) -> tuple[int, Path, Outcomes]:
         log = self._log(run)
         outcomes = log.with_suffix(".outcomes")
-        command = [
-            *(OWN_NETWORK if run.own_network and _may_make_networks() else ()),
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "tests.runner.outcomes",
-            f"--outcomes={outcomes}",
-            *run.arguments,
-        ]
+        network = OWN_NETWORK if run.own_network and _may_make_networks() else ()
+        plugin = ("-p", "tests.runner.outcomes", f"--outcomes={outcomes}")
+        command = [*network, sys.executable, "-m", "pytest", *plugin, *run.arguments]
         # Temporary folders of its own: pytest removes those of earlier runs, and fails where another one does so too.
         folder = tempfile.mkdtemp(prefix="py")
         environment = {**self._environment, "TEST_DATABASE": run.database, "PYTEST_DEBUG_TEMPROOT": folder}
         with log.open("wb") as file:
+            files = {} if run.live else {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+            # In a session of its own Ctrl-C reaches it once, by `stop`.
             process = subprocess.Popen(
-                command,
-                cwd=self._root,
-                env=environment,
-                stdin=None if run.live else subprocess.DEVNULL,
-                stdout=None if run.live else file,
-                stderr=None if run.live else subprocess.STDOUT,
-                start_new_session=not run.live,  # Ctrl-C reaches it once, by `stop`
+                command, cwd=self._root, env=environment, start_new_session=not run.live, **files
             )
         self._running.add(process)
         try:

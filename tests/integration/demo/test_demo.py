@@ -1,15 +1,18 @@
-"""The demo as a person uses it: started, refused, checked, stopped in the midst of work, started again, killed."""
+"""The demo as a person uses it: started, refused, checked, stopped in the midst, started again, killed; its traces."""
 
 from __future__ import annotations
 
 import email
 import json
+import os
+import shlex
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +20,19 @@ from typing import Any
 
 import psutil
 import pytest
+import urllib3
 
 from apps.webhooks.models import Endpoint
 from demo.state import StateFolder
 from demo.work import WORK
 from demo.yard import follow_receiver
 from project.config import BASE_DIR
-from tests.integration.demo.running import RunningDemo
+from tests.otlp import Received, Traces, receiving, roots_of
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
+START_TIMEOUT_S = 90.0
+STOP_TIMEOUT_S = 60.0
 RESETS = 30
 HEALTHY = 30
 FLAKY = 4
@@ -34,6 +40,79 @@ RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again 
 PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
 FIELDS = {"url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids"}
 Start = Any
+
+
+class RunningDemo:
+    def __init__(self, state: Path, *arguments: str) -> None:
+        self.state = state
+        self.output = ""
+        reader, writer = os.pipe()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "demo", "--state", str(state), *arguments],
+            cwd=BASE_DIR,
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=writer,
+            start_new_session=True,
+        )
+        os.close(writer)
+        self._reader = threading.Thread(target=self._read, args=(reader,))
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def credentials(self) -> dict[str, Any]:
+        return json.loads((self.state / "credentials.json").read_text())
+
+    def wait_until_ready(self) -> str:
+        """Return the address of the site."""
+        wait_for(
+            lambda: "ready: " in self.output or self._process.poll() is not None,
+            timeout_s=START_TIMEOUT_S,
+            what="a demo that is ready",
+        )
+        lines = [line.strip() for line in self.output.splitlines() if line.startswith("ready: ")]
+        assert len(lines) == 1, self.output
+        return lines[0].removeprefix("ready: ")
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request with the demo's token and return its JSON."""
+        headers = {"Authorization": f"Bearer {self.credentials['api_token']}"}
+        site = self.credentials["url"].rstrip("/")
+        with urllib3.PoolManager() as pool:
+            answer = pool.request(method, site + path, json=body, headers=headers, timeout=30.0)
+            assert answer.status < 300, answer.data
+            return answer.json()
+
+    def wait_for_line(self, text: str, timeout_s: float = 30.0) -> None:
+        """Wait until it has said something."""
+        wait_for(lambda: text in self.output, timeout_s=timeout_s, what=f"{text!r} in the output")
+
+    def signal(self, signum: signal.Signals) -> None:
+        self._process.send_signal(signum)
+
+    def end(self) -> int:
+        code = self._process.wait(STOP_TIMEOUT_S)
+        self._reader.join()
+        return code
+
+    def kill(self) -> None:
+        """End it at once, for a test that failed."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+
+    def _read(self, descriptor: int) -> None:
+        while True:
+            piece = os.read(descriptor, 65536)
+            if not piece:
+                os.close(descriptor)
+                return
+            self.output += piece.decode(errors="replace")
 
 
 @pytest.fixture
@@ -100,9 +179,7 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
 
 
 @pytest.mark.long
-def test_sample_work_is_sent_a_dead_part_starts_again_a_second_demo_is_sent_away_and_kill_9_leaves_nothing(
-    start: Start,
-) -> None:
+def test_sample_work_is_sent_a_dead_part_restarts_a_second_demo_is_refused_kill_9_leaves_nothing(start: Start) -> None:
     demo = start()
     demo.wait_for_line("Newsletter that is cancelled: cancelled")
     demo.wait_for_line("A payment provider's signed event was taken in")
@@ -235,3 +312,105 @@ def processes_of(state: Path) -> list[str]:
         if any(Path(file.path).is_relative_to(state) for file in process.info["open_files"] or ()):
             found.append(" ".join(process.info["cmdline"] or ()))
     return found
+
+
+SECRET = "not-for-a-trace"
+PRODUCER, CONSUMER, CLIENT, ERROR = 4, 5, 3, 2
+MAKE_A_BATCH = """
+from apps.webhooks.actors import purge_delivery_attempts as purge
+from switchyard.batches.services import batch
+with batch("purge", on_success=purge.message()) as jobs:
+    for _ in range(3):
+        jobs.add(purge.message())
+print(jobs.id)
+"""
+
+
+@pytest.fixture(scope="module")
+def traces() -> Iterator[Traces]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def demo(traces: Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        running = RunningDemo(tmp_path_factory.mktemp("demo") / "state", "--no-sample")
+        try:
+            running.wait_until_ready()
+            yield running
+        finally:
+            running.kill()
+
+
+def in_shell(demo: RunningDemo, code: str) -> str:
+    """Run code as a command of the demo's project, and return what it prints."""
+    environment = f"set -a; . {shlex.quote(str(demo.state / 'environment'))}"
+    run = f"{environment}; exec {shlex.quote(sys.executable)} manage.py shell -v 0 -c {shlex.quote(code)}"
+    return subprocess.run(["bash", "-c", run], cwd=BASE_DIR, capture_output=True, check=True, text=True).stdout.strip()
+
+
+def named(tree: list[Received], name: str) -> list[Received]:
+    return [span for span in tree if span.name == name]
+
+
+def below(tree: list[Received], parent: Received) -> list[Received]:
+    return [span for span in tree if span.parent == parent.id]
+
+
+def test_a_webhook_with_three_attempts_is_one_tree(demo: RunningDemo, traces: Traces) -> None:
+    port = json.loads((demo.state / "identity.json").read_text())["receiver_port"]
+    endpoint = {"url": f"http://127.0.0.1:{port}/flaky?key={SECRET}", "events": ["test.flaky"]}
+    demo.ask("POST", "/api/v1/webhooks/endpoints", endpoint)
+    event = {"event": "test.flaky", "payload": {"note": SECRET}}
+    [job_id] = demo.ask("POST", f"/api/v1/webhooks/events?key={SECRET}", event)["job_ids"]
+
+    wait_for(lambda: len(named(traces.tree_of(job_id), "run deliver_webhook")) == 3, what="three attempts")
+    wait_for(lambda: len(roots_of(traces.tree_of(job_id))) == 1, what="one root")
+    tree = traces.tree_of(job_id)
+
+    [request] = [span for span in tree if not span.parent]
+    assert request.resource["service.name"] == "switchyard" and request.resource["service.version"]
+    [sent] = named(tree, "enqueue deliver_webhook")
+    assert (sent.parent, sent.kind) == (request.id, PRODUCER)
+    waits, runs = named(tree, "wait deliver_webhook"), named(tree, "run deliver_webhook")
+    assert {span.parent for span in (*waits, *runs)} == {sent.id}
+    assert [span.attributes["switchyard.attempt"] for span in runs] == [1, 2, 3]
+    assert [span.attributes["switchyard.outcome"] for span in runs] == ["retried", "retried", "succeeded"]
+    assert [span.status == ERROR for span in runs] == [True, True, False]
+    assert [span.links for span in runs] == [(), (runs[0].id,), (runs[1].id,)]
+    assert all(wait.end <= run.start for wait, run in zip(waits, runs, strict=True))
+    for run in runs:
+        called = below(tree, run)
+        assert any("http.request.method" in span.attributes for span in called)
+        assert any("db.statement" in span.attributes for span in called)
+    assert SECRET.encode() not in traces.raw
+
+
+def test_a_batch_with_its_callback_is_one_tree(demo: RunningDemo, traces: Traces) -> None:
+    batch_id = in_shell(demo, MAKE_A_BATCH)
+
+    def tree() -> list[Received]:
+        made = {span.trace for span in traces.spans if span.attributes.get("switchyard.batch") == batch_id}
+        return [span for span in traces.spans if span.trace in made]
+
+    wait_for(lambda: len(named(tree(), "run purge_delivery_attempts")) == 4, what="three members and a callback")
+
+    wait_for(lambda: roots_of(tree()) == ["make batch"], what="one root")
+    [made] = named(tree(), "make batch")
+    assert len([span for span in below(tree(), made) if span.name == "enqueue purge_delivery_attempts"]) == 4
+
+
+def test_a_worker_that_drains_exports_what_is_left_and_its_poll_is_no_trace(demo: RunningDemo, traces: Traces) -> None:
+    demo.ask("GET", "/readyz")
+    job_id = demo.ask("POST", "/api/v1/emails", {"to": "reader@example.com", "template": "password_reset"})["job_id"]
+    wait_for(lambda: demo.ask("GET", f"/api/v1/jobs/{job_id}")["state"] == "succeeded")
+
+    demo.signal(signal.SIGTERM)
+
+    assert demo.end() == 0
+    assert [span.kind for span in traces.tree_of(job_id) if span.name.startswith("run ")] == [CONSUMER]
+    assert all(span.parent or span.kind != CLIENT for span in traces.spans)
+    assert not [span for span in traces.spans if "readyz" in str(span.attributes)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,19 @@ from tests.factories.s3 import CREDENTIALS, S3Server
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server for all tests that leave it running."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
-        server = S3Server(tmp_path_factory.mktemp("s3"))
-        yield server.start()
-        server.close()
+        with contextlib.closing(S3Server(tmp_path_factory.mktemp("s3")).start()) as server:
+            yield server
 
 
 @pytest.fixture
 def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """A server that the test may stop."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    server = S3Server(tmp_path).start()
-    yield server
-    server.close()
+    with contextlib.closing(S3Server(tmp_path).start()) as server:
+        yield server
 
 
 @pytest.fixture

@@ -36,22 +36,11 @@ OLD, NEW = timedelta(days=91), timedelta(days=89)
 
 @pytest.fixture(params=["disk", "s3"])
 def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> Iterator[str]:
-    """The project's storage, on a disk or in a bucket."""
     if request.param == "s3":
         request.getfixturevalue("on_s3")
     else:
         settings.MEDIA_ROOT = str(tmp_path / "media")
     yield request.param
-
-
-@pytest.fixture
-def keep(settings: Any) -> Callable[[dict[str, int]], None]:
-    """Set the days of each kind."""
-
-    def set_days(days: dict[str, int]) -> None:
-        settings.RETENTION_DAYS = days
-
-    return set_days
 
 
 @pytest.fixture
@@ -105,7 +94,6 @@ def make_picture(age: timedelta) -> Picture:
 
 
 def make_rows(age: timedelta) -> None:
-    """Write a mail and a payment event of each state."""
     at = timezone.now() - age
     for state in MailState.values:
         key = f"{state} {age}"
@@ -115,10 +103,10 @@ def make_rows(age: timedelta) -> None:
         PaymentEvent.objects.create(external_id=f"{state} {age}", payload={}, state=state, received_at=at)
 
 
-def test_what_is_older_leaves_with_its_files_and_the_rest_is_counted(
-    storage: str, keep: Any, aged: Callable[[str, timedelta], str]
+def test_old_rows_leave_and_the_rest_is_counted(
+    storage: str, settings: Any, aged: Callable[[str, timedelta], str]
 ) -> None:
-    keep(ALL)
+    settings.RETENTION_DAYS = ALL
     for age in (OLD, NEW):
         make_export(age), make_report(age), make_picture(age), make_rows(age)
     result = save_file("large.json", b"{}", "application/json")["file"]
@@ -148,8 +136,8 @@ def test_what_is_older_leaves_with_its_files_and_the_rest_is_counted(
     assert KindState.objects.get(name="exports").oldest_at == export.created_at
 
 
-def test_nothing_leaves_by_default_and_everything_is_counted(storage: str, keep: Any) -> None:
-    keep({})
+def test_nothing_leaves_by_default_and_everything_is_counted(storage: str, settings: Any) -> None:
+    settings.RETENTION_DAYS = {}
     make_export(OLD * 40), make_rows(OLD * 40)
     save_file("large.json", b"{}", "application/json")
 
@@ -168,9 +156,9 @@ class Killed(BaseException):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("stride", [37, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_a_kill_at_any_step_leaves_no_row_without_file_and_no_file_without_name(
-    storage: str, stride: int, keep: Any, aged: Callable[[str, timedelta], str], monkeypatch: pytest.MonkeyPatch
+    storage: str, stride: int, settings: Any, aged: Callable[[str, timedelta], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keep({"pictures": 90, "exports": 90, "results": 90})
+    settings.RETENTION_DAYS = {"pictures": 90, "exports": 90, "results": 90}
     monkeypatch.setattr(services, "BATCH", 2)
     monkeypatch.setattr(services, "PAGE", 2)
     point, left = 0, 0
@@ -213,10 +201,8 @@ def named() -> set[str]:
     }
 
 
-def test_a_storage_that_is_away_keeps_the_names_of_files_and_stops_no_other_kind(
-    settings: Any, keep: Any, own_s3_server: S3Server
-) -> None:
-    keep(ALL)
+def test_a_storage_away_keeps_names_and_stops_no_other_kind(settings: Any, own_s3_server: S3Server) -> None:
+    settings.RETENTION_DAYS = ALL
     settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
     gone = make_export(OLD).file
     make_rows(OLD)
@@ -227,14 +213,13 @@ def test_a_storage_that_is_away_keeps_the_names_of_files_and_stops_no_other_kind
 
     states = {state.name: state for state in KindState.objects.all()}
     assert [removal.name for removal in FileRemoval.objects.all()] == [gone]
-    assert not Export.objects.exists()
-    assert "the storage did not remove" in states["exports"].error
+    assert not Export.objects.exists() and "the storage did not remove" in states["exports"].error
     assert (states["mails"].removed, states["mails"].error) == (2, "")
 
 
-def test_a_run_goes_on_in_a_new_job_and_an_earlier_run_ends(keep: Any, settings: Any, tmp_path: Path) -> None:
+def test_a_run_goes_on_in_a_new_job_and_an_earlier_run_ends(settings: Any, tmp_path: Path) -> None:
     settings.MEDIA_ROOT = str(tmp_path / "media")
-    keep({"exports": 90})
+    settings.RETENTION_DAYS = {"exports": 90}
     for _ in range(3):
         make_export(OLD)
 
@@ -262,9 +247,9 @@ def test_a_listing_goes_on_after_any_file(storage: str) -> None:
     assert [found.name for found in files_below(storages["default"], "results", after=everything[2])] == everything[3:]
 
 
-def test_an_emptied_folder_of_a_result_leaves_a_disk(settings: Any, keep: Any, tmp_path: Path) -> None:
+def test_an_emptied_folder_of_a_result_leaves_a_disk(settings: Any, tmp_path: Path) -> None:
     settings.MEDIA_ROOT = str(tmp_path / "media")
-    keep({"results": 1})
+    settings.RETENTION_DAYS = {"results": 1}
     name = save_file("a.txt", io.BytesIO(b"").getvalue(), "text/plain")["file"]
     path = tmp_path / "media" / name
     part = path.with_name(".left-by-a-kill.part")

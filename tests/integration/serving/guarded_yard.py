@@ -76,7 +76,6 @@ class GuardedYard:
         return self.sender.enqueue(message, delay=delay_ms).message_id
 
     def state(self, job: str) -> str:
-        """Return a job's state as a producer reads it."""
         found = facilities(self.sender).records.read(job)
         return "" if found is None else found.state
 
@@ -85,7 +84,6 @@ class GuardedYard:
             return database.execute(query, values).fetchall()
 
     def log(self, name: str) -> Path:
-        """Return the file of what a process printed."""
         return self.folder / f"{name}.log"
 
     def refused(self) -> list[tuple[Any, Any, Any]]:
@@ -94,7 +92,6 @@ class GuardedYard:
             return [(row["username"], row["object"], row["context"]) for row in admin.acl_log()]
 
     def close(self) -> None:
-        """End every process, then the server."""
         for process in self._started:
             process.terminate()
         for process in self._started:

@@ -47,7 +47,6 @@ class WebProcess:
         self.token = self.manage("shell", "--verbosity=0", "-c", MAKES_ADA).split()[-1]
 
     def manage(self, *command: str) -> str:
-        """Run a command to its end; return its output."""
         done = subprocess.run(
             [sys.executable, "manage.py", *command], cwd=BASE_DIR, env=self.environment, check=True,
             capture_output=True, text=True,

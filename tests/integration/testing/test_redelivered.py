@@ -46,8 +46,7 @@ def test_an_actor_that_can_be_repeated_passes() -> None:
     good.send("a")
     good.send("b")
 
-    assert redelivered() == ["good"]
-    assert enqueued() == []
+    assert (redelivered(), enqueued()) == (["good"], [])
     assert Group.objects.filter(name__in=["a", "b"]).count() == 2
 
 
@@ -132,8 +131,7 @@ def test_a_message_that_is_sent_again_is_named_and_not_run_twice() -> None:
     with pytest.raises(NotRepeatable, match=r"enqueued follows\(7\)") as refused:
         redelivered()
 
-    assert refused.value.actors == ["planted"]
-    assert runs == [7, 7, 7]
+    assert (refused.value.actors, runs) == (["planted"], [7, 7, 7])
     assert_enqueued(follows, args=(7,))
 
 

@@ -102,7 +102,6 @@ REMEDY = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A project's tests, and an actor."""
     (tmp_path / "hello_actors.py").write_text(ACTOR)
     (tmp_path / "test_hello.py").write_text(TESTS)
     (tmp_path / "hello_settings.py").write_text(SETTINGS)
@@ -221,7 +220,6 @@ def test_every_actor_of_a_product_is_repeated_in_a_test() -> None:
 
 
 def groups() -> set[str]:
-    """Names of the groups that no migration made."""
     return set(Group.objects.exclude(name__startswith="Switchyard").values_list("name", flat=True))
 
 
@@ -248,8 +246,7 @@ class OnCommit(TestCase):
         [message] = assert_enqueued(self.make_group, args=("of a job",), count=1)
         run_enqueued()
 
-        assert message.message_id == job_id
-        assert groups() == {"mine", "of a job"}
+        assert (message.message_id, groups()) == (job_id, {"mine", "of a job"})
 
     def test_the_rows_of_the_test_before_are_gone(self) -> None:
         assert groups() == set()
@@ -278,8 +275,7 @@ class OnCommit(TestCase):
         run_enqueued()
         run_enqueued()
 
-        assert len(callbacks) == 1
-        assert ran == ["captured", "not captured"]
+        assert (len(callbacks), ran) == (1, ["captured", "not captured"])
 
     def test_a_callback_that_fails_is_raised_and_a_robust_one_logged(self) -> None:
         transaction.on_commit(lambda: 1 / 0, robust=True)
@@ -313,8 +309,6 @@ class OnCommit(TestCase):
 
 @in_memory()
 class RealCommits(TransactionTestCase):
-    """A TransactionTestCase commits by itself."""
-
     def test_a_job_is_enqueued_at_the_commit(self) -> None:
         make_group = make_group_actor()
 
@@ -328,9 +322,7 @@ class RealCommits(TransactionTestCase):
 
 
 @pytest.mark.django_db
-def test_the_fixture_works_with_pytest_djangos_helper(
-    switchyard_broker: object, django_capture_on_commit_callbacks: Any
-) -> None:
+def test_the_fixture_fits_djangos_helper(switchyard_broker: object, django_capture_on_commit_callbacks: Any) -> None:
     make_group = make_group_actor()
 
     with django_capture_on_commit_callbacks(execute=True), transaction.atomic():

@@ -126,11 +126,9 @@ class Host:
         return self.environment.run(*arguments, cwd=self.folder, code=code, **self.variables)
 
     def manage(self, *arguments: str, code: int = 0) -> str:
-        """Run a command of Django or Switchyard, and return what it printed."""
         return self.python("-m", "django", *arguments, code=code)
 
     def room(self) -> list[str]:
-        """Return the lines of all pages of the room."""
         return [line for line in self.python("-c", ROOM).splitlines() if line.startswith("/")]
 
     @contextlib.contextmanager

@@ -57,8 +57,6 @@ print([f"{app} {name}" for app, name in found if app.startswith("switchyard")])
 
 
 class Upgraded(Host):
-    """A project that two releases run in turn."""
-
     def migrations(self) -> list[str]:
         """Return each app of the release with its last migration."""
         shown = self.manage("shell", "-v0", "-c", LEAVES).splitlines()[-1]

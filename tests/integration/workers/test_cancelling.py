@@ -49,7 +49,6 @@ class Jobs:
         return found
 
     def starts(self, token: str) -> list[dict[str, Any]]:
-        """Return where and when a job started."""
         return [note for note in self.bench.notes(STARTED) if note["token"] == token]
 
     def running(self, queue: str, how: str = "sleep", ms: int = 60_000) -> str:
@@ -59,7 +58,6 @@ class Jobs:
         return token
 
     def scheduled(self, queue: str, *, delay_ms: int) -> str:
-        """Return a job that starts later."""
         token = uuid.uuid4().hex
         message: Message[Any] = Message(queue, f"{queue}_job", (token, 0), {}, {})
         self.bench.ids[token] = message.message_id
@@ -79,7 +77,6 @@ class Jobs:
         return took_s
 
     def replaced(self, pool: str) -> Counter[str]:
-        """Return how many children a pool has replaced, by cause."""
         return Counter(wait_for(lambda: self.bench.report(pool)).restarts)
 
     def cancelled(self, pool: str) -> float:
@@ -103,7 +100,6 @@ class Jobs:
 
 @pytest.fixture(scope="module")
 def pools(module_bench: Bench) -> subprocess.Popen[bytes]:
-    """A pool of each kind, up, for all tests of the module."""
     return module_bench.up("runpools", "urgent", "slow", "webhook", "--no-history")
 
 
@@ -122,9 +118,7 @@ def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
         pytest.param("webhook", "defy", marks=long),
     ],
 )
-def test_a_task_that_runs_python_ends_soon_and_its_neighbours_go_on(
-    jobs: Jobs, queue: str, how: str, within_s: float
-) -> None:
+def test_a_task_in_python_ends_soon_and_its_neighbours_go_on(jobs: Jobs, queue: str, how: str, within_s: float) -> None:
     neighbour = jobs.running(queue, ms=3_000)
     token = jobs.running(queue, how)
 

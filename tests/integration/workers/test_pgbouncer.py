@@ -50,7 +50,6 @@ def server() -> Iterator[PostgresUnderTest]:
 
 @pytest.fixture(scope="module")
 def bouncer(server: PostgresUnderTest) -> Iterator[PgBouncerUnderTest]:
-    """A PgBouncer with two connections to it."""
     with PgBouncerUnderTest(server, size=2) as bouncer:
         yield bouncer
 
@@ -66,11 +65,13 @@ def bounced(server: PostgresUnderTest, bouncer: PgBouncerUnderTest, valkey_url: 
     return environment
 
 
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(command, cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=150)
+
+
 def manage(environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
+    done = run(environment, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -89,17 +90,13 @@ def test_migrations_go_past_the_bouncer_and_nothing_else(bounced: dict[str, str]
     # The bouncer would refuse this start-up option, which the server takes.
     direct = {**bounced, "DATABASE_DIRECT_URL": bounced["DATABASE_DIRECT_URL"] + "?options=-c%20lock_timeout%3D1s"}
     manage(direct, "migrate", "--check")
-    warned = subprocess.run(
-        [sys.executable, "manage.py", "migrate"], cwd=BASE_DIR, env=bounced, capture_output=True, text=True, timeout=150
-    )
+    warned = run(bounced, "migrate")
 
     assert "W010" not in warned.stderr, "the others share the bouncer's connections"
     assert shell.strip() == str(bouncer.port)
 
 
-def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lacks(
-    bounced: dict[str, str], server: PostgresUnderTest
-) -> None:
+def test_a_declared_bouncer_is_no_finding_but_its_timeout(bounced: dict[str, str], server: PostgresUnderTest) -> None:
     without = findings(bounced)
     server.execute("ALTER ROLE yard SET lock_timeout = '5s'")
     # Past the connections that the bouncer has opened before.
@@ -112,16 +109,13 @@ def test_a_declared_bouncer_is_no_finding_but_for_the_timeout_that_its_role_lack
 
 
 def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str], valkey: redis.Redis) -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", "doctor", "--json"], cwd=BASE_DIR, env={**bounced, "DATABASE_BOUNCED": "0"},
-        capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
+    done = run({**bounced, "DATABASE_BOUNCED": "0"}, "doctor", "--json")
     told = json.loads(done.stdout)
 
     [error] = [one for one in told["findings"] if one["severity"] == "error"]
     assert error["code"] == "bounced" and "DATABASE_BOUNCED=1" in error["next"]
     left_out = {one["group"] for one in told["findings"] if one["severity"] == "skipped"}
-    assert left_out == {"database", "scheduler", "actors", "dead letters", "alerts"}
+    assert left_out == {"database", "scheduler", "actors", "dead letters", "alerts", "outbox"}
     assert told["exit_code"] == done.returncode == 2
 
 

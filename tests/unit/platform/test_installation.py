@@ -35,22 +35,16 @@ from tests.factories.brokers import the_global_broker
 
 room = path("", include("switchyard.operations.urls"))
 backend = path("admin/", admin.site.urls)
+below = re_path("^yard/", include("switchyard.operations.urls"))
 
 
-class WithoutLibrary:
-    urlpatterns = [backend]
-
-
-class Hidden:
-    urlpatterns = [backend, room]
-
-
-class WithoutApi:
-    urlpatterns = [room, backend]
-
-
-class BelowExpression:
-    urlpatterns = [re_path("^yard/", include("switchyard.operations.urls")), backend]
+WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
+    type(name, (), {"urlpatterns": patterns})
+    for name, patterns in (
+        *(("WithoutLibrary", [backend]), ("Hidden", [backend, room])),
+        *(("WithoutApi", [room, backend]), ("BelowExpression", [below, backend])),
+    )
+)
 
 
 def test_apps_are_all_that_a_project_adds_without_those_that_it_has() -> None:

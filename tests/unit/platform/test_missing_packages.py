@@ -1,20 +1,29 @@
-"""Packages that a setting needs and nobody installed end a process with 78; add-ons that an installation brings."""
+"""Processes of a host project: packages that nobody installed, add-ons, its logging, metrics, commands and web."""
 
 from __future__ import annotations
 
+import json
+import logging
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
 
+from project.config import BASE_DIR
 from switchyard import addon
 from switchyard.addon import Addon, addon_for, addons
+from switchyard.commands import COMMANDS
 from switchyard.files.addresses import declared_storage
+from switchyard.serving import server
 from switchyard.setting_values import DRIVER, PACKAGES, WEB_SERVER, InvalidSetting, refuse_without_driver
+from switchyard.workers import preflight
 from tests.factories.commands import manage
 
 # Found by Python before its own: hides packages, as if they were not installed.
@@ -60,8 +69,7 @@ def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: 
     assert done.returncode == 78, done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith("switchyard: refused to start: ")
-    assert f"run: pip install '{remedy}" in line
-    assert "hunter2" not in line
+    assert f"run: pip install '{remedy}" in line and "hunter2" not in line
 
 
 def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
@@ -115,13 +123,14 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addon, "entry_points", lambda group: [entry] if group == addon.FOLDER else [])
 
 
-@pytest.mark.usefixtures("fresh")
-@pytest.mark.usefixtures("installed")
-def test_an_installed_distribution_brings_an_add_on() -> None:
+@pytest.mark.usefixtures("fresh", "installed")
+def test_an_installed_distribution_brings_an_add_on_whose_hooks_are_resolved_when_they_are_asked_for() -> None:
     assert addon_for("others") is OTHER
     assert addon_for("OTHER") is OTHER
     assert list(addons())[-1] is OTHER
     assert addon_for("carrier-pigeon") is None
+    assert (OTHER.load("look"), OTHER.load("place")) == (look, None)
+    assert (OTHER.call("look", "-"), OTHER.call("check", "-", 1)) == ("seen", "-")
 
 
 @pytest.mark.usefixtures("fresh")
@@ -131,12 +140,95 @@ def test_without_the_folder_there_is_none(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_hook_is_resolved_when_it_is_asked_for() -> None:
-    assert (OTHER.load("look"), OTHER.load("place")) == (look, None)
-    assert (OTHER.call("look", "-"), OTHER.call("check", "-", 1)) == ("seen", "-")
-
-
-@pytest.mark.usefixtures("fresh")
 def test_no_two_add_ons_take_over_one_scheme() -> None:
     schemes = [scheme for found in addons() for scheme in found.schemes]
     assert len(schemes) == len(set(schemes))
+
+
+METRICS = """
+import sys
+from pathlib import Path
+from prometheus_client import CollectorRegistry, Counter
+from switchyard.workers.metrics import PoolFolder
+PoolFolder(Path(sys.argv[1]), "default")
+Counter("counted", "Counted.", ("queue",), registry=CollectorRegistry()).labels("default").inc()
+print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "default").glob("*.db")))
+"""
+LOGGING = """
+import logging, sys
+from switchyard.broker.late_imports import once_imported
+from switchyard.middleware import logs
+logging.basicConfig(format="host: %(levelname)s %(name)s %(message)s", stream=sys.stdout, level=logging.INFO)
+once_imported("structlog", logs.use_standard_logging)
+import structlog
+log = structlog.get_logger("switchyard.jobs")
+log.debug("not shown")
+log.info("succeeded", queue="default", note="two\\nlines 100%")
+try:
+    1 / 0
+except ZeroDivisionError:
+    log.exception("failed")
+"""
+
+
+def run(code: str, *arguments: str) -> str:
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(BASE_DIR)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_a_pools_metrics_go_to_its_files_in_a_process_that_set_no_folder(tmp_path: Path) -> None:
+    assert run(METRICS, str(tmp_path)).split() == ["counter"]
+
+
+def test_logs_go_through_the_hosts_handlers_whenever_structlog_is_imported() -> None:
+    lines = run(LOGGING).splitlines()
+
+    assert lines[0] == "host: INFO switchyard.jobs succeeded queue=default note=two\\nlines 100%"
+    assert lines[1] == "host: ERROR switchyard.jobs failed"
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize("handled", [True, False])
+def test_a_process_that_works_logs_where_nothing_is_configured(handled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: list[str] = []
+    monkeypatch.setattr(preflight.logs, "configure", lambda log_format, **named: configured.append(log_format))
+    monkeypatch.setattr(logging.Logger, "hasHandlers", lambda logger: handled)
+
+    preflight.log_to_standard_error()
+
+    assert configured == ([] if handled else ["console"])
+
+
+def test_a_command_is_run_with_its_own_arguments() -> None:
+    done = manage("switchyard", "topology", "--json")
+
+    assert done.returncode == 0
+    assert done.stdout == manage("topology", "--json").stdout
+    assert json.loads(done.stdout)
+
+
+def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_listed() -> None:
+    unknown, none = manage("switchyard", "runpol"), manage("switchyard")
+
+    assert (unknown.returncode, none.returncode) == (2, 2)
+    assert "switchyard: there is no command 'runpol'; did you mean runpool?\n" in unknown.stderr
+    listed = [line.split()[0] for line in none.stdout.partition("commands:\n")[2].splitlines()]
+    assert listed == list(COMMANDS)
+
+
+def test_manage_py_test_is_refused_with_the_command_to_run() -> None:
+    with pytest.raises(CommandError, match=r"run bin/test or \.venv/bin/pytest"):
+        call_command("test")
+
+
+@mock.patch.object(server, "refuse_if_wrong")
+def test_a_project_without_asgi_is_served(_: object, settings: Settings) -> None:
+    settings.ROOT_URLCONF = "urls"
+
+    application = server.load_application()
+
+    assert callable(application) and application.body_bytes == server.BODY_BYTES, "its pages may take uploads"

@@ -1,4 +1,4 @@
-"""The environment is checked at start; settings, ``DATABASES`` and headers of pages that follow from it."""
+"""The environment is checked at start; settings, ``DATABASES``, patience of retries and headers that follow from it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ import pprint
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import dramatiq
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, RequestFactory, override_settings
 
+from apps.webhooks.services import ATTEMPTS_KEPT
 from project.config import load, make_metrics_dir
 from project.database import declared, is_direct
 from project.middleware import POLICY, content_security, loopback_only
+from project.topology import YARD
+from switchyard.broker.stores.job_records import LIVE_TTL_MS
+from switchyard.conf import DEFAULT_YARD
+from switchyard.jobs.once import KEPT as ONCE_KEPT
+from switchyard.middleware.retries import span_of
 from switchyard.setting_values import InvalidSetting
 from tests.factories.commands import manage
 
@@ -42,8 +51,7 @@ def test_development_needs_nothing_and_a_complete_production_environment_is_take
     assert development.debug and not production.debug
     assert development.library.broker_url.startswith("unix://")
     assert development.database_url.endswith("db.sqlite3")
-    assert production.allowed_hosts == ("yard.example.com",)
-    assert production.library.log_format == "json"
+    assert (production.allowed_hosts, production.library.log_format) == (("yard.example.com",), "json")
 
 
 def test_a_bouncer_needs_the_address_of_its_server() -> None:
@@ -90,7 +98,7 @@ def test_a_bouncer_needs_the_address_of_its_server() -> None:
         (
             "DATABASE_URL",
             "postgres",
-            r"is not a URL; set DATABASE_URL to for example postgresql://user:password@host/name",
+            "is not a URL; set DATABASE_URL to for example postgresql://user:password@host/name",
         ),
         ("DATABASE_URL", "postgre://u:p@db/yard", "'postgre' is not a database; set DATABASE_URL to"),
         ("DATABASE_URL", "postgresql://u:p@db/yard?pool=auto", "has pool='auto', which is not a number of connections"),
@@ -120,10 +128,7 @@ def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str
     ("variable", "value"),
     [
         ("SWITCHYARD_BROKER_URL", "rediss://u:p@a/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key"),
-        (
-            "SWITCHYARD_BROKER_URL",
-            "rediss+sentinel://u:p@a,b/yard/0?sentinel_ssl=no&sentinel_password=x&socket_timeout=2",
-        ),
+        ("SWITCHYARD_BROKER_URL", "rediss+sentinel://u:p@a,b/y/0?sentinel_ssl=no&sentinel_password=x&socket_timeout=2"),
         ("SWITCHYARD_BROKER_URL", "redis://a/0?password=p&username=u&max_connections=9&socket_keepalive=yes"),
         ("SWITCHYARD_BROKER_URL", "unix:///run/valkey.sock?db=2&password=p"),
         ("SWITCHYARD_BROKER_URL", "redis://u:p@a/0?client_name=web&socket_connect_timeout=0.5"),
@@ -141,12 +146,6 @@ def refused_check(**variables: str) -> str:
     assert done.returncode == 78
     assert "Traceback" not in done.stderr
     return done.stderr
-
-
-def test_a_refusal_ends_the_process_with_78_and_one_line(tmp_path: Path) -> None:
-    said = refused_check(DJANGO_DEBUG="0", DJANGO_SECRET_KEY="", SWITCHYARD_STATE_DIR=str(tmp_path))
-
-    assert "refused to start: DJANGO_SECRET_KEY: is not set" in said
 
 
 @pytest.mark.parametrize("variable", ["SWITCHYARD_STATE_DIR", "PROMETHEUS_MULTIPROC_DIR"])
@@ -201,9 +200,7 @@ def test_what_is_secret_is_not_shown_with_the_rest() -> None:
 @pytest.mark.parametrize(
     ("folder", "name"), [("metrics", "SWITCHYARD_STATE_DIR"), ("elsewhere", "PROMETHEUS_MULTIPROC_DIR")]
 )
-def test_a_folder_of_metrics_that_cannot_be_created_names_the_variable_that_places_it(
-    tmp_path: Path, folder: str, name: str
-) -> None:
+def test_a_folder_of_metrics_that_cannot_be_made_names_its_variable(tmp_path: Path, folder: str, name: str) -> None:
     (tmp_path / folder).write_text("")
     library = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / folder)
 
@@ -227,9 +224,7 @@ def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
         ("smtps://user:password@mail.example", "", "False True 5"),
     ],
 )
-def test_no_password_goes_over_an_open_line_and_nobody_waits_for_a_database_for_ever(
-    url: str, query: str, printed: str
-) -> None:
+def test_no_password_goes_over_an_open_line_and_no_wait_is_endless(url: str, query: str, printed: str) -> None:
     database = f"postgresql://yard:word@127.0.0.1/yard{query}"
     environment = os.environ | {"SWITCHYARD_SMTP_URL": url, "DATABASE_URL": database}
 
@@ -238,40 +233,33 @@ def test_no_password_goes_over_an_open_line_and_nobody_waits_for_a_database_for_
     assert done.stdout.startswith(f"{printed} -c lock_timeout=5s ")
 
 
-def test_a_server_has_a_timeout_for_locks_and_no_pool() -> None:
-    entry = declared(URL, bounced=False, state_dir=FOLDER)
+def entry_of(query: str = "", *, bounced: bool = False) -> Any:
+    return declared(URL + query, bounced=bounced, state_dir=FOLDER)
+
+
+def test_a_server_has_a_timeout_for_locks_and_no_pool_or_one_that_is_checked_and_gives_up_soon() -> None:
+    entry, pooled = entry_of(), entry_of("?pool=12")
 
     assert entry["OPTIONS"]["options"] == (
         "-c lock_timeout=5s -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
         " -c tcp_user_timeout=20s"
     )
-    assert "pool" not in entry["OPTIONS"]
-    assert "pool" not in declared(f"{URL}?pool=0", bounced=False, state_dir=FOLDER)["OPTIONS"]
+    assert "pool" not in entry["OPTIONS"] and "pool" not in entry_of("?pool=0")["OPTIONS"]
     assert not entry["DISABLE_SERVER_SIDE_CURSORS"]
-
-
-def test_a_pool_is_checked_and_gives_up_soon() -> None:
-    entry = declared(f"{URL}?pool=12", bounced=False, state_dir=FOLDER)
-
-    pool = entry["OPTIONS"]["pool"]
+    pool = pooled["OPTIONS"]["pool"]
     assert (pool["min_size"], pool["max_size"]) == (0, 12)
     assert pool["timeout"] <= 5 and pool["reconnect_timeout"] <= 5
-    assert (entry["CONN_MAX_AGE"], entry["CONN_HEALTH_CHECKS"]) == (0, True)
+    assert (pooled["CONN_MAX_AGE"], pooled["CONN_HEALTH_CHECKS"]) == (0, True)
 
 
-def test_a_bouncer_gets_neither_start_up_options_nor_cursors_on_the_server() -> None:
-    entry = declared(URL, bounced=True, state_dir=FOLDER)
+def test_a_bouncer_gets_neither_start_up_options_nor_cursors_and_what_somebody_wrote_is_left_for_the_check() -> None:
+    entry, written = (entry_of(query, bounced=True) for query in ("", "?options=-c%20lock_timeout%3D1s&pool=3"))
 
     assert "options" not in entry["OPTIONS"]
     assert entry["OPTIONS"]["connect_timeout"] == 5
     assert entry["DISABLE_SERVER_SIDE_CURSORS"]
-
-
-def test_options_that_somebody_wrote_for_a_bouncer_are_left_for_the_check_to_refuse() -> None:
-    entry = declared(f"{URL}?options=-c%20lock_timeout%3D1s&pool=3", bounced=True, state_dir=FOLDER)
-
-    assert entry["OPTIONS"]["options"] == "-c lock_timeout=1s"
-    assert entry["OPTIONS"]["pool"]["max_size"] == 3
+    assert written["OPTIONS"]["options"] == "-c lock_timeout=1s"
+    assert written["OPTIONS"]["pool"]["max_size"] == 3
 
 
 @pytest.mark.parametrize(
@@ -292,9 +280,7 @@ def test_a_missing_static_file_is_404(path: str) -> None:
 
 
 def test_a_static_file_is_served() -> None:
-    answer = async_to_sync(AsyncClient().get)("/static/switchyard_operations/room.css")
-
-    assert answer.status_code == 200
+    assert async_to_sync(AsyncClient().get)("/static/switchyard_operations/room.css").status_code == 200
 
 
 KEYS = {"DJANGO_SECRET_KEY": "k" * 40, "SWITCHYARD_PAYMENT_SECRET": "p" * 40}
@@ -323,17 +309,9 @@ def test_this_machine_alone_is_answered(address: str, headers: dict[str, str], a
     assert status(REMOTE_ADDR=address, **headers) == answer
 
 
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, True),
-        ({"DJANGO_SECRET_KEY": KEYS["DJANGO_SECRET_KEY"]}, True),
-        ({"SWITCHYARD_PAYMENT_SECRET": KEYS["SWITCHYARD_PAYMENT_SECRET"]}, True),
-        (KEYS, False),
-    ],
-)
-def test_one_fixed_key_is_enough(environ: dict[str, str], expected: bool) -> None:
-    assert load(environ).has_development_keys is expected
+@pytest.mark.parametrize("given", [(), ("DJANGO_SECRET_KEY",), ("SWITCHYARD_PAYMENT_SECRET",), tuple(KEYS)])
+def test_one_fixed_key_is_enough(given: tuple[str, ...]) -> None:
+    assert load({name: KEYS[name] for name in given}).has_development_keys is (len(given) < 2)
 
 
 def policy_of(response: HttpResponse) -> str:
@@ -341,13 +319,28 @@ def policy_of(response: HttpResponse) -> str:
     return str(answer.get("Content-Security-Policy", ""))
 
 
-def test_a_page_gets_the_policy() -> None:
-    assert policy_of(HttpResponse("<p>")) == POLICY
-    assert "object-src 'none'" in POLICY
-
-
-def test_what_is_no_page_or_has_its_own_policy_is_left_alone() -> None:
+def test_a_page_gets_the_policy_and_what_is_none_or_has_its_own_is_left_alone() -> None:
     own = HttpResponse("<p>", headers={"Content-Security-Policy": "default-src 'none'"})
 
+    assert policy_of(HttpResponse("<p>")) == POLICY
+    assert "object-src 'none'" in POLICY
     assert policy_of(HttpResponse("{}", content_type="application/json")) == ""
     assert policy_of(own) == "default-src 'none'"
+
+
+LEAST = timedelta(minutes=20)
+MOST = min(ONCE_KEPT, ATTEMPTS_KEPT, timedelta(milliseconds=LIVE_TTL_MS))
+ACTORS = [actor for actor in dramatiq.get_broker().actors.values() if actor.queue_name in YARD.lanes]
+
+
+@pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.actor_name)
+def test_retries_of_an_actor_outlast_twenty_minutes_and_nothing_that_is_kept_for_it(actor) -> None:
+    least_ms, most_ms = span_of(actor, YARD.queue_of(actor.queue_name).retry)
+
+    assert timedelta(milliseconds=least_ms) > LEAST
+    assert timedelta(milliseconds=most_ms) < MOST
+
+
+def test_a_project_that_declares_no_yard_has_the_same_patience() -> None:
+    for queue in DEFAULT_YARD.queues:
+        assert timedelta(milliseconds=queue.retry.span_ms()[0]) > LEAST

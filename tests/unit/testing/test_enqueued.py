@@ -274,8 +274,7 @@ def test_a_cancelled_member_is_counted_and_a_block_that_raises_sends_nothing(act
         raise ZeroDivisionError
     run_enqueued()
 
-    assert actors.called == ["on_complete 1"]
-    assert (jobs.progress().done, jobs.progress().cancelled) == (1, 1)
+    assert (actors.called, jobs.progress().done, jobs.progress().cancelled) == (["on_complete 1"], 1, 1)
     with pytest.raises(ActRefused, match="no batch has this id"):
         other.progress()
 

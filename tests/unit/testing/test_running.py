@@ -114,8 +114,7 @@ def test_what_a_task_raised_is_raised_and_retries_and_dead_letters_happen_as_in_
     assert (waiting.state, waiting.attempts) == ("retrying", 1)
     assert [attempt.outcome for attempt in attempts] == ["retried", "dead"]
     assert (letter.id, letter.reason, letter.attempts, letter.exception) == (job_id, "exhausted", 3, "RuntimeError")
-    assert (job.state, job.reason) == ("dead", "exhausted")
-    assert len(facilities().alerts.claim_due()) == 1
+    assert (job.state, job.reason, len(facilities().alerts.claim_due())) == ("dead", "exhausted", 1)
     assert dead_letters("urgent") == []
 
 
@@ -126,8 +125,7 @@ def test_a_dead_letter_is_requeued_and_runs() -> None:
     requeue(facilities().transport, "default", job_id, arguments=(["mended"], {}))
     run_enqueued()
 
-    assert ran == ["fail", "mended"]
-    assert dead_letters() == []
+    assert (ran, dead_letters()) == (["fail", "mended"], [])
 
 
 def test_delays_end_when_the_time_is_moved_on() -> None:
@@ -207,8 +205,7 @@ def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it() -> None:
     running = stops.send().message_id
     attempts = run_enqueued(raises=False)
 
-    assert ran == ["before"]
-    assert [attempt.outcome for attempt in attempts] == ["cancelled"]
+    assert (ran, [attempt.outcome for attempt in attempts]) == (["before"], ["cancelled"])
     assert [job.state if (job := find_job(id_)) else None for id_ in (job_id, running)] == ["cancelled"] * 2
 
 
@@ -243,9 +240,7 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
         run_enqueued()
 
 
-def test_a_result_and_a_progress_are_in_the_record_and_not_said_to_be_discarded(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_a_result_and_progress_are_in_the_record_and_not_said_to_be_discarded(caplog: pytest.LogCaptureFixture) -> None:
     @dramatiq.actor(queue_name="default", store_results=True)
     def counted() -> dict[str, int]:
         report_progress(2, 2, "done")
@@ -306,8 +301,7 @@ def test_results_groups_and_limiters_of_dramatiq_work() -> None:
     assert not group.completed
     run_enqueued()
 
-    assert list(group.get_results()) == [1, 3]
-    assert ran == [True, True, "complete"]
+    assert (list(group.get_results()), ran) == ([1, 3], [True, True, "complete"])
 
 
 def test_a_sequence_waits_for_the_retries_of_its_first_one() -> None:

@@ -1,25 +1,39 @@
-"""A process that would run in a wrong yard, on absent CPUs or with endless mail exits 78 and says what to change."""
+"""A start of pools: a wrong yard exits 78 and says what to change; modules of actors are found and may send nothing."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import dramatiq
 import pytest
 from django.apps import apps
 from django.conf import UserSettingsHolder, global_settings, settings
 from django.db.migrations.loader import MigrationLoader
 from django.test import override_settings
+from dramatiq.brokers.stub import StubBroker
 
+from apps.exports import actors
+from project.config import BASE_DIR
 from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import read
-from switchyard.workers import preflight
+from switchyard.middleware import status
+from switchyard.middleware.errors import SendingFile
+from switchyard.testing import MemoryBroker
+from switchyard.workers import discovery, preflight
 from switchyard.workers.checks import servers
 from switchyard.workers.checks.database import migrations_on_disk
 from switchyard.workers.checks.servers import endless_mail
 from switchyard.workers.child import spawn
+from switchyard.workers.discovery import no_sends
+from switchyard.workers.group.autoreload import Changes, own_code
 from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
+from switchyard.workers.shared.fork import import_path
 
 SOUND = settings.SWITCHYARD.topology
 FEW = replace(SOUND.pools[0], database_connections=1)
@@ -39,14 +53,11 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
     assert exit.value.code == 78
     said = capsys.readouterr().err
     assert said.startswith("switchyard: refused to start: pool urgent: 1 × 4 slots, ")
-    assert "database_connections is 1; in" in said
-    assert "the topology" in said
+    assert "database_connections is 1; in" in said and "the topology" in said
     assert "(switchyard.E010)" in said
 
 
-def test_a_folder_of_metrics_that_is_a_file_exits_78_with_pool_and_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_metrics_folder_that_is_a_file_exits_78_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics").write_text("")
     wrong = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "metrics")
 
@@ -56,8 +67,7 @@ def test_a_folder_of_metrics_that_is_a_file_exits_78_with_pool_and_folder(
     assert exit.value.code == 78
     said = capsys.readouterr().err
     assert f"pool urgent: its metrics cannot be written to {tmp_path}/metrics/urgent (not a directory); export" in said
-    assert "export SWITCHYARD_STATE_DIR=DIR for another folder" in said
-    assert "let this user" not in said
+    assert "export SWITCHYARD_STATE_DIR=DIR for another folder" in said and "let this user" not in said
 
 
 def test_a_silenced_check_does_not_stop_the_start() -> None:
@@ -97,9 +107,7 @@ def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
 @pytest.mark.parametrize(
     ("options", "names"), [({}, ['MAILERS["default"]["OPTIONS"]["timeout"]']), ({"OPTIONS": {"timeout": 8}}, [])]
 )
-def test_each_mailer_of_django_6_1_needs_a_timeout(
-    options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mailers_need_a_timeout(options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     stock = UserSettingsHolder(global_settings)
     stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     monkeypatch.setattr(servers, "settings", stock)
@@ -107,23 +115,20 @@ def test_each_mailer_of_django_6_1_needs_a_timeout(
     assert [message.msg.partition(" is ")[0] for message in endless_mail()] == names
 
 
-def test_a_project_that_names_nothing_of_mail_needs_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = UserSettingsHolder(global_settings)
-    stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
-    monkeypatch.setattr(servers, "settings", stock)
-    monkeypatch.setattr(servers, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
-
-    assert not list(endless_mail())
+OF_MAIL = ["switchyard.E006"]
 
 
-@pytest.mark.parametrize("url", ["mailto:ops@example.com", "oncall=mailto:ops@example.com"])
-def test_alerts_by_mail_need_a_timeout(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = UserSettingsHolder(global_settings)
+@pytest.mark.parametrize(
+    ("url", "ids"), [("log:", []), ("mailto:ops@example.com", OF_MAIL), ("oncall=mailto:ops@example.com", OF_MAIL)]
+)
+def test_alerts_by_mail_need_a_timeout_and_a_project_that_names_nothing_of_mail_none(
+    url: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
-    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(servers, "settings", UserSettingsHolder(global_settings))
     monkeypatch.setattr(servers, "switchyard_settings", lambda: settings)
 
-    assert [message.id for message in endless_mail()] == ["switchyard.E006"]
+    assert [message.id for message in endless_mail()] == ids
 
 
 MOVED = {"switchyard_audit": None, "switchyard_bulk": "missing_module", "switchyard_alerts": "missing.migrations"}
@@ -149,9 +154,7 @@ def usable(monkeypatch: pytest.MonkeyPatch, *cpus: int) -> list[set[int]]:
     return pinned
 
 
-def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_production_refuses_an_absent_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=False), pytest.raises(SystemExit) as exit:
@@ -161,9 +164,7 @@ def test_a_cpu_that_is_not_there_is_refused_in_production_with_those_that_are(
     assert "pool slow: cpus names 7, this process may use 0, 1; name some of these" in capsys.readouterr().err
 
 
-def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_development_runs_on_cpus_that_exist(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     pinned = usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
@@ -175,12 +176,138 @@ def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
 
 
 @pytest.mark.parametrize("pool", [PINNED, SLOW])
-def test_a_platform_without_pinning_warns_of_what_it_ignores(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool
-) -> None:
+def test_ignored_cpus_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool) -> None:
     monkeypatch.delattr("os.sched_getaffinity")
 
     preflight.refuse_if_not_pinnable([pool])
     spawn.pin(pool)
 
     assert ("pool slow: cpus is ignored" in caplog.text) is bool(pool.cpus)
+
+
+FILE = "loyalty/actors.py"
+
+
+@pytest.fixture
+def broker() -> StubBroker:
+    broker = StubBroker()
+    dramatiq.actor(lambda: None, actor_name="hello", broker=broker)
+    return broker
+
+
+def imported(code: str, broker: StubBroker) -> None:
+    """Run code as that of a module of actors."""
+    exec(compile(code, FILE, "exec"), {"__name__": "loyalty.actors", "broker": broker})
+
+
+@pytest.mark.parametrize("call", ["enqueue(message)", "enqueue(message=message)", "enqueue_many(messages=[message])"])
+def test_a_message_of_a_module_is_refused_however_it_is_passed(broker: StubBroker, call: str) -> None:
+    broker.enqueue_many = lambda messages: None  # type: ignore[attr-defined]
+
+    with no_sends(broker), pytest.raises(SendingFile, match=FILE):
+        imported(f"message = broker.get_actor('hello').message()\nbroker.{call}", broker)
+
+
+def test_what_else_is_sent_meanwhile_reaches_the_broker(broker: StubBroker) -> None:
+    with no_sends(broker):
+        exec(
+            compile("broker.enqueue(message=m)", "go", "exec"),
+            {"__name__": "__main__", "broker": broker, "m": broker.get_actor("hello").message()},
+        )
+
+    assert broker.queues["default"].qsize() == 1
+
+
+def test_a_broker_has_its_own_methods_again_and_one_that_was_patched_before_stays_so(broker: StubBroker) -> None:
+    sent: list[Any] = []
+    with no_sends(broker), no_sends(broker):
+        pass
+    assert "enqueue" not in vars(broker)
+    broker.enqueue = sent.append  # type: ignore[method-assign,assignment]
+
+    with no_sends(broker), no_sends(broker):
+        pass
+    broker.get_actor("hello").broker.enqueue("a message")  # type: ignore[arg-type]
+
+    assert sent == ["a message"]
+
+
+TASK = "from switchyard.compat.celery import shared_task\n\n@shared_task\ndef {name}(): ...\n"
+APPS = {
+    "moved_here/tasks.py": TASK.format(name="tell"),
+    "moved_package/tasks/__init__.py": "from moved_package.tasks import mails\n",
+    "moved_package/tasks/mails.py": TASK.format(name="write"),
+    "of_celery/tasks.py": "raise RuntimeError('Celery imports this')\n",
+    "of_nothing/models.py": "",
+}
+
+
+def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switchyard_broker: MemoryBroker
+) -> None:
+    for name, text in APPS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    names = sorted({name.partition("/")[0] for name in APPS})
+    apps = SimpleNamespace(get_app_configs=lambda: [SimpleNamespace(name=name, path=tmp_path / name) for name in names])
+    monkeypatch.setattr(discovery, "apps", apps)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    discovery.declare_actors()
+
+    assert {"tell", "write"} <= switchyard_broker.actors.keys()
+    assert "of_celery.tasks" not in sys.modules
+
+
+def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path: Path) -> None:
+    folder, alone = tmp_path / "package", tmp_path / "alone.py"
+    written, deleted, new = (folder / f"{name}.py" for name in ("written", "deleted", "new"))
+    (folder / "below").mkdir(parents=True)
+    for path in (written, deleted, alone, folder / "below" / "same.py", folder / "notes.txt"):
+        path.touch()
+    changes = Changes([folder, alone])
+
+    os.utime(written, ns=(1, 1))
+    os.utime(alone, ns=(1, 1))
+    os.utime(folder / "notes.txt", ns=(1, 1))
+    deleted.unlink()
+    new.touch()
+
+    assert changes.poll() == {written, alone, deleted, new}
+    assert changes.poll() == set()
+
+
+def test_a_folder_that_goes_away_while_it_is_read_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "package" / "gone"
+    gone.mkdir(parents=True)
+    (gone / "module.py").touch()
+    changes = Changes([tmp_path / "package"])
+    scan = os.scandir
+
+    def scandir(folder: str | os.PathLike[str]) -> Any:
+        if os.fspath(folder) == str(gone) and gone.is_dir():
+            (gone / "module.py").unlink()
+            gone.rmdir()
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    assert changes.poll() == {gone / "module.py"}
+
+
+def test_a_new_interpreter_finds_what_this_one_was_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apps").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "apps")  # as the manage.py of many a project does
+    folders = import_path().split(os.pathsep)
+
+    assert {str(BASE_DIR), str(tmp_path / "apps")} <= set(folders)
+    assert [folder for folder in folders if "lib/python3" in folder] == []
+
+
+def test_the_projects_code_is_watched_and_no_packages() -> None:
+    watched = own_code()
+
+    for module in (actors, status):
+        assert Path(str(module.__file__)) in watched
+    assert {path.name for path in watched if path.is_dir()} >= {"apps", "project", "switchyard"}
+    assert not [path for path in watched if "site-packages" in path.parts or path.name == ".venv"]

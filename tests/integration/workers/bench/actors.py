@@ -19,19 +19,16 @@ STARTED, ENDED, FANNED_OUT = "bench:started", "bench:ended", "bench:fanned_out"
 
 @dramatiq.actor(queue_name="urgent")
 def urgent_job(token: str, ms: int, how: str = "sleep") -> None:
-    """Run in the threads pool."""
     run(token, ms, how)
 
 
 @dramatiq.actor(queue_name="slow")
 def slow_job(token: str, ms: int, how: str = "sleep") -> None:
-    """Run in the processes pool."""
     run(token, ms, how)
 
 
 @dramatiq.actor(queue_name="webhook")
 def webhook_job(token: str, ms: int, how: str = "sleep") -> None:
-    """Run in the gevent pool."""
     run(token, ms, how)
 
 

@@ -15,7 +15,6 @@ class Losing(Middleware):
     """Middleware that drops the next message once the key ``bench:lose`` is set."""
 
     def after_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        """Wrap the queue of the worker's threads."""
         client: Any = broker.client  # type: ignore[attr-defined]
         queue: Any = worker.work_queue
         put = queue.put

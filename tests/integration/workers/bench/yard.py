@@ -29,7 +29,6 @@ CPU = max(os.sched_getaffinity(0))
 
 
 def _first(**changes: Any) -> Yard:
-    """Return the yard with another first pool."""
     return replace(YARD, pools=(replace(YARD.pools[0], **changes), *YARD.pools[1:]))
 
 

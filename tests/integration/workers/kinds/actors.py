@@ -29,47 +29,35 @@ def kinds_failed(message: dict[str, Any], error: dict[str, Any]) -> None:
 
 
 class Greeting(dramatiq.GenericActor):
-    """A base of actors."""
-
     class Meta:
         abstract = True
+
+    word = ""
 
     def perform(self, name: str) -> str:
         if not name:
             raise ValueError("nobody to greet")
-        return f"{self.word()} {name}"
-
-    def word(self) -> str:
-        """Return the word before the name."""
-        raise NotImplementedError
+        return f"{self.word} {name}"
 
 
 class UrgentGreeting(Greeting):
-    """An actor of the pool of threads."""
-
     class Meta:
         queue_name = "urgent"
         max_retries = 0
         on_success = "kinds_succeeded"
         on_failure = "kinds_failed"
 
-    def word(self) -> str:
-        """Return the word before the name."""
-        return "Hi"
+    word = "Hi"
 
 
 class SlowGreeting(Greeting):
-    """An actor of the pool of processes."""
-
     class Meta:
         queue_name = "slow"
         max_retries = 0
         on_success = "kinds_succeeded"
         on_failure = "kinds_failed"
 
-    def word(self) -> str:
-        """Return the word before the name."""
-        return "Good evening"
+    word = "Good evening"
 
 
 async def fetch(name: str, ms: int = 0) -> str:

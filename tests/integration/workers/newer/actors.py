@@ -14,18 +14,15 @@ from tests.integration.workers.newer import ENDED
 
 @dramatiq.actor(queue_name="urgent")
 def urgent_job(token: str, *, seconds: float) -> None:
-    """Run what the older code ran with other arguments."""
     note(token, seconds)
 
 
 @dramatiq.actor(queue_name="urgent")
 def audit(token: str, seconds: float = 0.0) -> None:
-    """Run what the older code does not have."""
     note(token, seconds)
 
 
 def note(token: str, seconds: float) -> None:
-    """Take a while, and note the end."""
     client: Any = dramatiq.get_broker().client  # type: ignore[attr-defined]
     time.sleep(seconds)
     client.rpush(ENDED, json.dumps({"token": token, "seconds": seconds, "pid": os.getpid(), "at": time.time()}))

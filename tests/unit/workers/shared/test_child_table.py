@@ -1,16 +1,19 @@
-"""The table that a supervisor shares with its children: what a child writes is what its supervisor reads."""
+"""What a supervisor shares with its children: the table that a child fills in, and the fork with its output."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from switchyard.workers.shared import child_table
+from switchyard.workers.shared import child_table, output
 from switchyard.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable
 
 
@@ -26,10 +29,6 @@ def start(row: ChildRow, id_: bytes = b"a", token: int = 1, *, lane: int = 0, li
     slot = row.start(lane, id_, b"%d" % token, limit_ns)
     assert slot is not None
     return slot
-
-
-def mark(name: str) -> Callable[[ChildRow], None]:
-    return lambda row: setattr(row, name, True)
 
 
 def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
@@ -81,20 +80,15 @@ def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
     assert (row.leased, row.full, row.retired) == (False, False, False)
 
 
-def test_nothing_is_put_down_for_a_child_without_leases(row: ChildRow) -> None:
-    row.lease(time.monotonic() - 1)
-
-    assert row.start(0, b"a", b"1", 0) is None
-    assert (row.running(), row.read().taken) == ([], 0)
-
-
-def test_a_child_works_while_it_is_up_and_has_its_leases(row: ChildRow) -> None:
+def test_a_child_works_while_it_is_up_and_has_its_leases_without_which_nothing_is_put_down(row: ChildRow) -> None:
     loading = row.read().works
     row.ready = True
     up = row.read().works
     row.lease(time.monotonic() - 1)
 
     assert (loading, up, row.read().works) == (False, True, False)
+    assert row.start(0, b"a", b"1", 0) is None
+    assert (row.running(), row.read().taken) == ([], 0)
 
 
 def test_the_last_that_were_worked_off_are_remembered(row: ChildRow) -> None:
@@ -105,12 +99,12 @@ def test_the_last_that_were_worked_off_are_remembered(row: ChildRow) -> None:
     assert {found.token for found in row.finished()} >= set(range(5, KEPT + 5))
 
 
-def test_what_runs_for_long_keeps_its_slot_while_others_are_worked_off(row: ChildRow) -> None:
-    start(row, b"long", 7, limit_ns=60)
+def test_what_runs_for_long_keeps_its_slot_whatever_its_id_and_token_while_others_are_worked_off(row: ChildRow) -> None:
+    start(row, b"x" * 200, 2**63 - 1, limit_ns=60)
     for token in range(3 * KEPT):
         work_off(row, token)
 
-    assert [(ran.id, ran.token) for ran in row.running()] == [(b"long", 7)]
+    assert [(ran.id, ran.token) for ran in row.running()] == [(b"x" * 200, 2**63 - 1)]
     assert (row.read().taken, row.read().done, row.read().busy) == (3 * KEPT + 1, 3 * KEPT, 1)
 
 
@@ -118,8 +112,7 @@ def test_what_went_elsewhere_is_not_finished(row: ChildRow) -> None:
     row.end(start(row), worked_off=False)
     row.confirm_flush(row.last_end())
 
-    assert (row.running(), row.finished()) == ([], [])
-    assert (row.read().taken, row.read().done) == (1, 1)
+    assert (row.running(), row.finished(), row.read().taken, row.read().done) == ([], [], 1, 1)
 
 
 def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row: ChildRow) -> None:
@@ -158,12 +151,6 @@ def test_what_died_while_an_entry_was_cleared_to_be_filled_anew_is_left_out(row:
     assert [found.token for found in row.finished()] == [2]
 
 
-def test_the_longest_id_and_token_are_told(row: ChildRow) -> None:
-    start(row, b"x" * 200, 2**63 - 1)
-
-    assert [(ran.id, ran.token) for ran in row.running()] == [(b"x" * 200, 2**63 - 1)]
-
-
 def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: ChildRow) -> None:
     slot = start(row)
     [ran] = row.running()
@@ -174,8 +161,7 @@ def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: Ch
     row.request_stop(ran)
     others = [start(row, token=token) for token in range(2, KEPT + 4)]
 
-    assert asked
-    assert slot in others
+    assert asked and slot in others
     assert not any(row.is_to_stop(other) for other in others)
 
 
@@ -231,9 +217,7 @@ def test_messages_are_counted_by_several_threads_at_once() -> None:
     assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
 
 
-def test_an_entry_that_is_filled_anew_while_it_is_read_is_never_seen_half_written(
-    row: ChildRow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_is_never_seen_half_written(row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
     start(row, b"before", limit_ns=60_000_000_000)
     layout = child_table._ENTRY
 
@@ -255,8 +239,7 @@ def test_an_entry_that_is_filled_anew_while_it_is_read_is_never_seen_half_writte
 
     monkeypatch.setattr(child_table, "_ENTRY", Torn())
 
-    assert row.running() == []
-    assert [(ran.id, ran.start_ns) for ran in row.running()] == [(b"after", 9)]
+    assert (row.running(), [(ran.id, ran.start_ns) for ran in row.running()]) == ([], [(b"after", 9)])
 
 
 def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared() -> None:
@@ -271,9 +254,9 @@ def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared()
     assert table.rows[0].held_marks.read() == []
 
 
-@pytest.mark.parametrize("act", [start, mark("full"), mark("stuck"), mark("ill")])
+@pytest.mark.parametrize("act", ["start", "full", "stuck", "ill"])
 def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
-    row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: Callable[[ChildRow], object]
+    row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *which: signals.append(which))
@@ -281,7 +264,67 @@ def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
     row.doze()
     assert (row.dozes, signals) == (True, [])
 
-    act(row)
-    act(row)
+    for _ in range(2):
+        start(row) if act == "start" else setattr(row, act, True)
 
     assert (row.dozes, signals) == (False, [(os.getpid(), signal.SIGCHLD)])
+
+
+FORKS = """
+import os, sys
+from switchyard.workers.shared.fork import fork
+
+def work():
+    {spoil}
+    return 5
+
+_, status = os.waitpid(fork(work, title="test"), 0)
+os.write(2, f"SAID ended with {{os.waitstatus_to_exitcode(status)}}".encode())
+"""
+
+
+def said_of(spoil: str) -> str:
+    """Return what the parent of a child says, where it alone says it."""
+    environment = {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    command = [sys.executable, "-c", FORKS.format(spoil=spoil)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    return run.stderr.partition("SAID ")[2]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "sys.stdout.close(); sys.stderr.close()",
+        "os.close(1); print('into nothing')",
+        "read, write = os.pipe(); os.close(read); os.dup2(write, 1); print('nobody reads')",
+        "read, write = os.pipe(); os.set_blocking(write, False); os.write(write, bytes(1 << 20)); "
+        "os.set_blocking(write, True); os.dup2(write, 1); print('full')",
+        "sys.stdout = None",
+        "sys.stdout = object()",
+    ],
+)
+def test_a_child_ends_with_its_code_whatever_its_output_is(spoil: str) -> None:
+    assert said_of(spoil) == "ended with 5"
+
+
+@pytest.mark.parametrize(("raised", "code"), [("KeyboardInterrupt", 70), ("SystemExit(4)", 4), ("ValueError", 70)])
+def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised: str, code: int) -> None:
+    assert said_of(f"raise {raised}") == f"ended with {code}"
+
+
+# A socket, as below systemd, cannot be opened again without blocking.
+@pytest.mark.parametrize("opens", [os.pipe, os.openpty, lambda: [end.detach() for end in socket.socketpair()]])
+def test_an_output_without_room_drops_lines_and_says_so(opens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "WAIT_S", 0.01)
+    reader, writer = opens()
+    stream, taken = output.PatientOutput(writer), b""
+    assert {stream.write(b"x" * 1_000 + b"\n") for _ in range(300)} == {1_001}
+
+    while b"y" not in taken:
+        taken += os.read(reader, 1 << 20)
+        stream.write(b"y\n")
+
+    assert b"lines dropped]" in taken
+    os.close(reader)
+    assert stream.write(b"z\n") == 2
+    os.close(writer)

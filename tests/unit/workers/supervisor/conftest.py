@@ -66,7 +66,6 @@ def make_leases(pool: Pool, server: Server) -> ChildLeases:
 
 
 def make_children(pool: Pool, server: Server) -> ChildManager:
-    """Return the children of a pool, none of them started."""
     return ChildManager(pool, make_leases(pool, server), grace_s=1.0)
 
 
