@@ -1,20 +1,24 @@
+"""Metrics of queues, pools and workers, and who may scrape them."""
+
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import dramatiq
 import pytest
 from django.conf import settings
 from django.test import Client, override_settings
+from prometheus_client import CollectorRegistry, generate_latest
 
 import switchyard
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.metrics import WorkerMetrics
 from tests.conftest import Configure
 from tests.factories.letters import keep, letter
-from tests.unit.operations.test_metrics_workers import child_of
 
 pytestmark = pytest.mark.django_db
 
@@ -108,3 +112,51 @@ def test_strangers_are_refused_and_the_token_lets_in(facilities: Facilities, met
     assert Client().get("/metrics", HTTP_X_FORWARDED_FOR="127.0.0.1").status_code == 401
     assert stranger.get("/metrics", HTTP_AUTHORIZATION="Bearer the-token").status_code == 200
     assert Client().post("/metrics").status_code == 405
+
+
+CHILD = """
+from prometheus_client import CollectorRegistry, Counter, Histogram
+registry = CollectorRegistry()
+done = Counter("switchyard_messages", "Attempts by how they ended.", ("queue", "outcome"), registry=registry)
+wait = Histogram("switchyard_message_wait_seconds", "Wait.", ("queue",), buckets=(0.1, 1), registry=registry)
+Counter("switchyard_owner_attempts", "By owner.", ("outcome", "owner"), registry=registry).labels("dead", "mia").inc()
+done.labels("mail", "succeeded").inc(3)
+wait.labels("mail").observe(0.5)
+"""
+
+
+def child_of(pool: Path) -> None:
+    """Count in a process of its own, as a pool's child does."""
+    pool.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-c", CHILD], check=True, env={"PROMETHEUS_MULTIPROC_DIR": str(pool)})
+
+
+def metrics_of(folder: Path) -> str:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(WorkerMetrics(folder))
+    return generate_latest(registry).decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for pool in ("mail", "retries", "retries"):
+        child_of(tmp_path / pool)
+    return tmp_path
+
+
+def test_children_of_all_pools_are_added_up(folder: Path) -> None:
+    text = metrics_of(folder)
+
+    assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 9.0' in text
+    assert 'switchyard_message_wait_seconds_bucket{le="0.1",queue="mail"} 0.0' in text
+    assert 'switchyard_message_wait_seconds_bucket{le="+Inf",queue="mail"} 3.0' in text
+    assert "mia" not in text, "owners are for the facts alone"
+    assert "# HELP switchyard_messages_total Attempts by how they ended." in text
+
+
+def test_files_that_are_just_being_made_are_left_out(folder: Path) -> None:
+    (folder / "mail" / "counter_1.db").write_bytes(b"")
+    (folder / "mail" / "histogram_2.db").write_bytes(b"\xff" * 64)
+    (folder / "mail" / "counter_3.db").symlink_to(folder / "gone")
+
+    assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 9.0' in metrics_of(folder)

@@ -1,16 +1,26 @@
-"""Rows of the overview, pages of stacks, and who may read metrics."""
+"""Rows of the overview and their words, rates of queues, pages of stacks, and who may read metrics."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import RequestFactory
+from dramatiq.message import Message
 
+from switchyard.broker.admin.browse import SeenMessage
 from switchyard.broker.health.servers import AwayPart
+from switchyard.broker.queue.codec import encode
+from switchyard.broker.shapes import Page
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
-from switchyard.operations.findings import pools
-from switchyard.operations.queries import YardState
+from switchyard.operations import overview
+from switchyard.operations.findings import facts as finding_facts
+from switchyard.operations.findings import lateness, pools
+from switchyard.operations.findings.facts import YardFacts
+from switchyard.operations.overview import KeptFacts, most_held, shown_row
+from switchyard.operations.queries import QueueSnapshot, Rates, YardState, between, note
 from switchyard.operations.rows import AWAY, PROMISE_X, Row, draw, yard_rows
 from switchyard.operations.stacks import own_frame, shown_stacks
 from switchyard.operations.supervisors import ServerState
@@ -18,6 +28,7 @@ from switchyard.operations.templatetags.humanize_room import code_marks
 from switchyard.operations.views import may_scrape
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
 
+pytestmark = pytest.mark.usefixtures("small_yard")
 TASK = Stack(
     "thread",
     [
@@ -185,3 +196,124 @@ def test_no_token_set_lets_no_token_in(given: str) -> None:
     request = RequestFactory(REMOTE_ADDR="192.0.2.7").get("/metrics", HTTP_AUTHORIZATION=given)
 
     assert not may_scrape(request, "")
+
+
+def late(waiting: int = 3, age_ms: int = 3_000) -> Row:
+    now = state(lane("mail", waiting, age_ms=age_ms), pool("mail", busy=4))
+    return next(row for row in yard_rows(YARD, now) if row.name == "mail")
+
+
+def of(row: Row) -> YardFacts:
+    return YardFacts(state(), (row,), [], {})
+
+
+def waiting(monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]) -> None:
+    """Let a queue's head and end hold messages of these owners."""
+
+    def look(family: object, lane: str, place: str, *, cursor: int, limit: int) -> Page[SeenMessage]:
+        options: list[dict[str, Any]] = [{"owner": owner} for owner in (last if cursor else first)]
+        bodies = [encode(Message("mail", "work", (), {}, each)) for each in options]
+        return Page([SeenMessage("7", "mail", "live", "waiting", body) for body in bodies])
+
+    monkeypatch.setattr(finding_facts, "families", lambda queues: [object()])
+    monkeypatch.setattr(finding_facts, "look", look)
+
+
+def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lateness, "late_cause", lambda row, facts: ("export", None))
+    row = late()
+
+    found = shown_row(row, of(row))
+
+    assert (found.state.word, found.state.level, found.state.detail) == ("Blocked", "warn", "3.0 × its promise")
+
+
+@pytest.mark.parametrize(
+    ("behind", "detail"), [(80, "about 90 % of acme"), (30, "100 of the next 100 of acme")], ids=["all", "the next"]
+)
+def test_a_late_queue_full_of_one_owners_jobs_is_flooded(
+    monkeypatch: pytest.MonkeyPatch, behind: int, detail: str
+) -> None:
+    waiting(monkeypatch, ["acme"] * 100, ["acme"] * behind + ["globex"] * (100 - behind))
+    row = late(waiting=5_000, age_ms=60_000)
+
+    found = shown_row(row, of(row))
+
+    assert (found.state.word, found.state.level, found.state.detail) == ("Flooded", "bad", detail)
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        (["acme"] * 100, ["acme"] * 100),  # nobody else waits behind them
+        (["acme"] * 50 + ["globex"] * 50, ["acme"] * 70 + ["globex"] * 30),
+        ([""] * 100, [""] * 99 + ["acme"]),
+        ([], []),
+    ],
+)
+def test_a_queue_is_not_flooded_by_its_only_owner_or_by_several(
+    monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]
+) -> None:
+    waiting(monkeypatch, first, last)
+    row = late(waiting=5_000)
+
+    assert shown_row(row, of(row)).state.word == "Late"
+
+
+def test_only_a_late_queue_has_slots_that_somebody_holds() -> None:
+    row = next(row for row in yard_rows(YARD, state()) if row.name == "mail")
+
+    assert most_held(row, of(row)) == ("", 0)
+    assert most_held(late(), None) == ("", 0)
+
+
+def test_done_is_what_ends_in_a_minute() -> None:
+    now = state()
+    known = type(now)(now.queues, now.pools, now.scheduler_up, rates={"mail": Rates(1, 1, 0.5, 60)})
+
+    rows = {row.name: row.done_a_minute for row in yard_rows(YARD, known)}
+
+    assert rows == {"mail": 30, "hooks": None, "hooks-retry": None, "retries": None}
+
+
+def test_the_last_figures_are_kept_without_a_state() -> None:
+    kept = KeptFacts()
+    assert kept.old_rows() == ((), None)
+
+    kept.keep(facts(state(lane("mail", 3, age_ms=41_000))))
+    rows, at = kept.old_rows()
+
+    assert at is not None
+    assert next((row.name, row.waiting, row.state.word) for row in rows) == ("mail", 3, "Unknown")
+    assert {row.state.word for row in rows} == {"Unknown"}
+
+
+def test_figures_of_an_hour_ago_or_of_another_yard_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptFacts()
+    kept.keep(facts(state()))
+    monkeypatch.setattr(overview, "KEPT_FOR", timedelta(seconds=-1))
+    assert kept.old_rows() == ((), None)
+
+    monkeypatch.setattr(overview, "KEPT_FOR", timedelta(hours=1))
+    monkeypatch.setattr(overview, "declared_yard", lambda: None)
+    assert kept.old_rows() == ((), None)
+
+
+def test_arrivals_are_what_is_there_more_and_what_ended() -> None:
+    rates = between(QueueSnapshot(0, issued=100, there=50, leased=8), QueueSnapshot(10, issued=200, there=90, leased=8))
+
+    assert (rates.arrivals, rates.starts, rates.ends, rates.seconds) == (14, 10, 10, 10)
+
+
+def test_rates_need_a_second_and_forget_what_is_older_than_a_minute() -> None:
+    assert note("unit", QueueSnapshot(0, 0, 0, 0)) is None
+    assert note("unit", QueueSnapshot(0.5, 5, 0, 0)) is None
+    first = note("unit", QueueSnapshot(10, 100, 0, 0))
+    assert first is not None and first.seconds == 10
+    second = note("unit", QueueSnapshot(65, 650, 0, 0))
+    assert second is not None and second.seconds == 55
+
+
+def test_a_server_that_was_emptied_starts_anew() -> None:
+    note("emptied", QueueSnapshot(0, 1_000, 0, 0))
+    assert note("emptied", QueueSnapshot(10, 5, 0, 0)) is None
