@@ -1,7 +1,9 @@
-"""One job, made from each of its sources, and its JSON form."""
+"""One job, made from each of its sources, its JSON form, when it is expected to start, and how its values are found."""
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
@@ -18,12 +20,16 @@ from switchyard.broker.stores.job_record import (
     job_of_message,
 )
 from switchyard.broker.stores.job_steps import LiveJob
+from switchyard.history.filters import search_text
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import job_of_attempt, job_of_row
 from switchyard.history.writer import rows_of
 from switchyard.jobs.api import JobBody
+from switchyard.jobs.listing.pages import _is_plain
 from switchyard.jobs.passport.reading import attempts_of
+from switchyard.jobs.passport.why import LEAST_STARTS, expected
 from switchyard.jobs.presentation import INTERNAL, error_line, job_json, run_json, snapshot
+from tests.factories.slots import worked
 
 OPTIONS: dict[str, Any] = {
     "enqueued_at": 1_000, "owner": "user:1", "tags": ["monthly"], "parent": "j-0", "generation": 1,
@@ -147,3 +153,51 @@ def test_what_is_not_known_of_a_message_of_something_else_is_no_error_of_the_api
     shown = JobBody.model_validate(job_json(Job("j-1", state="queued")))
 
     assert (shown.actor, shown.queue, shown.owner) == ("", "", None)
+
+
+VALUES = [
+    *("customer-7", "mia@example.org", "7", "a b", 'say "hi"', "back\\slash", "grün", -5, 1.5, 1e-7, 1e22, True),
+    "1e3",
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value: object) -> None:
+    text = search_text(value)
+    assert text is not None
+
+    assert not _is_plain(text) or text in json.dumps({"name": value})
+
+
+DRAWS = 1_200
+
+
+def test_nine_of_ten_ranges_hold() -> None:
+    draw, held, asked = random.Random(11), 0, 0
+    by_place: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(DRAWS):
+        work = worked(draw)
+        started = sorted([*(start for start, _ in work.ended), *work.running])
+        found = expected(started, work.ahead + 1, 0)
+        if found is not None:
+            asked += 1
+            holds = found[0] <= work.starts_at <= found[1]
+            held += holds
+            by_place[work.ahead > 10].append(holds)
+
+    assert asked > 0.99 * DRAWS
+    assert 0.87 <= held / asked <= 0.93
+    assert all(0.85 <= sum(each) / len(each) <= 0.95 for each in by_place.values())
+
+
+@pytest.mark.parametrize(
+    ("started", "at"),
+    [
+        ([], 0),
+        ([1_000 * place for place in range(LEAST_STARTS)], 9_000),
+        ([5] * 50, 10),
+        ([1_000 * place for place in range(60)], 600_000),  # nothing has started for ten minutes
+    ],
+)  # fmt: skip
+def test_without_a_rate_nothing_is_expected(started: list[int], at: int) -> None:
+    assert expected(started, 3, at) is None
