@@ -39,8 +39,7 @@ from switchyard.operations.diagnosis import Diagnosis
 from switchyard.operations.findings import actors, lateness, own_past
 from switchyard.operations.past import PAST
 from switchyard.operations.rows import draw
-from tests.verdicts.draws.simulation import BUCKET_S, Counted, SimulatedJob
-from tests.verdicts.draws.situations import SLOTS, Drawn
+from tests.verdicts.draws.situations import BUCKET_S, SLOTS, Counted, Drawn, SimulatedJob
 
 MOST_WAITING = 1_500
 
