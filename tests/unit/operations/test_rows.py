@@ -29,17 +29,21 @@ from switchyard.operations.views import may_scrape
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")
-TASK = Stack(
-    "thread",
-    [
-        "/usr/lib/python3.11/socket.py:718 readinto",
-        "django/db/models/sql/query.py:1680 _add_q",
-        "apps/webhooks/delivering.py:52 deliver",
-        "dramatiq/worker.py:560 process_message",
-    ],
-)
+FRAMES = [
+    *("/usr/lib/python3.11/socket.py:718 readinto", "django/db/models/sql/query.py:1680 _add_q"),
+    *("apps/webhooks/delivering.py:52 deliver", "dramatiq/worker.py:560 process_message"),
+]
+TASK = Stack("thread", FRAMES)
 IDLE = Stack("running thread", ["/usr/lib/python3.11/threading.py:327 wait", "switchyard/workers/child/main.py:9 run"])
 TOKEN = "a-token-of-the-operator"
+WRONG = (f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer \u00fc")
+# Headers of proxies, of which each says that the request came from elsewhere.
+FORWARDED = (
+    *(("HTTP_X_FORWARDED_FOR", "192.0.2.7"), ("HTTP_X_FORWARDED_FOR", ""), ("HTTP_FORWARDED", "for=127.0.0.1")),
+    *(("HTTP_X_REAL_IP", "127.0.0.1"), ("HTTP_VIA", "1.1 proxy"), ("HTTP_X_FORWARDED_SERVER", "proxy")),
+    *(("HTTP_X_FORWARDED_PORT", "443"), ("HTTP_X_FORWARDED", "for=192.0.2.7"), ("HTTP_X_CLIENT_IP", "192.0.2.7")),
+    *(("HTTP_TRUE_CLIENT_IP", "192.0.2.7"), ("HTTP_CF_CONNECTING_IP", "192.0.2.7")),
+)
 
 
 def row(name: str, now: YardState | None) -> Row:
@@ -157,32 +161,12 @@ def test_backticks_are_code_and_everything_is_escaped(text: str, shown: str) -> 
 @pytest.mark.parametrize(
     ("address", "headers", "allowed"),
     [
-        ("127.0.0.1", {}, True),
-        ("127.8.9.10", {}, True),
-        ("::1", {}, True),
-        ("::ffff:127.0.0.1", {}, True),
-        ("192.0.2.7", {}, False),
-        ("10.0.0.1", {}, False),
-        ("", {}, False),
-        ("testclient", {}, False),
-        ("127.0.0.1", {"HTTP_X_FORWARDED_FOR": "192.0.2.7"}, False),
-        ("127.0.0.1", {"HTTP_X_FORWARDED_FOR": ""}, False),
-        ("127.0.0.1", {"HTTP_FORWARDED": "for=127.0.0.1"}, False),
-        ("127.0.0.1", {"HTTP_X_REAL_IP": "127.0.0.1"}, False),
-        ("127.0.0.1", {"HTTP_VIA": "1.1 proxy"}, False),
-        ("127.0.0.1", {"HTTP_X_FORWARDED_SERVER": "proxy"}, False),
-        ("127.0.0.1", {"HTTP_X_FORWARDED_PORT": "443"}, False),
-        ("127.0.0.1", {"HTTP_X_FORWARDED": "for=192.0.2.7"}, False),
-        ("127.0.0.1", {"HTTP_X_CLIENT_IP": "192.0.2.7"}, False),
-        ("127.0.0.1", {"HTTP_TRUE_CLIENT_IP": "192.0.2.7"}, False),
-        ("127.0.0.1", {"HTTP_CF_CONNECTING_IP": "192.0.2.7"}, False),
-        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}, True),
-        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"bearer {TOKEN}"}, True),
+        *((address, {}, True) for address in ("127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1")),
+        *((address, {}, False) for address in ("192.0.2.7", "10.0.0.1", "", "testclient")),
+        *(("127.0.0.1", {header: value}, False) for header, value in FORWARDED),
+        *(("192.0.2.7", {"HTTP_AUTHORIZATION": f"{scheme} {TOKEN}"}, True) for scheme in ("Bearer", "bearer")),
         ("127.0.0.1", {"HTTP_VIA": "1.1 proxy", "HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}, True),
-        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"Basic {TOKEN}"}, False),
-        ("192.0.2.7", {"HTTP_AUTHORIZATION": f"Bearer {TOKEN}x"}, False),
-        ("192.0.2.7", {"HTTP_AUTHORIZATION": "Bearer"}, False),
-        ("192.0.2.7", {"HTTP_AUTHORIZATION": "Bearer \u00fc"}, False),
+        *(("192.0.2.7", {"HTTP_AUTHORIZATION": wrong}, False) for wrong in WRONG),
     ],
 )
 def test_loopback_or_the_token(address: str, headers: dict[str, str], allowed: bool) -> None:
@@ -229,35 +213,25 @@ def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("behind", "detail"), [(80, "about 90 % of acme"), (30, "100 of the next 100 of acme")], ids=["all", "the next"]
-)
-def test_a_late_queue_full_of_one_owners_jobs_is_flooded(
-    monkeypatch: pytest.MonkeyPatch, behind: int, detail: str
-) -> None:
-    waiting(monkeypatch, ["acme"] * 100, ["acme"] * behind + ["globex"] * (100 - behind))
-    row = late(waiting=5_000, age_ms=60_000)
-
-    found = shown_row(row, of(row))
-
-    assert (found.state.word, found.state.level, found.state.detail) == ("Flooded", "bad", detail)
-
-
-@pytest.mark.parametrize(
-    ("first", "last"),
+    ("first", "last", "said"),
     [
-        (["acme"] * 100, ["acme"] * 100),  # nobody else waits behind them
-        (["acme"] * 50 + ["globex"] * 50, ["acme"] * 70 + ["globex"] * 30),
-        ([""] * 100, [""] * 99 + ["acme"]),
-        ([], []),
+        (["acme"] * 100, ["acme"] * 80 + ["globex"] * 20, ("Flooded", "bad", "about 90 % of acme")),
+        (["acme"] * 100, ["acme"] * 30 + ["globex"] * 70, ("Flooded", "bad", "100 of the next 100 of acme")),
+        (["acme"] * 100, ["acme"] * 100, None),  # nobody else waits behind them
+        (["acme"] * 50 + ["globex"] * 50, ["acme"] * 70 + ["globex"] * 30, None),
+        ([""] * 100, [""] * 99 + ["acme"], None),
+        ([], [], None),
     ],
 )
-def test_a_queue_is_not_flooded_by_its_only_owner_or_by_several(
-    monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]
+def test_a_late_queue_is_flooded_by_one_owners_jobs_and_not_by_its_only_owner_or_several(
+    monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str], said: tuple[str, ...] | None
 ) -> None:
     waiting(monkeypatch, first, last)
-    row = late(waiting=5_000)
+    row = late(waiting=5_000, age_ms=60_000 if said else 3_000)
 
-    assert shown_row(row, of(row)).state.word == "Late"
+    found = shown_row(row, of(row)).state
+
+    assert found.word == "Late" if said is None else (found.word, found.level, found.detail) == said
 
 
 def test_only_a_late_queue_has_slots_that_somebody_holds() -> None:
@@ -276,27 +250,23 @@ def test_done_is_what_ends_in_a_minute() -> None:
     assert rows == {"mail": 30, "hooks": None, "hooks-retry": None, "retries": None}
 
 
-def test_the_last_figures_are_kept_without_a_state() -> None:
+def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_for_their_yard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept = KeptFacts()
     assert kept.old_rows() == ((), None)
 
     kept.keep(facts(state(lane("mail", 3, age_ms=41_000))))
     rows, at = kept.old_rows()
+    monkeypatch.setattr(overview, "KEPT_FOR", timedelta(seconds=-1))
+    of_an_hour_ago = kept.old_rows()
+    monkeypatch.setattr(overview, "KEPT_FOR", timedelta(hours=1))
+    monkeypatch.setattr(overview, "declared_yard", lambda: None)
 
     assert at is not None
     assert next((row.name, row.waiting, row.state.word) for row in rows) == ("mail", 3, "Unknown")
     assert {row.state.word for row in rows} == {"Unknown"}
-
-
-def test_figures_of_an_hour_ago_or_of_another_yard_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = KeptFacts()
-    kept.keep(facts(state()))
-    monkeypatch.setattr(overview, "KEPT_FOR", timedelta(seconds=-1))
-    assert kept.old_rows() == ((), None)
-
-    monkeypatch.setattr(overview, "KEPT_FOR", timedelta(hours=1))
-    monkeypatch.setattr(overview, "declared_yard", lambda: None)
-    assert kept.old_rows() == ((), None)
+    assert of_an_hour_ago == kept.old_rows() == ((), None)
 
 
 def test_arrivals_are_what_is_there_more_and_what_ended() -> None:
@@ -305,15 +275,10 @@ def test_arrivals_are_what_is_there_more_and_what_ended() -> None:
     assert (rates.arrivals, rates.starts, rates.ends, rates.seconds) == (14, 10, 10, 10)
 
 
-def test_rates_need_a_second_and_forget_what_is_older_than_a_minute() -> None:
+def test_rates_need_a_second_and_forget_what_is_older_than_a_minute_or_emptied() -> None:
     assert note("unit", QueueSnapshot(0, 0, 0, 0)) is None
     assert note("unit", QueueSnapshot(0.5, 5, 0, 0)) is None
-    first = note("unit", QueueSnapshot(10, 100, 0, 0))
-    assert first is not None and first.seconds == 10
-    second = note("unit", QueueSnapshot(65, 650, 0, 0))
-    assert second is not None and second.seconds == 55
-
-
-def test_a_server_that_was_emptied_starts_anew() -> None:
+    rates = [note("unit", QueueSnapshot(10, 100, 0, 0)), note("unit", QueueSnapshot(65, 650, 0, 0))]
+    assert [rate and rate.seconds for rate in rates] == [10, 55]
     note("emptied", QueueSnapshot(0, 1_000, 0, 0))
     assert note("emptied", QueueSnapshot(10, 5, 0, 0)) is None

@@ -26,7 +26,7 @@ from switchyard.operations.findings.examine import (
     KeptCheck,
     KeptFindings,
 )
-from switchyard.operations.findings.finding import Button, Finding, FindingGroup, Ranked, ranked
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup, ranked
 from tests.waiting import wait_for
 
 # Other tests leave the examination out.
@@ -142,35 +142,32 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
-    ("url", "seen", "expected"),
+    ("url", "expected"),
     [
-        ("unix:///run/v.sock", "it blocks", f"valkey-cli -s /run/v.sock {CHANGE}"),
-        ("redis://:secret@v:6379/0", "it blocks", f'valkey-cli -u "$SWITCHYARD_BROKER_URL" {CHANGE}'),
-        ("redis://room:secret@v/0", "it blocks", f"valkey-cli -h v -p 6379 {ADMIN} {CHANGE}"),
-        ("rediss://:secret@v:6380/0", "it blocks", f"valkey-cli -h v -p 6380 --tls --askpass {CHANGE}"),
+        ("unix:///run/v.sock", "valkey-cli -s /run/v.sock"),
+        ("redis://:secret@v:6379/0", 'valkey-cli -u "$SWITCHYARD_BROKER_URL"'),
+        ("redis://room:secret@v/0", f"valkey-cli -h v -p 6379 {ADMIN}"),
+        ("rediss://:secret@v:6380/0", "valkey-cli -h v -p 6380 --tls --askpass"),
         (
             "rediss://room:secret@v:6380/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key",
-            "it blocks",
-            f"valkey-cli -h v -p 6380 --tls --cacert /ca.pem --cert /c.pem --key /c.key {ADMIN} {CHANGE}",
+            f"valkey-cli -h v -p 6380 --tls --cacert /ca.pem --cert /c.pem --key /c.key {ADMIN}",
         ),
     ],
 )
 def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
-    url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    url: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        examine, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
-    )
+    own = SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
 
-    found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
+    found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
 
-    assert found.next == expected
+    assert found.next == f"{expected} {CHANGE}"
 
 
 @pytest.mark.usefixtures("installed")
 def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
-    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: HOST)
 
     found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
 
@@ -216,76 +213,39 @@ FAILING = Finding("actors", "failing", "warning", "all of sync's jobs fail: 9 of
 PARKED = Finding("queues", "parked", "warning", "default: 1 message waits", subject="default")
 
 
-class Page:
-    """The overview as it is read again and again."""
-
-    def __init__(self) -> None:
-        self.kept: Headline | None = None
-
-    def said(self, after_ms: int, *found: Finding) -> Ranked:
-        """Return what leads at a time."""
-        said, self.kept = keep(ranked(found), self.kept, NOW + after_ms)
-        assert len(said) == len(found)
-        return said[0]
-
-
-def test_another_finding_of_the_same_level_waits_for_ten_seconds() -> None:
-    page = Page()
-    page.said(0, PARKED)
-
-    assert page.said(KEPT_MS - 1, PARKED, FAILING).finding == PARKED
-    assert page.said(KEPT_MS, PARKED, FAILING).finding == FAILING
-
-
-def test_a_worse_finding_and_the_cause_of_the_one_that_leads_come_at_once() -> None:
-    locked = Finding("database", "locked", "warning", "the database is locked")
-    quieted = Finding("pools", "quieted", "error", "hooks starts nothing", subject="hooks")
-    page, other = Page(), Page()
-    page.said(0, LATE)
-    other.said(0, LATE)
-
-    assert page.said(1_000, LATE, quieted).finding == quieted
-    assert other.said(1_000, LATE, locked).finding == locked
+LOCKED = Finding("database", "locked", "warning", "the database is locked")
+QUIETED = Finding("pools", "quieted", "error", "hooks starts nothing", subject="hooks")
+PAST = replace(FAILING, code="failed_before")
+OTHER = replace(FAILING, seen="all of mail's jobs fail: 8 of 8", actor="mail", factor=-1.0)
+LATER, WORSE = late("1 min 02 s"), replace(CHANGED, severity="error")
+# After how many ms which findings are present, and which leads.
+Story = tuple[tuple[int, list[Finding], Finding], ...]
+STORIES: dict[str, Story] = {
+    "another finding of the same level waits for ten seconds": (
+        (0, [PARKED], PARKED), (KEPT_MS - 1, [PARKED, FAILING], PARKED), (KEPT_MS, [PARKED, FAILING], FAILING),
+    ),
+    "a worse finding comes at once": ((0, [LATE], LATE), (1_000, [LATE, QUIETED], QUIETED)),
+    "the cause of the one that leads comes at once": ((0, [LATE], LATE), (1_000, [LATE, LOCKED], LOCKED)),
+    "what is past waits for nothing": ((0, [PAST], PAST), (1_000, [PARKED, PAST], PARKED)),
+    "what has ended leads no longer": ((0, [LATE, PARKED], LATE), (1_000, [PARKED], PARKED)),
+    "words and button stay while they come and go and numbers move": (
+        (0, [LATE], LATE), (SETTLES_MS, [CHANGED], LATE), (SETTLES_MS + 5_000, [LATER], LATER),
+        (SETTLES_MS + 14_999, [CHANGED], LATER), (SETTLES_MS + 15_000, [CHANGED], CHANGED),
+    ),
+    "the first readings of a finding and a worse one are said as they are": (
+        (0, [LATE], LATE), (SETTLES_MS - 1, [CHANGED], CHANGED), (SETTLES_MS + 1_000, [late("9 s")], CHANGED),
+        (SETTLES_MS + 2_000, [WORSE], WORSE),
+    ),
+    "failures of two actors on one queue are two findings": (
+        (0, [FAILING, OTHER], FAILING), (1_000, [FAILING, replace(OTHER, factor=9.0)], FAILING),
+        (SETTLES_MS, [OTHER], OTHER),
+    ),
+}  # fmt: skip
 
 
-def test_what_is_past_waits_for_nothing() -> None:
-    page, past = Page(), replace(FAILING, code="failed_before")
-    page.said(0, past)
-
-    assert page.said(1_000, PARKED, past).finding == PARKED
-
-
-def test_what_has_ended_leads_no_longer() -> None:
-    page = Page()
-    page.said(0, LATE, PARKED)
-
-    assert page.said(1_000, PARKED).finding == PARKED
-
-
-def test_words_and_button_stay_while_they_come_and_go_and_numbers_move() -> None:
-    page = Page()
-    page.said(0, LATE)
-
-    assert page.said(SETTLES_MS, CHANGED).finding == LATE
-    assert page.said(SETTLES_MS + 5_000, late("1 min 02 s")).finding == late("1 min 02 s")
-    assert page.said(SETTLES_MS + 14_999, CHANGED).finding == late("1 min 02 s")
-    assert page.said(SETTLES_MS + 15_000, CHANGED).finding == CHANGED
-
-
-def test_the_first_readings_of_a_finding_and_a_worse_one_are_said_as_they_are() -> None:
-    page = Page()
-    page.said(0, LATE)
-    worse = replace(CHANGED, severity="error")
-
-    assert page.said(SETTLES_MS - 1, CHANGED).finding == CHANGED
-    assert page.said(SETTLES_MS + 1_000, late("9 s")).finding == CHANGED
-    assert page.said(SETTLES_MS + 2_000, worse).finding == worse
-
-
-def test_failures_of_two_actors_on_one_queue_are_two_findings() -> None:
-    other = replace(FAILING, seen="all of mail's jobs fail: 8 of 8", actor="mail", factor=-1.0)
-    page = Page()
-    page.said(0, FAILING, other)
-
-    assert page.said(1_000, FAILING, replace(other, factor=9.0)).finding == FAILING
-    assert page.said(SETTLES_MS, other).finding == other
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_the_headline_is_calm(story: Story) -> None:
+    kept: Headline | None = None
+    for after_ms, found, leads in story:
+        said, kept = keep(ranked(found), kept, NOW + after_ms)
+        assert (len(said), said[0].finding) == (len(found), leads)
