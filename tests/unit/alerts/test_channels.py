@@ -50,14 +50,17 @@ ALERT = Alert(
 )  # fmt: skip
 FIRST = Notice("1-0", ALERT, count=1)
 SECOND = replace(FIRST, id="2-0")
+BOTH = [FIRST, SECOND]
 
 
-def test_each_scheme_makes_its_channel() -> None:
+def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_log() -> None:
+    mail = EmailChannel(("ops@example.com", "on-call@example.com"))
     urls = ["log:", "mailto:ops@example.com,on-call@example.com", SECRET, "http://127.0.0.1:9000/x"]
-    found = list(channels(urls).values())
 
-    assert [type(channel) for channel in found] == [LogChannel, EmailChannel, WebhookChannel, WebhookChannel]
-    assert found[1] == EmailChannel(("ops@example.com", "on-call@example.com"))
+    assert list(channels([*urls, "log:", SECRET]).values()) == [
+        *(LogChannel(), mail, WebhookChannel(SECRET), WebhookChannel(urls[-1])),
+    ]  # fmt: skip
+    assert channels([]) == {"log": LogChannel()}
 
 
 @pytest.mark.parametrize(
@@ -84,14 +87,6 @@ def test_address_of_jira_names_credential_place_project_and_type(url: str, found
 
 def test_address_of_jira_without_a_host_is_apprise_s() -> None:
     assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel)
-
-
-def test_without_urls_alerts_go_to_the_log() -> None:
-    assert channels([]) == {"log": LogChannel()}
-
-
-def test_a_url_given_twice_is_one_channel() -> None:
-    assert len(channels([SECRET, SECRET, "log:", "log:"])) == 2
 
 
 def test_two_urls_of_one_host_are_two_channels_without_their_secrets() -> None:
@@ -121,7 +116,9 @@ def test_wrong_url_is_refused_by_its_place(url: str) -> None:
     assert "canary" not in str(refusal.value)
 
 
-def test_system_check_names_each_wrong_entry_and_the_fix() -> None:
+def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_is_well() -> None:
+    with with_alert_urls("log:", SECRET):
+        assert check_alert_urls(None) == []
     with with_alert_urls("log:", "token-canary", "mailto:"):
         found = check_alert_urls(None)
 
@@ -167,11 +164,6 @@ def test_label_names_a_channel_once() -> None:
         channels([f"oncall={SECRET}", "oncall=log:"])
 
 
-def test_system_check_is_silent_when_all_is_well() -> None:
-    with with_alert_urls("log:", SECRET):
-        assert check_alert_urls(None) == []
-
-
 @dataclass
 class Channel:
     name: str
@@ -189,21 +181,16 @@ def unreachable(notice: Notice) -> None:
     raise ChannelFailed("c", "no connection")
 
 
-def test_channel_that_refuses_one_message_gets_the_next() -> None:
-    work = ChannelBatch("c", Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
+def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_answer_is_left_alone_at_once() -> None:
+    refusing = ChannelBatch("c", Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), BOTH)
+    silent = ChannelBatch("c", Channel("c", unreachable), BOTH)
 
-    send_all([work])
+    send_all([refusing])
+    send_all([silent])
 
-    assert isinstance(work.results[FIRST.id], ChannelFailed)
-    assert work.results[SECOND.id] is None
-
-
-def test_channel_that_does_not_answer_is_left_alone_at_once() -> None:
-    work = ChannelBatch("c", Channel("c", unreachable), [FIRST, SECOND])
-
-    send_all([work])
-
-    assert set(work.results) == {FIRST.id}
+    assert isinstance(refusing.results[FIRST.id], ChannelFailed)
+    assert refusing.results[SECOND.id] is None
+    assert set(silent.results) == {FIRST.id}
 
 
 def test_broken_channel_is_a_failure_of_its_own() -> None:
@@ -224,8 +211,8 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
 def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
     release = threading.Event()
-    hung = ChannelBatch("c", Channel("c", lambda notice: release.wait(60) and None), [FIRST, SECOND])
-    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST, SECOND])
+    hung = ChannelBatch("c", Channel("c", lambda notice: release.wait(60) and None), BOTH)
+    well = ChannelBatch("d", Channel("d", lambda notice: None), BOTH)
 
     send_all([hung, well])
 
@@ -235,12 +222,14 @@ def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.Monk
     release.set()
 
 
-def test_first_message_tells_what_where_and_the_link() -> None:
+def test_first_message_tells_what_where_and_the_link_and_a_webhook_gets_plain_json_values() -> None:
     assert FIRST.headline == "[critical] report gave up: KeyError"
     assert "exhausted after 6 attempts" in FIRST.text
-    assert FIRST.text.endswith(
-        "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters\n\nhttps://yard.example.com/admin/"
-    )
+    steps = "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters"
+    assert FIRST.text.endswith(f"{steps}\n\nhttps://yard.example.com/admin/")
+    body = FIRST.as_json()
+    assert body["type"] == "switchyard.alert.dead_letter"
+    assert body["first_at"] == "2026-11-20T02:51:00.000000+00:00"
 
 
 def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
@@ -249,13 +238,6 @@ def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
     assert digest.headline.endswith("(1,000 times)")
     assert "999 more, 1,000 since 2026-11-20 02:51:00 UTC." in digest.text
     assert (digest.as_json()["count"], digest.as_json()["new"]) == (1_000, 999)
-
-
-def test_webhook_body_is_plain_json_values() -> None:
-    body = FIRST.as_json()
-
-    assert body["type"] == "switchyard.alert.dead_letter"
-    assert body["first_at"] == "2026-11-20T02:51:00.000000+00:00"
 
 
 NOW = datetime(2026, 11, 27, 22, 30, tzinfo=UTC)
@@ -335,13 +317,11 @@ def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error() -> None
     with with_rules(*rules, urls=()):
         without = check_alert_urls(None)
 
-    assert [(error.id, error.msg) for error in names] == [
-        ("switchyard.E043", "alert rule of queues.lat: no finding has this name")
-    ]
+    said = "alert rule of queues.lat: no finding has this name"
+    assert [(error.id, error.msg) for error in names] == [("switchyard.E043", said)]
     assert "Did you mean 'queues.late'?" in str(names[0].hint)
-    assert [error.msg for error in labels] == [
-        "alert rule of queues.lat: no entry of SWITCHYARD_ALERT_URLS has the label 'oncal'"
-    ]
+    said = "alert rule of queues.lat: no entry of SWITCHYARD_ALERT_URLS has the label 'oncal'"
+    assert [error.msg for error in labels] == [said]
     assert "They are oncall" in str(labels[0].hint) and without == []
 
 

@@ -148,17 +148,22 @@ def _message(actor: str = "a.task", **options: Any) -> MessageProxy:
     return MessageProxy(Message(queue_name="default", actor_name=actor, args=(), kwargs={}, options=options))
 
 
-def test_a_failure_is_added_with_its_worker_and_its_class(end_with: Any) -> None:
-    message = _message(task={"backend": "other"})
+def test_a_failure_is_added_with_its_worker_and_the_class_of_its_cause_and_nothing_else_is(end_with: Any) -> None:
+    message, refused, succeeded, actor = _message(task={"backend": "other"}), _message(), _message(), _message("other")
+    error = ResultRefused("a.task", "no JSON")
+    error.__cause__ = TypeError("no JSON")
 
     end_with(message, ValueError("no"))
     end_with(message, KeyError("none"))
+    end_with(refused, error)
+    end_with(succeeded, None)
+    end_with(actor, ValueError("no"))
 
     assert message.options[OPTION]["backend"] == "other"
-    assert [(each.worker, each.error) for each in failed_attempts(message.options)] == [
-        ("here", "builtins.ValueError"),
-        ("here", "builtins.KeyError"),
-    ]
+    errors = [("here", "builtins.ValueError"), ("here", "builtins.KeyError")]
+    assert [(each.worker, each.error) for each in failed_attempts(message.options)] == errors
+    assert failed_attempts(refused.options)[0].error == "builtins.TypeError"
+    assert succeeded.options == actor.options == {}
 
 
 def test_the_option_does_not_grow_without_end(end_with: Any) -> None:
@@ -172,32 +177,10 @@ def test_the_option_does_not_grow_without_end(end_with: Any) -> None:
     assert len(str(message.options).encode()) < 30_000
 
 
-def test_a_return_value_that_cannot_be_kept_is_the_error_of_its_cause(end_with: Any) -> None:
-    message, error = _message(), ResultRefused("a.task", "no JSON")
-    error.__cause__ = TypeError("no JSON")
-
-    end_with(message, error)
-
-    assert failed_attempts(message.options)[0].error == "builtins.TypeError"
-
-
-def test_a_success_and_the_failure_of_an_actor_write_nothing(end_with: Any) -> None:
-    task, actor = _message(), _message("an_actor")
-
-    end_with(task, None)
-    end_with(actor, ValueError("no"))
-
-    assert task.options == actor.options == {}
-
-
 @pytest.mark.parametrize(
     "value",
     [
-        None,
-        1,
-        [],
-        "x",
-        {"attempts": 3},
+        *(None, 1, [], "x", {"attempts": 3}),
         {"attempts": [[1, 2], ["a", "b", "c", "d"]]},
         {"attempts": [["a", 10**30, "c", "d"], ["a", -1, "c", "d"]]},
     ],

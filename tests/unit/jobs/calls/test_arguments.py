@@ -15,6 +15,8 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.broker.errors import ArgumentsRefused
 from switchyard.jobs.calls import checked, from_fields, parameters_of, read_json, signature_text
 
+DATE = datetime.date
+
 
 class Address:
     """A class that JSON has no values of."""
@@ -121,17 +123,11 @@ def test_annotations_that_are_not_json_are_not_compared() -> None:
 @pytest.mark.parametrize(
     ("annotation", "text", "value"),
     [
-        (datetime.date, "2026-11-21", "2026-11-21"),
-        (datetime.date, '"2026-11-21"', "2026-11-21"),
-        (datetime.date | None, "2026-11-21", "2026-11-21"),
-        (datetime.date | None, "null", None),
-        (Decimal, "12.50", "12.50"),
-        (datetime.timedelta, "PT5M", "PT5M"),
+        *((annotation, "2026-11-21", "2026-11-21") for annotation in (DATE, DATE | None, int | DATE)),
+        *((DATE, '"2026-11-21"', "2026-11-21"), (DATE | None, "null", None), (int | DATE, "7", 7)),
+        *((Decimal, "12.50", "12.50"), (datetime.timedelta, "PT5M", "PT5M"), (Status, "paid", "paid")),
         (UUID, "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000001"),
-        (Status, "paid", "paid"),
-        (int | datetime.date, "2026-11-21", "2026-11-21"),
-        (int | datetime.date, "7", 7),
-        (list[datetime.date], '["2026-11-21"]', ["2026-11-21"]),
+        (list[DATE], '["2026-11-21"]', ["2026-11-21"]),
     ],
 )
 def test_what_is_text_in_json_needs_no_quotes(annotation: Any, text: str, value: Any) -> None:
@@ -160,22 +156,16 @@ def test_a_redacted_default_is_shown_nowhere() -> None:
     assert signature_text(actor) == "log_in(user: str, password: str = [redacted]) -> None"
 
 
-def test_json_says_where_it_is_wrong_without_quoting_it() -> None:
-    with pytest.raises(ValueError, match="no JSON from character 5 on") as caught:
-        read_json("[1, hunter2]")
-
-    assert "hunter2" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("[1, hunter2]", "no JSON from character 5 on"),
         ('{"name": "hunter2 \\ud800"}', "half of a surrogate pair"),
         ("[" + "9" * 5_000 + "]", "too many digits; write it as text"),
         ("[" * 5_000, "nested too deeply"),
     ],
 )
-def test_json_that_no_message_can_have_is_refused(text: str, words: str) -> None:
+def test_json_that_is_none_or_that_no_message_can_have_is_refused_without_quoting_it(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         read_json(text)
 
