@@ -140,8 +140,12 @@ def test_letters_of_failures_that_were_told_wait_for_their_end(
     assert {"other"} <= {body["fingerprint"] for body in receiver.bodies}
 
 
-def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
-    groups: AlertGroups, receiver: Receiver, second_receiver: Receiver
+def test_failing_channel_is_tried_five_times_holds_up_no_other_raises_no_alert_and_names_no_secret(
+    groups: AlertGroups,
+    receiver: Receiver,
+    second_receiver: Receiver,
+    valkey: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver.answers = [500] * 10
     groups.raise_(fact())
@@ -155,8 +159,10 @@ def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
 
     failing = Delivery.objects.get(state="given_up")
     assert (failing.tries, failing.error) == (5, "answered 500")
-    assert len(receiver.answers) == 5
-    assert len(second_receiver.bodies) == 1
+    assert (len(receiver.answers), len(second_receiver.bodies)) == (5, 1)
+    assert len(list(valkey.scan_iter("alerts-test:*group*"))) <= 1
+    assert "alert given up" in caplog.text
+    assert "canary-secret" not in caplog.text + json.dumps(list(Delivery.objects.values("channel", "error")))
 
 
 def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups: AlertGroups, receiver: Receiver) -> None:
@@ -233,7 +239,10 @@ def test_process_killed_before_settling_sends_nothing_twice(
     groups.raise_(fact())
     with configured(receiver):
         sending.dispatch_due()
-        lapse(valkey, sent=0)
+        # As a process does that was killed before it settled the group, 30 s later.
+        key = next(key for key in valkey.scan_iter("alerts-test:*group*"))
+        valkey.hset(key, "sent", 0)
+        valkey.zadd("alerts-test:{alerts}:due", {"f00dfacef00dface": 0})
         groups.raise_(fact())
 
         sending.dispatch_due()
@@ -243,13 +252,6 @@ def test_process_killed_before_settling_sends_nothing_twice(
     with configured(receiver):
         wait_for(lambda: sending.dispatch_due() or len(receiver.bodies) == 2)
     assert [body["new"] for body in receiver.bodies] == [1, 1]
-
-
-def lapse(valkey: redis.Redis, *, sent: int) -> None:
-    """Leave the group as a process does that was killed before it settled it, 30 s later."""
-    key = next(key for key in valkey.scan_iter("alerts-test:*group*"))
-    valkey.hset(key, "sent", sent)
-    valkey.zadd("alerts-test:{alerts}:due", {"f00dfacef00dface": 0})
 
 
 @pytest.mark.django_db(transaction=True)
@@ -268,24 +270,6 @@ def test_database_that_is_away_delays_the_row_not_the_message(groups: AlertGroup
 
     assert [body["count"] for body in receiver.bodies] == [1]
     assert [(alert.state, alert.count) for alert in Alert.objects.all()] == [("open", 1)]
-
-
-def test_failure_to_alert_raises_no_alert_and_names_no_secret(
-    groups: AlertGroups, receiver: Receiver, valkey: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
-    receiver.answers = [500] * 5
-    groups.raise_(fact())
-
-    with configured(receiver):
-        sending.dispatch_due()
-        for _ in range(6):
-            make_due()
-            sending.dispatch_due()
-
-    assert len(list(valkey.scan_iter("alerts-test:*group*"))) <= 1
-    assert "alert given up" in caplog.text
-    assert "canary-secret" not in caplog.text
-    assert "canary-secret" not in json.dumps(list(Delivery.objects.values("channel", "error")))
 
 
 LATE = fact(kind="finding", fingerprint="finding-queues.late", title="default is late", severity="warning")
@@ -356,17 +340,19 @@ def lasting_of(found: list[AlertFact], clock: Mock, *times_s: float) -> LastingA
     return lasting
 
 
-@pytest.mark.parametrize("seen_first", [LATE, replace(LATE, severity="critical", title="default is 90 × late")])
+CRITICAL = replace(LATE, severity="critical", title="default is 90 × late")
+
+
+@pytest.mark.parametrize("seen_first", [LATE, CRITICAL])
 def test_in_quiet_hours_a_warning_waits_until_their_end_or_until_it_is_critical(
     groups: AlertGroups, receiver: Receiver, seen_first: AlertFact
 ) -> None:
     clock = Mock(return_value=0.0)
-    critical = replace(LATE, severity="critical", title="default is 90 × late")
     with quiet(receiver):
         lasting_of([LATE], clock, 0.0)
         held = len(receiver.bodies)
-        leader = lasting_of([seen_first, seen_first, critical, critical], clock, 5.0, 10.0, 15.0, 20.0)
-        leader.note([(critical, 0.0)])
+        leader = lasting_of([seen_first, seen_first, CRITICAL, CRITICAL], clock, 5.0, 10.0, 15.0, 20.0)
+        leader.note([(CRITICAL, 0.0)])
         sending.dispatch_due()
 
     assert held == 0

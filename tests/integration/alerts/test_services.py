@@ -48,11 +48,9 @@ def slack(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Receiver:
     return receiver
 
 
-def finding(**changes: Any) -> Any:
+def finding() -> Any:
     text = "Cause: it was killed.\nNext: Run `manage.py switchyard runpool urgent`."
-    return fact(
-        kind="finding", fingerprint="finding-pools.down", title="No pool serves <urgent>", detail=text, **changes
-    )
+    return fact(kind="finding", fingerprint="finding-pools.down", title="No pool serves <urgent>", detail=text)
 
 
 def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(
@@ -73,19 +71,13 @@ def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(
         assert [sending.dispatch_due(), sending.dispatch_due()] == [3, 0]
 
     text, end = (json.dumps(body) for body in slack.bodies)
-    for part in (
-        r"[critical] No pool serves \u2039urgent\u203a",
-        "it was killed",
-        "runpool urgent",
-        "/admin/operations/",
-    ):
+    title = r"[critical] No pool serves \u2039urgent\u203a"
+    for part in (title, "it was killed", "runpool urgent", "/admin/operations/"):
         assert part in text
     assert "[resolved] No pool serves" in end and "Its cause has ended" in end
     trigger, resolved = pager.bodies
-    assert [(body["event_action"], body["routing_key"]) for body in pager.bodies] == [
-        ("trigger", KEY),
-        ("resolve", KEY),
-    ]
+    acted = [(body["event_action"], body["routing_key"]) for body in pager.bodies]
+    assert acted == [("trigger", KEY), ("resolve", KEY)]
     assert trigger["dedup_key"] == resolved["dedup_key"] == "127.0.0.1/finding-pools.down"
     assert trigger["payload"]["severity"] == "critical" and trigger["payload"]["summary"].endswith("<urgent>")
     assert "runpool urgent" in trigger["payload"]["custom_details"]["text"]
@@ -189,11 +181,14 @@ def test_short_channel_gets_the_link(slack: Receiver) -> None:
     assert "https://yard.example.com/admin/" in json.dumps(body) and "exhausted" not in json.dumps(body)
 
 
-def test_test_message_says_so(slack: Receiver) -> None:
-    with with_alert_urls(f"team={SLACK}"):
-        acts.send_test("team", who=Who("ada", "shell"))
+def test_test_message_says_so_and_is_a_ticket(slack: Receiver, server: Jira) -> None:
+    with with_alert_urls(f"team={SLACK}", f"tickets={server.url}?type=Service+Request"):
+        for name in ("team", "tickets"):
+            acts.send_test(name, who=Who("ada", "shell"))
 
     assert "Test of this channel" in json.dumps(slack.bodies[0]) and "Nothing is wrong" in json.dumps(slack.bodies[0])
+    [fields] = [each["fields"] for each in server.tickets.values()]
+    assert fields["issuetype"] == {"name": "Service Request"} and "Test of this channel" in json.dumps(fields)
 
 
 ENDED = copy.copy(FIRST.alert)
@@ -327,19 +322,15 @@ def test_ticket_that_no_transition_closes_stays_open_and_says_so_once(server: Ji
     assert "close it by hand" in ticket["comments"][0]
 
 
-def test_end_of_a_cause_without_a_ticket_creates_none(server: Jira) -> None:
-    send(server, END)
-
-    assert server.tickets == {}
-
-
-def test_yards_and_causes_have_tickets_of_their_own(server: Jira) -> None:
+def test_causes_have_tickets_of_their_own_and_the_end_of_one_without_a_ticket_creates_none(server: Jira) -> None:
     other = copy.copy(FIRST.alert)
     other.fingerprint = "beef"
 
+    send(server, END)
+    before = dict(server.tickets)
     send(server, FIRST, replace(FIRST, alert=other))
 
-    assert len(server.tickets) == 2
+    assert (before, len(server.tickets)) == ({}, 2)
 
 
 def test_words_of_an_error_are_no_markup(server: Jira) -> None:
@@ -388,12 +379,3 @@ def test_answer_of_another_form_is_a_failure(server: Jira, broken: Callable[[], 
         send(server, FIRST)
 
     assert len(server.requests) == 1
-
-
-@pytest.mark.django_db
-def test_test_message_is_a_ticket(server: Jira) -> None:
-    with with_alert_urls(f"tickets={server.url}?type=Service+Request"):
-        acts.send_test("tickets", who=Who("ada", "shell"))
-
-    [fields] = [each["fields"] for each in server.tickets.values()]
-    assert fields["issuetype"] == {"name": "Service Request"} and "Test of this channel" in json.dumps(fields)
