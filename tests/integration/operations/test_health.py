@@ -35,29 +35,22 @@ from tests.factories.commands import end_of, output_of
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_liveness_asks_nobody(broker_away: None) -> None:
-    answer = Client().get("/healthz")
+def test_liveness_asks_nobody_and_a_broker_that_is_away_is_named_without_its_address(broker_away: None) -> None:
+    lives, answer = Client().get("/healthz"), Client().get("/readyz")
 
-    assert (answer.status_code, answer.content) == (200, b"ok\n")
+    assert (lives.status_code, lives.content) == (200, b"ok\n")
+    assert answer.status_code == 503
+    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "ConnectionError"}
+    assert answer.json()["dependencies"]["database"]["ok"]
+    assert "127.0.0.1" not in answer.content.decode()
 
 
 def test_readiness_names_each_dependency(facilities: Facilities) -> None:
     answer = Client().get("/readyz")
 
+    answers = {"ok": True, "fact": "answers"}
     assert answer.status_code == 200
-    assert answer.json() == {
-        "ready": True,
-        "dependencies": {"broker": {"ok": True, "fact": "answers"}, "database": {"ok": True, "fact": "answers"}},
-    }
-
-
-def test_broker_that_is_away_is_named_without_its_address(broker_away: None) -> None:
-    answer = Client().get("/readyz")
-
-    assert answer.status_code == 503
-    assert answer.json()["dependencies"]["broker"] == {"ok": False, "fact": "ConnectionError"}
-    assert answer.json()["dependencies"]["database"]["ok"]
-    assert "127.0.0.1" not in answer.content.decode()
+    assert answer.json() == {"ready": True, "dependencies": {"broker": answers, "database": answers}}
 
 
 @pytest.fixture
@@ -105,11 +98,9 @@ def test_a_database_without_tables_is_not_ready(facilities: Facilities) -> None:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE moved_away RENAME TO switchyard_dead_letters_deadletter")
 
+    fact = "table switchyard_dead_letters_deadletter is missing; run `manage.py migrate`"
     assert answer.status_code == 503
-    assert answer.json()["dependencies"]["database"] == {
-        "ok": False,
-        "fact": "table switchyard_dead_letters_deadletter is missing; run `manage.py migrate`",
-    }
+    assert answer.json()["dependencies"]["database"] == {"ok": False, "fact": fact}
 
 
 @pytest.fixture
@@ -159,13 +150,19 @@ def test_a_supervisor_that_reports_or_ends_while_the_state_is_read_is_not_silent
     assert yard_state().pools["slow"].silent == () and doctor_facts.read().state.pools["slow"].silent == ()
 
 
-def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def clock(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """The clock of the queries, which have missed nothing yet."""
     clock = Mock(return_value=0.0)
     monkeypatch.setattr(queries, "time", Mock(monotonic=clock))
-    monkeypatch.setattr(queries, "read_broker_state", lambda _: ServerState())  # it was not restarted
     monkeypatch.setattr(queries, "_missed", {})
+    return clock
+
+
+def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
+    clock: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "read_broker_state", lambda _: ServerState())  # it was not restarted
     told: list[float | None] = []
     for away_s, *back_s in ((0.0, 6.0, 13.0, 14.0), (15.0, 15.5), (20.0, 90.0)):
         clock.return_value = away_s
@@ -178,12 +175,10 @@ def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
 
 
 def test_the_time_for_reports_begins_once_a_full_server_accepts_writes(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
+    clock: Mock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, server = Mock(return_value=0.0), Mock(side_effect=[ServerState(refusal="full"), *[ServerState()] * 2])
-    monkeypatch.setattr(queries, "time", Mock(monotonic=clock))
+    server = Mock(side_effect=[ServerState(refusal="full"), *[ServerState()] * 2])
     monkeypatch.setattr(queries, "read_broker_state", server)
-    monkeypatch.setattr(queries, "_missed", {})
     yard_state()
     told = [yard_state().returned_s for clock.return_value in (20.0, 25.0)]
 

@@ -73,8 +73,11 @@ def test_worker_side_says_of_every_pool_whether_it_is_up(
     assert 'switchyard_worker_restarts_total{pool="slow",reason="memory"} 1.0' in lines
 
 
-def test_yard_says_what_it_promises_and_who_serves_it(broker_away: None, metrics_dir: Path) -> None:
-    lines = scrape().splitlines()
+def test_broker_that_is_away_leaves_the_task_side_and_what_the_yard_promises(
+    broker_away: None, metrics_dir: Path
+) -> None:
+    text = scrape()
+    lines = text.splitlines()
 
     assert f'switchyard_info{{version="{switchyard.__version__}"}} 1.0' in lines
     assert 'switchyard_queue_objective_seconds{queue="urgent"} 0.08' in lines
@@ -82,11 +85,6 @@ def test_yard_says_what_it_promises_and_who_serves_it(broker_away: None, metrics
     assert not any(line.startswith('switchyard_queue_done_objective_seconds{queue="slow"}') for line in lines)
     assert 'switchyard_pool_serves{pool="slow",queue="slow"} 1.0' in lines
     assert 'switchyard_pool_serves{pool="retries",queue="slow-retry"} 1.0' in lines
-
-
-def test_broker_that_is_away_leaves_the_task_side(broker_away: None, metrics_dir: Path) -> None:
-    text = scrape()
-
     assert "switchyard_broker_up 0.0" in text
     assert "switchyard_queue_depth" not in text and "switchyard_worker_up" not in text
     assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 6.0' in text

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import parse_qs, urlsplit
 
 import dramatiq
@@ -41,6 +42,7 @@ from switchyard.broker.stores.yard_facts import (
 from switchyard.dead_letters import projection
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.filters import Filter
+from switchyard.operations import charts, overview
 from switchyard.operations.charts import DAY_MS, SPANS, charts_of, heat_map, path_of, short
 from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
@@ -128,12 +130,7 @@ def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Clien
 def test_database_that_is_away_leaves_the_queues(
     watcher: Client, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from switchyard.operations import overview
-
-    def away(*args: object, **kwargs: object) -> None:
-        raise DatabaseError("away")
-
-    monkeypatch.setattr("switchyard.dead_letters.queries.open_count", away)
+    monkeypatch.setattr("switchyard.dead_letters.queries.open_count", Mock(side_effect=DatabaseError("away")))
 
     found = overview.overview()
 
@@ -162,9 +159,8 @@ def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(
     page = text_of(watcher.get(LIVE).content.decode())
 
     assert "history" not in before
-    assert re.search(
-        r"Also: Of the jobs, those that ended in the last .* are not all in the history: no history w", page
-    )
+    said = r"Also: Of the jobs, those that ended in the last .* are not all in the history: no history w"
+    assert re.search(said, page)
 
 
 def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db: None, facilities: Facilities) -> None:
@@ -210,27 +206,21 @@ def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
     keep(letter(queue="slow"))
 
 
-def test_json_holds_the_same_as_the_api(busy: None) -> None:
+def test_json_and_api_tell_every_queue(busy: None) -> None:
     slow = next(queue for queue in json_of("queues") if queue["queue"] == "slow")
+    answer = Caller().get("/queues")
 
     assert set(slow) == FIELDS
     assert (slow["depth"], slow["dead"], slow["slots"], slow["slots_busy"], slow["pools_up"]) == (2, 1, 2, 1, 1)
     assert 0 <= slow["oldest_age_seconds"] < 30
     assert slow["objective_seconds"] == 300
     assert slow["arrivals_per_second"] >= 0 and slow["starts_per_second"] == slow["ends_per_second"] == 0
-
-
-@pytest.mark.django_db
-def test_api_tells_every_queue(busy: None) -> None:
-    answer = Caller().get("/queues")
-
-    assert answer.status_code == 200
     found = answer.json()["queues"]
+    assert answer.status_code == 200
     assert [queue["queue"] for queue in found] == [queue.name for queue in settings.SWITCHYARD.topology.queues]
     assert all(set(queue) == FIELDS for queue in found)
 
 
-@pytest.mark.django_db
 def test_api_without_a_broker_answers_503(broker_away: None) -> None:
     answer = Caller().get("/queues")
 
@@ -264,12 +254,12 @@ def test_today_is_drawn_beside_yesterday_and_last_week(two_days: int) -> None:
     found = charts_of("q:default", "queue", "24h")
 
     assert found is not None
-    charts = {chart["title"]: chart for chart in found["charts"]}
-    assert list(charts) == ["Wait", "Run", "Attempts a minute", "Failed attempts a minute", "Most that waited"]
-    assert [line["kind"] for line in charts["Run"]["lines"]] == ["half", "most", "before", "week"]
-    assert charts["Run"]["top"].startswith("5")
-    assert charts["Most that waited"]["says"] == "Most that waited: up to 90, last 90"
-    assert charts["Attempts a minute"]["says"] == "Attempts a minute: up to 60, last 6"
+    drawn = {chart["title"]: chart for chart in found["charts"]}
+    assert list(drawn) == ["Wait", "Run", "Attempts a minute", "Failed attempts a minute", "Most that waited"]
+    assert [line["kind"] for line in drawn["Run"]["lines"]] == ["half", "most", "before", "week"]
+    assert drawn["Run"]["top"].startswith("5")
+    assert drawn["Most that waited"]["says"] == "Most that waited: up to 90, last 90"
+    assert drawn["Attempts a minute"]["says"] == "Attempts a minute: up to 60, last 6"
     assert len(found["rows"]) == 24
     assert found["rows"][0][1:] != found["rows"][-1][1:]
     assert found["rows"][-1][3] == "6"
@@ -302,9 +292,11 @@ def test_releases_and_pauses_are_marked(two_days: int) -> None:
     assert 500 < found["marks"][0]["x"] < found["marks"][1]["x"] < 720
 
 
-def test_a_line_is_interrupted_where_nothing_is_known() -> None:
+def test_a_line_is_interrupted_where_nothing_is_known_and_counts_of_the_map_are_short() -> None:
     assert path_of([1.0, None, 2.0, 1.0], 2.0).count("M") == 2
     assert path_of([], 1.0) == ""
+    shown = [short(count) for count in (0, 999, 1_000, 9_949, 45_400, 3_100_000)]
+    assert shown == ["", "999", "1.0k", "9.9k", "45k", "3.1M"]
 
 
 def test_pages_have_the_charts_with_a_table(two_days: int, admin_client: Client) -> None:
@@ -316,9 +308,7 @@ def test_pages_have_the_charts_with_a_table(two_days: int, admin_client: Client)
     }
 
     shown = {name: page.content.decode() for name, page in pages.items()}
-    assert (
-        shown["overview"].count('<figure class="sy-chart">') == shown["queue"].count('<figure class="sy-chart">') == 5
-    )
+    assert [shown[name].count('<figure class="sy-chart">') for name in ("overview", "queue")] == [5, 5]
     assert "Nothing was counted yet" in shown["actor"]
     assert re.search(r'href="\?span=72h#sy-charts" aria-current="true"', shown["queue"])
     assert 'class="sy-heat-5"' in shown["queue"] and "queue=default&amp;since=" in shown["queue"]
@@ -356,21 +346,6 @@ def test_each_wait_is_in_one_row_of_the_map() -> None:
     assert heat_map([{}, {}], range(2), "ab", MINUTE_MS, {}) is None
 
 
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, ""), (999, "999"), (1_000, "1.0k"), (9_949, "9.9k"), (45_400, "45k"), (3_100_000, "3.1M")]
-)
-def test_counts_of_the_map_are_short(count: int, text: str) -> None:
-    assert short(count) == text
-
-
 def test_without_a_server_a_page_has_no_chart(monkeypatch: Any, two_days: int) -> None:
-    from django.db import DatabaseError
-
-    from switchyard.operations import charts
-
-    def away(*args: Any) -> Any:
-        raise DatabaseError("away")
-
-    monkeypatch.setattr(charts, "hours_of", away)
+    monkeypatch.setattr(charts, "hours_of", Mock(side_effect=DatabaseError("away")))
     assert charts_of("q:default", "queue", "24h") is None
-    assert two_days > MINUTE_MS

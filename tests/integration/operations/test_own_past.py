@@ -260,22 +260,20 @@ def test_one_bad_day_changes_nothing_of_what_is_usual(recorded: Recorded) -> Non
     assert (usual.sent_a_minute, usual.failing) == (10, 0)
 
 
-def test_a_young_yard_is_compared_with_its_last_hours(recorded: Recorded) -> None:
+def test_a_young_yard_is_compared_with_its_last_hours_and_one_of_half_an_hour_knows_no_rates(
+    recorded: Recorded,
+) -> None:
     assert usual_at(recorded.now) == {}
+    recorded.minutes(BANK, runs(quick=12), since_min=35)
+    half_an_hour = usual_at(recorded.now)[BANK]
     recorded.minutes(BANK, runs(quick=12))
 
     usual = usual_at(recorded.now)[BANK]
 
+    assert 40 <= (half_an_hour.run_ms or 0) <= 80
+    known = (half_an_hour.basis, half_an_hour.sent_a_minute, half_an_hour.failing, half_an_hour.later)
+    assert known == ("before", None, None, ())
     assert (usual.basis, usual.sent_a_minute) == ("in the hours before", 12)
-
-
-def test_a_yard_of_half_an_hour_knows_what_its_runs_take_and_no_rates(recorded: Recorded) -> None:
-    recorded.minutes(BANK, runs(quick=12), since_min=35)
-
-    usual = usual_at(recorded.now)[BANK]
-
-    assert 40 <= (usual.run_ms or 0) <= 80
-    assert (usual.basis, usual.sent_a_minute, usual.failing, usual.later) == ("before", None, None, ())
 
 
 def test_weekends_are_compared_with_weekends() -> None:
@@ -293,6 +291,7 @@ def test_evidence_grows_with_runs_and_is_none_for_what_is_usual() -> None:
 
 
 LONG_AGO_MS = ENDED_MS + 30_000
+HOST_ERRORS = (("ReadTimeout", "port=443: timed out"), ("ConnectError", "port=443: refused"))
 
 
 def fail(error: str, count: int, *, ago_ms: int = 1_000, text: str = "no") -> None:
@@ -302,6 +301,11 @@ def fail(error: str, count: int, *, ago_ms: int = 1_000, text: str = "no") -> No
             actor="sync", state="dead", finished_at=at, failed_at=at, error_type=error, error_message=text,
             fingerprint=error,
         )  # fmt: skip
+
+
+def succeed(count: int) -> None:
+    for number in range(count):
+        job_row(actor="sync", finished_at=now_ms() - 1_000 * number)
 
 
 def give_up(error: str, count: int, *, ago_ms: int = 1_000) -> None:
@@ -336,35 +340,29 @@ def test_an_actor_of_which_all_jobs_fail_since_a_moment_is_told_so_at_once() -> 
     assert only.startswith("all of sync's jobs fail with KeyError: 5 of 5 since ")
 
 
-def test_rare_failures_among_others_are_a_share_of_the_window() -> None:
-    for number in range(40):
-        job_row(actor="sync", finished_at=now_ms() - 1_000 * number)
-    fail("KeyError", 5, ago_ms=30_000)
-    fail("KeyError", 5)
-
-    assert said() == ["20 % of sync's jobs failed with KeyError: 10 of 50 in the last 5 min"]
+LETTERS_AGO_MS = WINDOW_MS + 60_000
 
 
-def test_jobs_that_gave_up_are_no_more_than_those_that_failed() -> None:
-    fail("KeyError", 56)
-    give_up("KeyError", 30, ago_ms=WINDOW_MS + 60_000)
-    give_up("KeyError", 57)
+@pytest.mark.parametrize(
+    ("made", "seen"),
+    [
+        (lambda: [succeed(40), fail("KeyError", 5, ago_ms=30_000), fail("KeyError", 5)],
+         "20 % of sync's jobs failed with KeyError: 10 of 50 in the last 5 min"),
+        (lambda: [fail("KeyError", 56), give_up("KeyError", 30, ago_ms=LETTERS_AGO_MS), give_up("KeyError", 57)],
+         "all of sync's jobs failed with KeyError: 57 of 57 in the last 5 min, 57 gave up"),
+        (lambda: [fail("KeyError", 3), give_up("KeyError", 4, ago_ms=LETTERS_AGO_MS)],
+         "4 jobs of sync gave up in the last 10 min with KeyError"),
+        (lambda: [fail(f"Error{number}", 1) for number in range(6)],
+         "all of sync's jobs failed with 6 kinds of errors: 6 of 6 in the last 5 min"),
+        (lambda: [fail(error, 6, text=f"host='crm.example.com', {text}") for error, text in HOST_ERRORS],
+         "crm.example.com is down for sync: 12 of 12 jobs failed in the last 5 min"),
+    ],
+    ids=["rare among others", "gave up, no more than failed", "few, by their letters", "many errors", "one host"],
+)  # fmt: skip
+def test_failures_are_counted_together_and_told_by_what_they_share(made: Callable[[], object], seen: str) -> None:
+    made()
 
-    assert said() == ["all of sync's jobs failed with KeyError: 57 of 57 in the last 5 min, 57 gave up"]
-
-
-def test_a_few_failures_are_told_by_their_letters() -> None:
-    fail("KeyError", 3)
-    give_up("KeyError", 4, ago_ms=WINDOW_MS + 60_000)
-
-    assert said() == ["4 jobs of sync gave up in the last 10 min with KeyError"]
-
-
-def test_many_rare_errors_are_counted_together() -> None:
-    for number in range(6):
-        fail(f"Error{number}", 1)
-
-    assert said() == ["all of sync's jobs failed with 6 kinds of errors: 6 of 6 in the last 5 min"]
+    assert said() == [seen]
 
 
 @pytest.mark.parametrize(
@@ -474,13 +472,6 @@ def test_many_jobs_that_crash_their_workers_are_told_together_and_no_process_is_
 
     assert [one.letters for one in found] == [6] and found[0].seen.startswith("6 jobs of sync ended their workers")
     assert not any("only process" in one.seen for one in look())
-
-
-def test_errors_that_name_one_host_are_one_cause() -> None:
-    fail("ReadTimeout", 6, text="host='crm.example.com', port=443: timed out")
-    fail("ConnectError", 6, text="host='crm.example.com', port=443: refused")
-
-    assert said() == ["crm.example.com is down for sync: 12 of 12 jobs failed in the last 5 min"]
 
 
 def test_the_count_of_what_is_over_stands_while_its_jobs_succeed_in_retries() -> None:

@@ -37,7 +37,7 @@ from switchyard.operations import worker_views
 from switchyard.operations.alerting import after_s
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of
-from switchyard.operations.findings.finding import ranked
+from switchyard.operations.findings.finding import Finding, ranked
 from switchyard.operations.queries import yard_state
 from tests.factories.commands import output_of
 from tests.factories.pages import text_of
@@ -97,9 +97,8 @@ def test_all_supervisors_of_a_pool_are_quieted_together(
     facilities.pools.write(second)
     page = operator.get(PAGE).content.decode()
     asked = text_of(operator.get(QUIET, {"pool": "slow"}))
-    told = text_of(
-        operator.post(QUIET, {"member": [chosen(supervisor), chosen(second)], "reason": "deploy"}, follow=True)
-    )
+    both = [chosen(supervisor), chosen(second)]
+    told = text_of(operator.post(QUIET, {"member": both, "reason": "deploy"}, follow=True))
 
     assert f'href="{QUIET}?pool=slow">Quiet all 2…' in page and f'href="{STOP}?pool=slow">Stop all 2…' in page
     assert f'href="{RESUME}?pool=slow"' not in page, "none is quieted"
@@ -148,9 +147,9 @@ def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
 ) -> None:
     facilities.pools.write(replace(supervisor, state="quieted"))
 
-    row = re.search(r'>slow</code>.*?</tr>', staff("view_operations", "pause_queue").get(
-        reverse("switchyard-queues")).content.decode(), re.DOTALL)  # fmt: skip
+    page = staff("view_operations", "pause_queue").get(reverse("switchyard-queues")).content.decode()
 
+    row = re.search(r">slow</code>.*?</tr>", page, re.DOTALL)
     assert row is not None and "Quieted" in row[0] and "its pool takes no new work" in row[0]
 
 
@@ -182,13 +181,20 @@ def test_without_a_reason_nothing_is_stopped(operator: Client, facilities: Facil
     assert facilities.pools.write(supervisor).instruction is None and not AuditEntry.objects.exists()
 
 
-@pytest.mark.parametrize("written", [b"\xff", b"{}", b"[1]", b'{"id": 1}'])
-def test_an_instruction_that_somebody_wrote_by_hand_stops_no_supervisor(
-    facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis, written: bytes
-) -> None:
-    valkey.set(Keys().pool_instruction(supervisor.member), written)
+BY_HAND = {
+    "pool_instruction": (b"\xff", b"{}", b"[1]", b'{"id": 1}'),
+    "stacks_asked": (b"\xff\xfe", b"", b"a request", b"x" * 65, "\N{GREEK SMALL LETTER ALPHA}".encode()),
+}
 
-    assert facilities.pools.write(supervisor).instruction is None
+
+@pytest.mark.parametrize(("key", "written"), [(key, each) for key, written in BY_HAND.items() for each in written])
+def test_what_somebody_wrote_by_hand_stops_no_supervisor(
+    facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis, key: str, written: bytes
+) -> None:
+    valkey.set(getattr(Keys(), key)(supervisor.member), written)
+
+    answer = facilities.pools.write(supervisor)
+    assert (answer.instruction, answer.stacks) == (None, "")
 
 
 def test_command_says_who_has_not_obeyed(
@@ -212,24 +218,17 @@ def looker() -> Client:
     return staff("view_operations", "dump_stacks")
 
 
-def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool: PoolReport) -> None:
-    page = looker.get(PAGE).content.decode()
-
-    assert "slow</code> on h, pid 1" in page
-    assert page.count("pid 2</th>") == 2
-    assert "Show stacks" in page
-
-
-def test_page_names_what_each_supervisor_runs_since_when(
+def test_page_names_every_supervisor_its_children_and_what_it_runs_since_when(
     slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     since, worker = now_ms() - 5_000, "slow.h.1.0a1b2c3d.4.1"
     job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
     monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
 
-    page = staff("view_operations", "view_job").get(PAGE).content.decode()
+    page = staff("view_operations", "view_job", "dump_stacks").get(PAGE).content.decode()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
+    assert "slow</code> on h, pid 1" in page and page.count("pid 2</th>") == 2 and "Show stacks" in page
     assert f'id="{slow_pool.member}"' in page
     assert re.search(r"slow on h, pid 1 .* up 1 of 2 302 MB .* 1 by memory", text)
     assert re.search(r"runs render_report for [\d.]+ s \( 11112222 \)", text)
@@ -262,32 +261,15 @@ def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
     assert 'http-equiv="refresh"' not in shown
 
 
-@pytest.mark.parametrize(
-    "written", [b"\xff\xfe", b"", b"a request", b"x" * 65, "\N{GREEK SMALL LETTER ALPHA}".encode()]
-)
-def test_request_that_somebody_wrote_by_hand_stops_no_supervisor(
-    facilities: Facilities, slow_pool: PoolReport, valkey: redis.Redis, written: bytes
-) -> None:
-    valkey.set(Keys().stacks_asked(slow_pool.member), written)
-
-    assert facilities.pools.write(slow_pool).stacks == ""
-
-
 def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
-    page = looker.get(
-        reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
-    ).content.decode()
+    address = reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
+    page = looker.get(address).content.decode()
 
-    assert "No answer." in page
-    assert 'http-equiv="refresh"' not in page
+    assert "No answer." in page and 'http-equiv="refresh"' not in page
 
 
 PID = 24_636
-FRAMES = [
-    "/usr/lib/python3.11/re/__init__.py:176 search",
-    "tests/ways.py:71 hold",
-    "dramatiq/worker.py:5 process_message",
-]
+FRAMES = ["python3.11/re/__init__.py:176 search", "tests/ways.py:71 hold", "dramatiq/worker.py:5 process_message"]
 
 
 def report(facilities: Facilities, silent: list[SilentChild]) -> None:
@@ -315,6 +297,10 @@ def held(facilities: Facilities) -> list[str]:
     family.fetch("default.h.1.0a1b2c3d.1.1/live", 3, request=1)
     report(facilities, [SilentChild(PID, 1, 8_123, {ids[0]: now_ms() - 9_000}, [Stack("thread", FRAMES)])])
     return ids
+
+
+def silences() -> list[Finding]:
+    return [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
 
 
 def shown(page: str, *arguments: str) -> str:
@@ -351,7 +337,7 @@ def test_a_job_is_queued_again_once_the_child_answers(held: list[str], facilitie
 
 def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     printed = output_of("workers", "--pool", "default")
-    [found] = [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
+    [found] = silences()
 
     assert "child 24636: silent for 8 s, 1 busy, 0 done" in printed
     assert found.seen == (
@@ -362,10 +348,8 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     assert yard_state().pools["default"].idle == 0, "its other slots start nothing"
 
     submit(dramatiq.get_broker().actors["parse_address"])
-    [found] = [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
-    assert (found.severity, after_s(ranked([found])[0])) == ("error", 30.0), (
-        "it has all slots of its pool, and work waits"
-    )
+    [found] = silences()
+    assert (found.severity, after_s(ranked([found])[0])) == ("error", 30.0), "it has all slots, and work waits"
     assert found.next.startswith("kill -USR1 24636, on h")
     assert held[0] in found.then
 
@@ -375,13 +359,12 @@ def test_children_that_are_silent_one_after_the_other_are_told_between_them(
 ) -> None:
     seen_before = {24_635: (now_ms() - 20_000, held[1], "parse_address")}
     monkeypatch.setattr(pools, "SILENT", defaultdict(dict, {"default": seen_before}))
-    list(pools.look_at_absence(facts_of(facts.read().state)))
+    silences()
     report(facilities, [])
 
-    [found] = [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
+    [found] = silences()
 
     assert found.seen.startswith("2 children of default have answered nothing, one after the other; the last ran parse")
     assert found.next == f"manage.py switchyard jobs cancel {held[0]}"
     del pools.SILENT["default"][24_635]
-    after_one = [one.code for one in pools.look_at_absence(facts_of(facts.read().state))]
-    assert "child_silent" not in after_one, "one alone is over when it answers"
+    assert silences() == [], "one alone is over when it answers"
