@@ -30,23 +30,17 @@ def job_id() -> str:
     return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
 
 
-def test_show_prints_where_a_job_stands(job_id: str) -> None:
-    printed = output_of("jobs", "show", job_id)
-
-    assert "state            queued\n" in printed
-    assert "actor            probe_add\n" in printed
-    assert "finished_at" not in printed
-
-
 @pytest.mark.django_db(transaction=True)  # the worker writes the dead letter
-def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
+def test_show_prints_where_a_job_stands_what_it_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.fail, owner="user:1", kwargs={"reason": "\x1b[31m"})
-    assert output_of("jobs", "show", job_id).endswith("  It has not started.\n")
+    queued = output_of("jobs", "show", job_id)
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) and job.ended)
 
     printed, shown = output_of("jobs", "show", job_id), json_of("jobs", "show", job_id)
 
+    assert "state            queued\n" in queued and "actor            probe_fail\n" in queued
+    assert "finished_at" not in queued and queued.endswith("  It has not started.\n")
     assert "owner            user:1\n" in printed
     assert 'arguments        {"reason": "\\u001b[31m"}\n' in printed
     assert "Attempt 1 started after " in printed

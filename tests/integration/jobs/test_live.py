@@ -100,9 +100,8 @@ def follow(web: str, headers: MakeHeaders) -> Follow:
     """Follow a job through the API: ``follow(job_id)`` from its first event on, or after the ``last`` that was read."""
 
     def follow(job_id: str, last: str | None = None) -> Follower:
-        follower = Follower(
-            f"{web}/api/v1/jobs/{job_id}/events", headers() | ({} if last is None else {"Last-Event-ID": last})
-        )
+        after = {} if last is None else {"Last-Event-ID": last}
+        follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | after)
         wait_for(lambda: follower.events or last is not None)
         return follower
 
@@ -131,36 +130,65 @@ def open_connections() -> int:
     return sum(wrapper.connection is not None for wrapper in found)
 
 
-def raw_request(job_id: str, host: str, token: str) -> bytes:
-    lines = (f"GET /api/v1/jobs/{job_id}/events HTTP/1.1", f"Host: {host}", f"Authorization: {token}", "", "")
-    return "\r\n".join(lines).encode()
+def session(*permissions: str) -> Headers:
+    """Return the headers of such a user's session."""
+    return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
 
 
-def test_a_job_is_followed_to_its_end(follow: Follow, ada: User, run_worker: RunWorker) -> None:
+def address_of(job_id: str, *, part: str = "events") -> str:
+    return reverse(f"switchyard-job-{part}", args=[job_id])
+
+
+Knock = Callable[..., list[socket.socket]]
+
+
+@pytest.fixture
+def knock(web: str, headers: MakeHeaders) -> Knock:
+    """Ask for a job's events over sockets, and read nothing: ``knock(job_id, count)``."""
+    place, token = urlsplit(web), headers()["Authorization"]
+
+    def knock(job_id: str, count: int = 1, **options: int) -> list[socket.socket]:
+        lines = (
+            f"GET /api/v1/jobs/{job_id}/events HTTP/1.1",
+            f"Host: {place.netloc}",
+            f"Authorization: {token}",
+            "",
+            "",
+        )
+        readers = []
+        for _ in range(count):
+            readers.append(reader := socket.socket())
+            if "buffer" in options:
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["buffer"])
+            reader.connect((place.hostname, place.port))
+            reader.sendall("\r\n".join(lines).encode())
+        return readers
+
+    return knock
+
+
+@pytest.mark.parametrize("through", ["api", "page"])
+def test_a_job_is_followed_to_its_end(web: str, follow: Follow, ada: User, run_worker: RunWorker, through: str) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
-    follower = follow(job_id)
+    follower = follow(job_id) if through == "api" else Follower(web + address_of(job_id), session("view_job"))
 
+    wait_for(lambda: follower.events)
     with run_worker("default"):
         wait_for(lambda: "progress" in follower.names())
         probe_actors.go_on.set()
         assert follower.ended()
 
-    assert follower.status == 200
-    assert follower.answer["content-type"] == "text/event-stream"
-    assert follower.answer["cache-control"] == "no-store"
-    assert follower.answer["x-accel-buffering"] == "no"
+    assert (follower.status, follower.answer["content-type"]) == (200, "text/event-stream")
+    assert (follower.answer["cache-control"], follower.answer["x-accel-buffering"]) == ("no-store", "no")
     states = [event["data"]["state"] for event in follower.events if event["event"] == "state"]
     assert states == ["queued", "running", "succeeded"]
     progress = [event["data"] for event in follower.events if event["event"] == "progress"]
-    assert progress == [
-        {"done": 1, "total": 3, "note": "first"},
-        {"done": 2, "total": 3, "note": "more"},
-        {"done": 3, "total": 3, "note": "more"},
-    ]
+    assert progress == [{"done": n, "total": 3, "note": "first" if n == 1 else "more"} for n in (1, 2, 3)]
     assert follower.names()[-1] == "end"
     assert follower.names().count("end") == 1
     ids = [tuple(map(int, event["id"].split("-"))) for event in follower.events]
     assert ids == sorted(ids)
+    wait_for(lambda: open_streams() == 0)
 
 
 def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User, run_worker: RunWorker) -> None:
@@ -296,9 +324,8 @@ def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeader
     refused = Follower(url, bearer)
 
     assert refused.ended()
-    assert refused.status == 429
-    assert refused.answer["retry-after"] == "15"
-    assert refused.answer["content-type"] == "application/problem+json"
+    told = (refused.status, refused.answer["retry-after"], refused.answer["content-type"])
+    assert told == (429, "15", "application/problem+json")
     assert loops_reading() == 1
     another = Follower(url, headers())
     wait_for(lambda: another.events)
@@ -307,14 +334,11 @@ def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeader
     wait_for(lambda: open_streams() == 0)
 
 
-def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: MakeHeaders) -> None:
+def test_readers_that_leave_leave_nothing_behind(knock: Knock, ada: User) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
-    address, token = urlsplit(web), headers()["Authorization"]
 
     for _ in range(4):
-        readers = [socket.create_connection((address.hostname, address.port)) for _ in range(25)]
-        for reader in readers:
-            reader.sendall(raw_request(job_id, address.netloc, token))
+        readers = knock(job_id, 25)
         wait_for(lambda: open_streams() == 25)
         wait_for(lambda: loops_reading() == 1)
         for reader in readers:
@@ -323,13 +347,10 @@ def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: M
         wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(web: str, own_job: str, headers: MakeHeaders) -> None:
-    address, token = urlsplit(web), headers()["Authorization"]
+def test_readers_that_wait_hold_no_database_connection(knock: Knock, own_job: str) -> None:
     before = open_connections()
 
-    readers = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
-    for reader in readers:
-        reader.sendall(raw_request(own_job, address.netloc, token))
+    readers = knock(own_job, 20)
     wait_for(lambda: open_streams() == 20)
     wait_for(lambda: loops_reading() == 1)
 
@@ -339,14 +360,8 @@ def test_readers_that_wait_hold_no_database_connection(web: str, own_job: str, h
     wait_for(lambda: loops_reading() == 0)
 
 
-def test_a_reader_that_never_reads_is_dropped(
-    web: str, own_job: str, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
-    address, token = urlsplit(web), headers()["Authorization"]
-    reader = socket.socket()
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    reader.connect((address.hostname, address.port))
-    reader.sendall(raw_request(own_job, address.netloc, token))
+def test_a_reader_that_never_reads_is_dropped(knock: Knock, own_job: str, valkey: redis.Redis) -> None:
+    [reader] = knock(own_job, buffer=4096)
     wait_for(loops_reading)
     key, note = facilities().records.stream_key(own_job, "default"), "x" * 20_000
     for number in range(400):
@@ -381,57 +396,22 @@ def job_id(transactional_db: None) -> str:
     return submit(probe_actors.steps, kwargs={"total": 3})
 
 
-def session(*permissions: str) -> Headers:
-    """Return the headers of such a user's session."""
-    return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
-
-
-def address(job_id: str, *, part: str = "events") -> str:
-    return reverse(f"switchyard-job-{part}", args=[job_id])
-
-
-def test_a_page_follows_a_job_to_its_end(web: str, job_id: str, run_worker: RunWorker) -> None:
-    follower = Follower(web + address(job_id), session("view_job"))
-
-    wait_for(lambda: follower.events)
-    with run_worker("default"):
-        wait_for(lambda: "progress" in follower.names())
-        probe_actors.go_on.set()
-        assert follower.ended()
-
-    assert (follower.status, follower.answer["content-type"]) == (200, "text/event-stream")
-    assert follower.answer["cache-control"] == "no-store"
-    states = [event["data"]["state"] for event in follower.events if event["event"] == "state"]
-    assert states == ["queued", "running", "succeeded"]
-    assert [event["data"]["done"] for event in follower.events if event["event"] == "progress"] == [1, 2, 3]
-    assert follower.names()[-1] == "end"
-    wait_for(lambda: open_streams() == 0)
-
-
 def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> None:
-    cases: list[tuple[str, Headers, int]] = [
-        (job_id, {}, 302),
-        (job_id, session("cancel_job"), 403),
-        (UNKNOWN, session("view_job"), 404),
-    ]
+    cases: list[tuple[str, Headers, int]] = [(job_id, {}, 302), (job_id, session("cancel_job"), 403)]
 
-    for asked, headers, status in cases:
-        refused = Follower(web + address(asked), headers)
+    for asked, headers, status in [*cases, (UNKNOWN, session("view_job"), 404)]:
+        refused = Follower(web + address_of(asked), headers)
 
         assert refused.ended()
         assert refused.status == status
     assert open_streams() == 0
-    assert staff("view_job").post(address(job_id)).status_code == 405
-
-
-def sites_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin.site, "has_permission", lambda request: False)
+    assert staff("view_job").post(address_of(job_id)).status_code == 405
 
 
 @pytest.mark.parametrize(
     "lose",
     [
-        sites_refusal,
+        lambda patch: patch.setattr(admin.site, "has_permission", lambda request: False),
         lambda _: User.objects.update(is_staff=False),
         lambda _: User.objects.update(is_active=False),
         lambda _: Permission.objects.get(codename="view_job").user_set.clear(),
@@ -442,7 +422,7 @@ def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(
     web: str, job_id: str, monkeypatch: pytest.MonkeyPatch, lose: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
-    follower = Follower(web + address(job_id), session("view_job"))
+    follower = Follower(web + address_of(job_id), session("view_job"))
     wait_for(lambda: len(follower.comments) >= 3)
     went_on = not follower.closed
 
@@ -458,18 +438,18 @@ def test_a_user_and_a_process_have_so_many_streams(
     monkeypatch.setattr(live, "STREAMS_PER_CALLER", 2)
     monkeypatch.setattr(live, "STREAMS_PER_PROCESS", 4)
     mia, bo = session("view_job"), session("view_job")
-    followers = [Follower(web + address(job_id), mia) for _ in range(2)]
+    followers = [Follower(web + address_of(job_id), mia) for _ in range(2)]
     wait_for(lambda: open_streams() == 2)
 
-    third = Follower(web + address(job_id), mia)
+    third = Follower(web + address_of(job_id), mia)
 
     assert third.ended()
     assert (third.status, third.answer["retry-after"]) == (429, "15")
-    followers.append(Follower(web + address(job_id), bo))
+    followers.append(Follower(web + address_of(job_id), bo))
     operator = headers("submit", "read", "operate", user=User.objects.create_superuser("operator"))
     followers.append(Follower(f"{web}/api/v1/jobs/{job_id}/events", operator))
     wait_for(lambda: open_streams() == 4)
-    fifth = Follower(web + address(job_id), bo)
+    fifth = Follower(web + address_of(job_id), bo)
     assert fifth.ended()
     assert (fifth.status, fifth.answer["retry-after"]) == (503, "15")
     request_cancel(job_id)
@@ -482,14 +462,14 @@ def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job
     cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
     page_url = reverse("switchyard-job", args=[job_id])
 
-    refused, page = client.get(address(job_id)), client.get(page_url).content.decode()
+    refused, page = client.get(address_of(job_id)), client.get(page_url).content.decode()
     under_asgi = urllib3.request("GET", web + page_url, headers=cookie).data.decode()
 
     assert refused.status_code == 501
     assert open_streams() == 0
     assert "data-events" not in page
-    assert f'data-live="{address(job_id, part="live")}"' in page
-    assert f'data-events="{address(job_id)}"' in under_asgi
+    assert f'data-live="{address_of(job_id, part="live")}"' in page
+    assert f'data-events="{address_of(job_id)}"' in under_asgi
 
 
 @pytest.mark.parametrize("part", ["live", "events"])
@@ -502,7 +482,7 @@ def test_a_part_of_a_job_that_is_not_found_says_so(
         raise BrokerUnavailable("HMGET", "a test")
 
     def status(job_id: str) -> int:
-        url = web + address(job_id, part=part)
+        url = web + address_of(job_id, part=part)
         return urllib3.request("GET", url, headers=reader, timeout=30, retries=False).status
 
     found = [status(UNKNOWN)]

@@ -103,9 +103,8 @@ def test_it_needs_a_token_that_may_submit(headers: MakeHeaders) -> None:
 
 
 def test_each_wrong_argument_is_named(api: Client) -> None:
-    wrong = send(
-        api, {"actor": "door_order", "arguments": {"customer_id": 0, "due": "soon", "colour": "green", "x": 1}}
-    )
+    arguments = {"customer_id": 0, "due": "soon", "colour": "green", "x": 1}
+    wrong = send(api, {"actor": "door_order", "arguments": arguments})
     nested = send(api, order(lines=[{"article": "cup", "colour": "red"}]))
 
     assert faults(wrong).keys() == {f"arguments.{name}" for name in ("customer_id", "lines", "due", "colour", "x")}
@@ -114,25 +113,19 @@ def test_each_wrong_argument_is_named(api: Client) -> None:
     assert faults(send(api, order() | {"delay_ms": -1})).keys() == {"delay_ms"}
 
 
-def test_a_delay_schedules_it(api: Client) -> None:
-    job_id = send(api, order() | {"delay_ms": 60_000}).json()["job_id"]
-
-    assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "scheduled"
-
-
-def test_a_repeated_request_sends_one_job(api: Client, facilities: Facilities) -> None:
+def test_a_repeated_request_or_a_unique_key_sends_one_job_and_a_delay_schedules_it(
+    api: Client, facilities: Facilities
+) -> None:
     answers = [send(api, order(), **{"Idempotency-Key": "order-7"}) for _ in range(2)]
 
     assert answers[0].json() == answers[1].json()
     assert answers[0]["Location"] == answers[1]["Location"]
     assert facilities.transport.stats("billing").live.waiting == 1
-
-
-def test_the_job_that_holds_the_unique_key_is_answered(api: Client, facilities: Facilities) -> None:
     body = {"actor": "door_tally", "arguments": {"month": "2026-10"}}
-
     assert send(api, body).json() == send(api, body).json()
-    assert facilities.transport.stats("billing").live.waiting == 1
+    assert facilities.transport.stats("billing").live.waiting == 2
+    job_id = send(api, order() | {"delay_ms": 60_000}).json()["job_id"]
+    assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "scheduled"
 
 
 def test_arguments_by_place_and_further_ones_are_named_by_their_parameter(api: Client, facilities: Facilities) -> None:

@@ -47,12 +47,7 @@ def test_pages_hold_waiting_and_ended_jobs_newest_first_each_once() -> None:
     ended = [job_row(finished_at=now + shift * 60_000).job_id for shift in (-3, 2, -2, 1, -1)]
     waiting = [submit(probe_actors.add, kwargs={"a": number, "b": 0}) for number in range(4)]
 
-    after, pages = "", []
-    while True:
-        page = find_jobs(Filter(), after=after, limit=2)
-        pages.append(page)
-        if not (after := page.after):
-            break
+    pages = pages_of(Filter())
 
     listed = [line for page in pages for line in page.jobs]
     assert sorted(line.id for line in listed) == sorted([*ended, *waiting])
@@ -137,11 +132,10 @@ def test_what_was_cancelled_waits_no_longer() -> None:
     assert [line.state for line in find_jobs(Filter()).jobs] == ["cancelled"]
 
 
-def pages_of(wanted: Filter, limit: int = 2) -> list[list[str]]:
+def pages_of(wanted: Filter, limit: int = 2) -> list[JobsPage]:
     after, pages = "", []
     while True:
-        page = find_jobs(wanted, after=after, limit=limit)
-        pages.append([line.id for line in page.jobs])
+        pages.append(page := find_jobs(wanted, after=after, limit=limit))
         if not (after := page.after):
             return pages
 
@@ -162,10 +156,10 @@ def test_the_next_to_be_due_is_first_over_all_queues_and_each_is_listed_once() -
 
     pages = pages_of(SCHEDULED)
 
-    assert [sent[id_] for page in pages for id_ in page] == sorted(sent.values())
-    assert [len(page) for page in pages] == [2, 2, 2]
+    assert [sent[id_] for page in pages for id_ in ids(page)] == sorted(sent.values())
+    assert [len(page.jobs) for page in pages] == [2, 2, 2]
     assert state_counts(families(), facilities().records)["scheduled"] == len(sent)
-    assert pages_of(Filter(states=("scheduled",), queue="urgent")) == [[message.message_id]]
+    assert [ids(page) for page in pages_of(Filter(states=("scheduled",), queue="urgent"))] == [[message.message_id]]
 
 
 def test_a_filter_looks_through_a_bounded_number_and_the_next_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,8 +171,8 @@ def test_a_filter_looks_through_a_bounded_number_and_the_next_page_goes_on(monke
 
     pages = pages_of(Filter(states=("scheduled",), owner="user:1"))
 
-    assert pages[0] == []
-    assert [id_ for page in pages for id_ in page] == mine
+    assert pages[0].jobs == ()
+    assert [id_ for page in pages for id_ in ids(page)] == mine
 
 
 CANCEL, AGAIN = (
@@ -268,9 +262,8 @@ def begin(client: Client, address: str, jobs: list[str]) -> BulkAct:
 def test_jobs_can_be_ticked_by_who_may_do_something_to_them() -> None:
     live, ended = waiting(), job_row().job_id
 
-    cancels, runs, reads = (
-        staff("view_job", *rights).get(LIST).content.decode() for rights in (("cancel_job",), ("run_job",), ())
-    )
+    rights = (("cancel_job",), ("run_job",), ())
+    cancels, runs, reads = (staff("view_job", *each).get(LIST).content.decode() for each in rights)
 
     assert [f'name="job" value="{id_}"' in cancels for id_ in (live, ended)] == [True, False]
     assert [f'name="job" value="{id_}"' in runs for id_ in (live, ended)] == [False, True]
