@@ -17,17 +17,11 @@ def job_row(at: int = 0, *, state: str = "succeeded", values: dict[str, str] | N
     finished_at = BASE_MS + at
     bad = state not in ("succeeded", "retrying")
     defaults: dict[str, Any] = {
-        "job_id": str(uuid.uuid4()),
-        "sequence": 12,
-        "actor": "work",
-        "queue": "default",
-        "lane": "default",
-        "attempts": 1,
-        "generation": 0,
-        "finished_at": finished_at,
+        "job_id": str(uuid.uuid4()), "sequence": 12, "actor": "work", "queue": "default", "lane": "default",
+        "attempts": 1, "generation": 0, "finished_at": finished_at,
         "not_succeeded_at": None if state == "succeeded" else finished_at,
         "failed_at": finished_at if bad or state == "retrying" else None,
-    }
+    }  # fmt: skip
     row = JobRow.objects.create(**defaults | {"state": state} | columns)
     for name, value in (values or {}).items():
         SearchValue.objects.create(name=name, value=value, job_id=row.job_id, finished_at=finished_at)
