@@ -60,7 +60,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
     folder: Path = tmp_path_factory.mktemp("called")
     chat, pager = Receiver(), Receiver()
     chat.answers, pager.answers = [200] * 1_000, [202] * 1_000
-    with ServerUnderTest(folder / "server") as server, smtp_server() as mails:
+    with chat.receiving(), pager.receiving(), ServerUnderTest(folder / "server") as server, smtp_server() as mails:
         yard = WatchedYard(folder, server)
         yard.environment["SWITCHYARD_ALERT_URLS"] = (
             f"chat=mmost://127.0.0.1:{chat.port}/{'a' * 24} pager=pagerduty://{KEY}@127.0.0.1:{pager.port} "
@@ -77,8 +77,6 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
             print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
         finally:
             yard.stop()
-            chat.close()
-            pager.close()
 
 
 def once_and_once_over(called: CalledYard, words: str) -> None:
