@@ -115,9 +115,7 @@ def late_s() -> dict[str, float]:
 @pytest.mark.parametrize(
     "group", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in GROUPS]
 )
-def test_a_situation_is_named_with_the_button_that_helps(
-    yard: WatchedYard, late_s: dict[str, float], group: str
-) -> None:
+def test_a_situation_is_named_with_its_button(yard: WatchedYard, late_s: dict[str, float], group: str) -> None:
     wrong = []
     with contextlib.ExitStack() as stack:
         since = {}
@@ -220,9 +218,7 @@ def yards_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard
 
 @pytest.mark.long
 @pytest.mark.parametrize("situation", POSTGRES, ids=lambda situation: situation.title)
-def test_a_database_is_named_as_the_cause_with_the_button_that_helps(
-    yards_on_postgres: Yards, situation: Situation
-) -> None:
+def test_a_database_is_named_with_the_button_that_helps(yards_on_postgres: Yards, situation: Situation) -> None:
     yard = yards_on_postgres.calm()
     began = now()
     with situation.make(yard):

@@ -69,9 +69,7 @@ def test_an_emptied_keyspace_alerts(facilities: Facilities, server: redis.Redis)
     assert group.fingerprint == "broker-keyspace"
 
 
-def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
-    facilities: Facilities, server: redis.Redis
-) -> None:
+def test_a_full_server_takes_its_alert_and_the_schedulers_lease(facilities: Facilities, server: redis.Redis) -> None:
     server.config_set("maxmemory", 1)
 
     BrokerAlerts().check()
@@ -138,9 +136,7 @@ def test_without_a_database_it_is_sent_once_and_has_its_row_later(
     assert Alert.objects.get().fingerprint == "broker-away"
 
 
-def test_an_absence_that_ends_soon_and_comes_again_is_not_told(
-    facilities: Facilities, away: Mock, receiver: Receiver
-) -> None:
+def test_a_short_absence_that_comes_again_is_not_told(facilities: Facilities, away: Mock, receiver: Receiver) -> None:
     clock = Mock(return_value=0.0)
     alerts = AwayAlert(clock)
     with with_alert_urls(receiver.url):

@@ -111,9 +111,7 @@ FAILING = "All of generate_report's jobs failed with KeyError, because a setting
 
 
 @pytest.mark.parametrize("told", [FAILING, HOST_DOWN])
-def test_letters_of_failures_that_were_told_wait_for_their_end(
-    groups: AlertGroups, receiver: Receiver, told: str
-) -> None:
+def test_letters_of_failures_that_were_told_wait_for_an_end(groups: AlertGroups, receiver: Receiver, told: str) -> None:
     error = "exhausted after 6 attempts in slow: mx.example.com:25: refuses connections; try again"
     other_error = "generate_report gave up: OSError"
     letters = [fact(fingerprint="k", detail=error), fact(fingerprint="o", detail=error, title=other_error)]

@@ -183,9 +183,7 @@ def test_what_lasts_is_raised_once_and_each_time_that_it_returns_after_its_end(g
     assert "ended" in notice_of(Alert.objects.earliest("pk").deliveries.latest("pk")).text
 
 
-def test_what_was_sent_without_the_database_is_resolved_with_it(
-    groups: AlertGroups, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_sent_without_database_is_resolved_later(groups: AlertGroups, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 0.0
     lasting = LastingAlerts("finding", lambda: now_s)
     lasting.note([(replace(fact(), kind="finding"), 0.0)])

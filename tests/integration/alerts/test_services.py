@@ -387,9 +387,7 @@ def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(group
 @pytest.mark.parametrize(
     ("path", "comments", "category"), [("2/issue", 0, "new"), ("/comment", 1, "new"), ("/transitions", 1, "done")]
 )
-def test_repeated_message_whose_answer_was_lost_adds_nothing(
-    server: Jira, path: str, comments: int, category: str
-) -> None:
+def test_repeated_message_without_an_answer_adds_nothing(server: Jira, path: str, comments: int, category: str) -> None:
     sent = {"2/issue": [FIRST], "/comment": [FIRST, DIGEST], "/transitions": [FIRST, END]}[path]
     send(server, *sent[:-1])
     server.lose.append(path)
@@ -491,9 +489,7 @@ def test_refused_token_is_named_without_it(server: Jira, caplog: pytest.LogCaptu
     assert server.tickets == {}
 
 
-def test_answer_that_drips_ends_at_the_deadline_and_nothing_is_asked_after_it(
-    server: Jira, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answer_that_drips_ends_at_the_deadline_and_is_the_last(server: Jira, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 0.5)
     server.broken = drip
 

@@ -65,9 +65,7 @@ def put_many(put: Put, count: int, *, first: int = 0) -> None:
         put(*(ended_job(n, attempt=1 + n % 2, at=5, options={"tags": ["t"]}) for n in numbers))
 
 
-def test_a_killed_writer_loses_no_row_and_writes_none_twice(
-    database: str, start: Start, put: Put, valkey: redis.Redis
-) -> None:
+def test_a_killed_writer_loses_and_doubles_no_row(database: str, start: Start, put: Put, valkey: redis.Redis) -> None:
     rng, total, kills = random.Random(3), 1_000, 0
     put_many(put, total)
     while valkey.xlen(STREAM):

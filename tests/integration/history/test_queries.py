@@ -104,9 +104,7 @@ def test_each_condition_finds_its_jobs(query: dict[str, str], expected: str) -> 
     ],
 )
 @pytest.mark.parametrize("looked_through", [10_000, 7])
-def test_pages_together_hold_every_job_once(
-    query: dict[str, str], looked_through: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_hold_every_job_once(query: dict[str, str], looked_through: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "LOOKED_THROUGH", looked_through)
     monkeypatch.setattr(queries, "CHUNK", 4)
     rng = random.Random(7)
@@ -162,9 +160,7 @@ def keeper(store: ShiftedStore) -> FactKeeper:
     return FactKeeper(store)
 
 
-def test_sends_and_depth_are_sampled_by_actor_and_queue(
-    facilities: Facilities, keeper: FactKeeper, store: FactStore
-) -> None:
+def test_sends_and_depth_are_sampled_by_subject(facilities: Facilities, keeper: FactKeeper, store: FactStore) -> None:
     @dramatiq.actor(actor_name="sampled", queue_name="default")
     def sampled() -> None:
         """Do nothing."""
@@ -183,7 +179,7 @@ def test_sends_and_depth_are_sampled_by_actor_and_queue(
     assert (queue[DEPTH], queue[AGE_MS] >= 0) == (3, True)
 
 
-def test_an_ended_hour_is_stored_once_and_old_ones_leave(
+def test_an_hour_is_stored_once_and_old_ones_leave(
     keeper: FactKeeper, store: ShiftedStore, valkey: redis.Redis
 ) -> None:
     now = store.server_ms()
@@ -208,9 +204,7 @@ def test_an_ended_hour_is_stored_once_and_old_ones_leave(
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_clock_that_was_ahead_costs_no_hour_and_no_minute(
-    store: ShiftedStore, valkey: redis.Redis, restarted: bool
-) -> None:
+def test_a_clock_that_was_ahead_costs_no_minute(store: ShiftedStore, valkey: redis.Redis, restarted: bool) -> None:
     now, keeper = store.server_ms(), FactKeeper(store)
     hour, ahead_ms = now // HOUR_MS, 3 * HOUR_MS
     store_hour(hour - 1, {"a:mail": {SUCCEEDED: 1}})
@@ -276,9 +270,7 @@ def test_jobs_leave_by_number_oldest_first(configure: Configure, monkeypatch: py
     assert left() == [11, 12, 13, 14, 15]
 
 
-def test_a_round_is_bounded_and_ends_when_its_process_leads_no_more(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_round_is_bounded_and_ends_with_its_leadership(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "BATCH", 2)
     monkeypatch.setattr(writer, "ROUND_BATCHES", 3)
     configure(history_days=1)
@@ -400,9 +392,7 @@ def page_of(client: Client) -> Callable[[], object]:
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_lists_of_millions_of_jobs_are_quick(
-    database: str, facilities: Facilities, request: pytest.FixtureRequest
-) -> None:
+def test_lists_of_millions_are_quick(database: str, facilities: Facilities, request: pytest.FixtureRequest) -> None:
     fill(database)
     found: dict[str, tuple[float, float]] = {}
     for name, (query, most_ms) in QUERIES.items():

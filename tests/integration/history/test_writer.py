@@ -228,9 +228,7 @@ def test_a_key_of_a_wrong_type_does_not_stop_the_others(put: Put, writer: Histor
     assert sum(each.entries for each in writer.streams.backlog()) == 0
 
 
-def test_doctor_and_metrics_show_backlog_gap_and_skipped_rows(
-    put: Put, writer: HistoryWriter, valkey: redis.Redis
-) -> None:
+def test_doctor_and_metrics_show_backlog_and_skipped_rows(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
     put(ended_job(1))
     valkey.hset(Keys().queue("default").ended, "dropped", 7)
     valkey.hset(Keys().history_counts(), "skipped", 3)

@@ -72,9 +72,7 @@ def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) ->
 
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
-def test_strange_bytes_beside_a_message_hide_no_job(
-    api: Client, own_job: str, valkey: redis.Redis, value: bytes
-) -> None:
+def test_strange_bytes_by_a_message_hide_no_job(api: Client, own_job: str, valkey: redis.Redis, value: bytes) -> None:
     keys = facilities().records.keys.queue("default")
     for key in (keys.jobs, keys.progress, keys.ended_bucket(1)):
         valkey.hset(key, own_job, value)

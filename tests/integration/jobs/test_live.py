@@ -205,9 +205,7 @@ def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User
         assert rest.events == missed
 
 
-def test_a_reader_that_read_the_end_is_told_not_to_come_back(
-    follow: Follow, own_job: str, run_worker: RunWorker
-) -> None:
+def test_a_reader_that_read_the_end_is_not_to_come_back(follow: Follow, own_job: str, run_worker: RunWorker) -> None:
     follower = follow(own_job)
     with run_worker("default"):
         assert follower.ended()
@@ -473,9 +471,7 @@ def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job
 
 
 @pytest.mark.parametrize("part", ["live", "events"])
-def test_a_part_of_a_job_that_is_not_found_says_so(
-    web: str, job_id: str, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_of_an_unknown_job_says_so(web: str, job_id: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = session("view_job")
 
     def away(job_id: str) -> None:

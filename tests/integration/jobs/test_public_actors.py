@@ -74,9 +74,7 @@ def order(**arguments: Any) -> dict[str, Any]:
     return {"actor": "door_order", "arguments": {"customer_id": 7, "lines": [{"article": "cup"}], **arguments}}
 
 
-def test_a_public_actor_is_sent_audited_and_its_owner_sees_the_job(
-    api: Client, ada: User, facilities: Facilities
-) -> None:
+def test_a_public_actor_is_sent_audited_and_seen_by_its_owner(api: Client, ada: User, facilities: Facilities) -> None:
     answer = send(api, order(due="2026-12-24", pin="1234"))
 
     job_id = answer.json()["job_id"]
@@ -113,9 +111,7 @@ def test_each_wrong_argument_is_named(api: Client) -> None:
     assert faults(send(api, order() | {"delay_ms": -1})).keys() == {"delay_ms"}
 
 
-def test_a_repeated_request_or_a_unique_key_sends_one_job_and_a_delay_schedules_it(
-    api: Client, facilities: Facilities
-) -> None:
+def test_a_repeated_request_or_unique_key_sends_one_and_a_delay_later(api: Client, facilities: Facilities) -> None:
     answers = [send(api, order(), **{"Idempotency-Key": "order-7"}) for _ in range(2)]
 
     assert answers[0].json() == answers[1].json()

@@ -101,9 +101,7 @@ def test_a_job_of_no_key_leaves_no_mark(db: None, valkey: redis.Redis, run_worke
     assert list(valkey.scan_iter("*job:mark:*")) == []
 
 
-def test_a_job_whose_history_cannot_be_asked_is_not_sent_again(
-    valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_of_an_unknown_history_is_not_sent_again(valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(job_id: str) -> None:
         raise OperationalError("no connection")
 

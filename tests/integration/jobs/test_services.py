@@ -115,9 +115,7 @@ def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.Mon
         *(("", "", False, False), ("", "user:1", False, False), ("", "user:1", True, True)),
     ],
 )
-def test_a_job_is_seen_by_its_owner_and_by_operators(
-    valkey: redis.Redis, owner: str, asks: str, operator: bool, seen: bool
-) -> None:
+def test_owner_and_operators_see_a_job(valkey: redis.Redis, owner: str, asks: str, operator: bool, seen: bool) -> None:
     job_id = submit(probe_actors.add, owner=owner, kwargs={"a": 1, "b": 2})
 
     assert (visible_job(job_id, owner=asks, operator=operator) is not None) == seen

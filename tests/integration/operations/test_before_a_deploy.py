@@ -52,9 +52,7 @@ def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
     assert end_of("check_backlog", "--queue", "billing")[1].startswith("0 messages")
 
 
-def test_every_place_is_looked_into_and_trouble_is_told_by_actor_with_samples(
-    broker: RedisBroker, valkey: redis.Redis
-) -> None:
+def test_every_place_is_looked_into_and_told_by_actor_with_samples(broker: RedisBroker, valkey: redis.Redis) -> None:
     waits = [put(broker, "gone", number) for number in range(5)]
     later = put(broker, "bill", 1, mont="May", delay=60_000)
     retries = put(broker, "bill", 1, 2, 3, month="May", lane="default-retry")
@@ -125,9 +123,7 @@ def test_what_follows_a_message_is_looked_at_too(broker: RedisBroker) -> None:
         {"group_completion_callbacks": 5},
     ],
 )
-def test_what_cannot_be_read_of_what_follows_is_trouble_and_stops_nothing(
-    broker: RedisBroker, options: dict[str, Any]
-) -> None:
+def test_what_cannot_be_read_of_what_follows_stops_nothing(broker: RedisBroker, options: dict[str, Any]) -> None:
     for id_, odd in (("odd", options), ("plain", {"enqueued_at": 1})):
         body = codec.encode(Message("default", "bill", (1,), {"month": "May"}, odd, id_, 1))
         broker.families["default"].enqueue([Entry(id_, body)])
@@ -254,8 +250,6 @@ def test_one_queue_is_planned_for_another_promise(capsys: Any) -> None:
         (["--since", "soon"], "'soon' is not a time"),
     ],
 )
-def test_what_cannot_be_planned_is_refused_with_what_to_write(
-    facilities: Facilities, wrong: list[str], said: str
-) -> None:
+def test_what_cannot_be_planned_says_what_to_write(facilities: Facilities, wrong: list[str], said: str) -> None:
     with pytest.raises(CommandError, match=said):
         call_command("switchyard", "plan", *wrong)

@@ -159,9 +159,7 @@ def clock(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Mock:
     return clock
 
 
-def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
-    clock: Mock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_for_reports_begins_with_the_first_answer_again(clock: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "read_broker_state", lambda _: ServerState())  # it was not restarted
     told: list[float | None] = []
     for away_s, *back_s in ((0.0, 6.0, 13.0, 14.0), (15.0, 15.5), (20.0, 90.0)):
@@ -174,9 +172,7 @@ def test_the_time_for_reports_begins_with_the_first_answer_after_an_absence(
     assert told == [0.0, 7.0, None, 0.0, None]
 
 
-def test_the_time_for_reports_begins_once_a_full_server_accepts_writes(
-    clock: Mock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_for_reports_begins_once_a_full_server_has_room(clock: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Mock(side_effect=[ServerState(refusal="full"), *[ServerState()] * 2])
     monkeypatch.setattr(queries, "read_broker_state", server)
     yard_state()
@@ -199,9 +195,7 @@ def test_broker_that_accepts_or_keeps_no_work_is_not_ready_and_says_why(
     assert fact in broker["fact"]
 
 
-def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(
-    facilities: Facilities, valkey: redis.Redis
-) -> None:
+def test_broker_that_misses_keys_is_not_ready_until_accepted(facilities: Facilities, valkey: redis.Redis) -> None:
     valkey.sadd(facilities.records.keys.generations_missed(), "0123")
 
     missed = Client().get("/readyz")
@@ -214,9 +208,7 @@ def test_broker_whose_keyspace_is_missed_is_not_ready_until_it_is_accepted(
     assert accepted.status_code == 200
 
 
-def test_command_shows_what_is_wrong_and_what_to_do(
-    evicting: None, facilities: Facilities, valkey: redis.Redis
-) -> None:
+def test_command_says_what_is_wrong_and_what_to_do(evicting: None, facilities: Facilities, valkey: redis.Redis) -> None:
     code, said = end_of("broker")
 
     assert code == 1
@@ -235,9 +227,7 @@ def test_refused_request_is_logged_with_the_servers_words(
     assert "used memory > 'maxmemory'" in caplog.text
 
 
-def test_queues_of_a_broker_that_hangs_are_refused_in_time(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_queues_of_a_hung_broker_are_refused_in_time(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
 
     def hang() -> YardState:

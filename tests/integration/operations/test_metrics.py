@@ -60,9 +60,7 @@ def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_d
     assert 0 <= float(ages[0].split()[1]) < 30
 
 
-def test_worker_side_says_of_every_pool_whether_it_is_up(
-    facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path
-) -> None:
+def test_worker_side_says_which_pools_are_up(facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path) -> None:
     lines = scrape().splitlines()
 
     assert 'switchyard_worker_up{pool="slow"} 1.0' in lines
@@ -73,9 +71,7 @@ def test_worker_side_says_of_every_pool_whether_it_is_up(
     assert 'switchyard_worker_restarts_total{pool="slow",reason="memory"} 1.0' in lines
 
 
-def test_broker_that_is_away_leaves_the_task_side_and_what_the_yard_promises(
-    broker_away: None, metrics_dir: Path
-) -> None:
+def test_broker_that_is_away_leaves_the_task_side_and_the_promises(broker_away: None, metrics_dir: Path) -> None:
     text = scrape()
     lines = text.splitlines()
 

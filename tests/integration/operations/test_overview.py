@@ -127,7 +127,7 @@ def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Clien
     assert "No job can be sent or seen from here" in text and "1 of 2 302 MB" not in text
 
 
-def test_database_that_is_away_leaves_the_queues(
+def test_an_absent_database_leaves_queues(
     watcher: Client, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("switchyard.dead_letters.queries.open_count", Mock(side_effect=DatabaseError("away")))

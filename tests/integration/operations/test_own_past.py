@@ -260,9 +260,7 @@ def test_one_bad_day_changes_nothing_of_what_is_usual(recorded: Recorded) -> Non
     assert (usual.sent_a_minute, usual.failing) == (10, 0)
 
 
-def test_a_young_yard_is_compared_with_its_last_hours_and_one_of_half_an_hour_knows_no_rates(
-    recorded: Recorded,
-) -> None:
+def test_a_young_yard_is_compared_with_its_last_hours_and_one_of_minutes_knows_no_rates(recorded: Recorded) -> None:
     assert usual_at(recorded.now) == {}
     recorded.minutes(BANK, runs(quick=12), since_min=35)
     half_an_hour = usual_at(recorded.now)[BANK]

@@ -90,7 +90,7 @@ def test_a_ticked_supervisor_is_quieted_after_a_question(
     assert (row.act, row.target, row.reason, row.count) == ("worker.quiet", supervisor.member, "leaks", 1)
 
 
-def test_all_supervisors_of_a_pool_are_quieted_together(
+def test_all_supervisors_of_a_pool_are_quieted(
     operator: Client, facilities: Facilities, supervisor: PoolReport
 ) -> None:
     second = replace(supervisor, host="h2", pid=7)
@@ -197,7 +197,7 @@ def test_what_somebody_wrote_by_hand_stops_no_supervisor(
     assert (answer.instruction, answer.stacks) == (None, "")
 
 
-def test_command_says_who_has_not_obeyed(
+def test_command_says_who_disobeys(
     facilities: Facilities, supervisor: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "PATIENCE_S", 0.0)

@@ -121,7 +121,7 @@ def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
     assert set(DoneOnce.objects.values_list("key", flat=True)) == {"young", "new"}
 
 
-def test_one_call_forgets_so_many_batches_and_the_next_the_rest(
+def test_a_call_forgets_some_batches_the_next_the_rest(
     monkeypatch: pytest.MonkeyPatch, django_assert_num_queries
 ) -> None:
     monkeypatch.setattr(database, "AT_ONCE", 10)

@@ -258,9 +258,7 @@ def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch: pytest.MonkeyPa
     assert "jobs cancel --filter actor=fan_out" in found.then and "more slots" not in found.then
 
 
-def test_jobs_that_run_longer_than_those_before_are_neither_moved_nor_given_more_slots(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_jobs_that_run_longer_than_before_are_neither_moved_nor_given_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [running("send", "mail", ran_ms=20_000)] * 4
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
     counts = {"a:send": {SUCCEEDED: 40, RUNS + 4: 40}}

@@ -138,9 +138,7 @@ def late_share(slots: int, load: float, duration_s: float, promise_s: float) -> 
 @pytest.mark.parametrize(
     ("load", "duration_s", "promise_s"), [(0.5, 0.05, 0.08), (3.2, 0.4, 1.0), (12.0, 0.2, 1.0), (40.0, 10.0, 10.0)]
 )
-def test_slots_keep_the_promise_of_a_simulated_queue_and_one_less_does_not(
-    load: float, duration_s: float, promise_s: float
-) -> None:
+def test_slots_keep_a_simulated_promise_and_one_less_does_not(load: float, duration_s: float, promise_s: float) -> None:
     slots = slots_for(load, duration_s, promise_s)
 
     # Busy queues are late in streaks: a simulation as short as this is off by half.

@@ -250,9 +250,7 @@ def test_done_is_what_ends_in_a_minute() -> None:
     assert rows == {"mail": 30, "hooks": None, "hooks-retry": None, "retries": None}
 
 
-def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_for_their_yard(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = KeptFacts()
     assert kept.old_rows() == ((), None)
 

@@ -294,9 +294,7 @@ def test_nothing_is_done_without_a_choice_or_the_right(facilities: Facilities) -
     assert facilities.records.states([job]) == ["queued"]
 
 
-def test_ended_jobs_run_again_once_and_the_others_say_why_not(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ended_jobs_run_again_once_and_others_say_why(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "MOST", 2)
     ended = [job_row(arguments='{"a": 1, "b": 2}').job_id for _ in "12"]
     cut, live = job_row(arguments='{"a": 1').job_id, waiting()

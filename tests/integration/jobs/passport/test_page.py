@@ -137,9 +137,7 @@ def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retrie
     assert message is not None and message.kwargs == {"a": 1, "b": 2}
 
 
-def test_a_large_job_that_ended_is_not_run_again_without_its_arguments(
-    transactional_db: None, run_worker: RunWorker
-) -> None:
+def test_a_large_job_is_not_run_again_without_its_arguments(transactional_db: None, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.write, kwargs={"text": "no" * 3_000})
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) and job.ended)
@@ -233,7 +231,7 @@ def family_of(reader: Client, job_id: str) -> str:
 
 
 @pytest.mark.parametrize("failed_before", [False, True])
-def test_a_child_that_runs_is_shown_once_with_those_that_ended(
+def test_a_running_child_is_shown_once_with_ended_ones(
     reader: Client, run_worker: RunWorker, failed_before: bool
 ) -> None:
     parent = job_row(actor="probe_write").job_id

@@ -109,9 +109,7 @@ def test_a_thousand_situations(facilities: Facilities, valkey: redis.Redis, tmp_
     assert LEAST_HELD <= held <= MOST_HELD
 
 
-def test_a_place_in_the_middle_of_a_long_queue_is_not_searched_for(
-    maker: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_deep_in_a_long_queue_is_not_searched_for(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browse, "COMPARED", 10)
     ids = [maker.send() for _ in range(50)]
 
@@ -145,9 +143,7 @@ def test_it_costs_at_most_eleven_round_trips(maker: Maker, monkeypatch: pytest.M
     assert 0 < len(trips) <= 11
 
 
-def test_page_command_and_api_say_the_same_in_one_order(
-    maker: Maker, headers: MakeHeaders, admin_client: Client
-) -> None:
+def test_page_command_and_api_say_the_same_in_order(maker: Maker, headers: MakeHeaders, admin_client: Client) -> None:
     administration.pause(maker.family, by="a.lind", reason="an import")
     administration.pause_actor(maker.family, ActorPause(0, 0, 0, "probe_note", "value", 1, 3, by="m.oy"))
     job = maker.send("probe_note", 3, delay=3_600_000)

@@ -154,7 +154,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ),
     ],
 )
-def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
+def test_a_command_names_server_tls_and_a_user_that_may(
     url: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")

@@ -49,9 +49,7 @@ def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails()
     assert failed.seen.startswith("crm is down: its circuit is open")
 
 
-def test_an_open_circuit_and_the_calls_before_it_are_one_finding_from_its_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_open_circuit_and_the_calls_before_it_are_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "crm is down: 5 of 5 calls failed"
     calls = Finding("actors", "dependency_down", "warning", said, subject="mail", actor="sync")
     now = state()
