@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -164,26 +165,14 @@ def test_label_names_a_channel_once() -> None:
         channels([f"oncall={SECRET}", "oncall=log:"])
 
 
-@dataclass
-class Channel:
-    name: str
-    answer: Callable[[Notice], None]
-
-    def send(self, notice: Notice) -> None:
-        self.answer(notice)
-
-
-def refuse(notice: Notice) -> None:
-    raise ChannelFailed("c", "answered 400", answered=True)
-
-
-def unreachable(notice: Notice) -> None:
-    raise ChannelFailed("c", "no connection")
+def batch(answer: Any, notices: list[Notice] = BOTH) -> ChannelBatch:
+    """Return what a channel is to send: it answers nothing, an error, or one after the other."""
+    return ChannelBatch("c", SimpleNamespace(name="c", send=Mock(side_effect=answer)), notices)
 
 
 def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_answer_is_left_alone_at_once() -> None:
-    refusing = ChannelBatch("c", Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), BOTH)
-    silent = ChannelBatch("c", Channel("c", unreachable), BOTH)
+    refusing = batch([ChannelFailed("c", "answered 400", answered=True), None])
+    silent = batch(ChannelFailed("c", "no connection"))
 
     send_all([refusing])
     send_all([silent])
@@ -194,11 +183,7 @@ def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_an
 
 
 def test_broken_channel_is_a_failure_of_its_own() -> None:
-    def broken(notice: Notice) -> None:
-        raise ZeroDivisionError("canary")
-
-    work = ChannelBatch("c", Channel("c", broken), [FIRST])
-    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST])
+    work, well = batch(ZeroDivisionError("canary"), [FIRST]), batch([None], [FIRST])
 
     send_all([work, well])
 
@@ -211,8 +196,7 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
 def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
     release = threading.Event()
-    hung = ChannelBatch("c", Channel("c", lambda notice: release.wait(60) and None), BOTH)
-    well = ChannelBatch("d", Channel("d", lambda notice: None), BOTH)
+    hung, well = batch(lambda notice: release.wait(60)), batch([None, None])
 
     send_all([hung, well])
 

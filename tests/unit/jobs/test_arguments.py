@@ -205,23 +205,15 @@ def test_a_file_is_stored_described_and_opened(media: Path) -> None:
         assert opened.read() == b"%PDF-"
 
 
-def test_a_file_object_is_stored_from_its_start(media: Path) -> None:
-    content = ContentFile(b"abc" * 100_000)
+def test_a_file_object_is_stored_from_its_start_and_a_local_file_copied(media: Path, tmp_path: Path) -> None:
+    content, local = ContentFile(b"abc" * 100_000), tmp_path / "local.csv"
     content.read(10)
-
-    saved = save_file("a.bin", content, "application/octet-stream")
-
-    assert saved["size_bytes"] == 300_000
-    assert (media / saved["file"]).stat().st_size == 300_000
-
-
-def test_a_local_file_is_copied(media: Path, tmp_path: Path) -> None:
-    local = tmp_path / "local.csv"
     local.write_bytes(b"a,b\n")
 
-    saved = save_path("export.csv", local, "text/csv")
+    saved, copied = save_file("a.bin", content, "application/octet-stream"), save_path("b.csv", local, "text/csv")
 
-    assert (media / saved["file"]).read_bytes() == b"a,b\n"
+    assert saved["size_bytes"] == (media / saved["file"]).stat().st_size == 300_000
+    assert (media / copied["file"]).read_bytes() == b"a,b\n"
     assert local.exists()
 
 

@@ -112,22 +112,18 @@ def test_a_record_says_what_was_sent(declared: Task) -> None:
     assert result.enqueued_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
-def test_the_first_attempt_is_the_start_and_the_last_one_is_named(declared: Task) -> None:
+def test_the_first_attempt_is_the_start_the_last_one_is_named_and_what_none_noted_is_in_the_record(
+    declared: Task,
+) -> None:
     attempts = [["one", 1_000, "builtins.ValueError", "trace"], ["two", 2_000, "builtins.KeyError", ""]]
     record = _record("running", options={"task": {"attempts": attempts}}, started_at=3_000, worker="three")
+    dead = _record("dead", error={"type": "Poison", "message": "took its worker down"})
 
-    result = result_of_job(declared, record)
+    result, [error] = result_of_job(declared, record), result_of_job(declared, dead).errors
 
     assert (result.started_at, result.last_attempted_at) == (moment(1_000), moment(3_000))
     assert (result.worker_ids, result.attempts) == (["one", "two", "three"], 3)
     assert [error.exception_class for error in result.errors] == [ValueError, KeyError]
-
-
-def test_a_failure_that_no_attempt_noted_is_taken_from_the_record(declared: Task) -> None:
-    record = _record("dead", error={"type": "Poison", "message": "took its worker down"})
-
-    [error] = result_of_job(declared, record).errors
-
     assert (error.exception_class, error.traceback) == (Poison, "took its worker down")
 
 

@@ -254,28 +254,15 @@ def test_a_running_child_is_shown_once_with_ended_ones(
     assert stranger[:8] not in found
 
 
-@pytest.fixture
-def job_id(transactional_db: None) -> str:
-    return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+def test_a_job_is_cancelled_from_its_page(transactional_db: None) -> None:
+    job_id = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+    client, cancel = staff("view_job", "cancel_job"), reverse("switchyard-job-cancel", args=[job_id])
 
-
-def story(job_id: str) -> str:
-    return reverse("switchyard-job", args=[job_id])
-
-
-def cancel(job_id: str) -> str:
-    return reverse("switchyard-job-cancel", args=[job_id])
-
-
-def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
-    client = staff("view_job", "cancel_job")
-
-    offered = cancel(job_id) in client.get(story(job_id)).content.decode()
-    page = client.post(cancel(job_id), follow=True).content.decode()
+    offered = cancel in client.get(reverse("switchyard-job", args=[job_id])).content.decode()
+    page = client.post(cancel, follow=True).content.decode()
 
     assert offered
     assert "The job was cancelled and will not start." in page
-    assert cancel(job_id) not in page
+    assert cancel not in page
     job = find_job(job_id)
-    assert job is not None
-    assert job.state == "cancelled"
+    assert job is not None and job.state == "cancelled"

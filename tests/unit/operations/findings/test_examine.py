@@ -79,22 +79,17 @@ def test_each_check_is_repeated_once_it_is_due_and_nobody_pays_for_it_unasked(lo
     assert seen(kept) == ["run 3", "run 2"]
 
 
-def test_a_check_that_takes_long_leaves_what_was_found_before(looks: Looks) -> None:
+def test_a_check_that_takes_long_leaves_what_was_found_before_but_not_what_was_long_ago(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = KeptFindings(lambda: looks.now_s)
     seen(kept)
     looks.now_s += SOON_S
     looks.may_end.clear()
 
     assert seen(kept, 0.01) == ["run 1", "run 1"]
-
-
-def test_what_was_found_long_ago_is_not_told(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = KeptFindings(lambda: looks.now_s)
-    seen(kept)
-    looks.now_s += SOON_S + FORGOTTEN_S + 1
+    looks.now_s += FORGOTTEN_S + 1
     monkeypatch.setattr(examine, "DEADLINE_S", 0.01)
-    looks.may_end.clear()
-
     assert seen(kept) is None
 
 

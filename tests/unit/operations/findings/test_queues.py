@@ -139,20 +139,15 @@ def test_state_is_that_of_the_oldest_unfinished_message(now: YardState, word: st
     assert (row(now).state.word, row(now).state.level) == (word, level)
 
 
-def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own() -> None:
-    found = verdict(held_for(4_200))
+def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own_and_others_are_told_by_their_start() -> None:
+    found, starts_late = verdict(held_for(4_200)), verdict(held_for(9_000, age_ms=9_000))
 
     late = "mail ends its jobs late: the oldest is 2.1 × behind the promise to end, 4.2 s after it was ready"
     assert found.sentence == f"{late}; what waits now is in time."
     assert found.facts[0] == ("2.1 ×", "its promise to end, the furthest: mail, 4.2 s")
     assert row(held_for(4_200)).state.detail == "2.1 × its promise to end"
-
-
-def test_jobs_that_start_late_are_told_by_their_start() -> None:
-    found = verdict(held_for(9_000, age_ms=9_000))
-
-    assert found.sentence.startswith("mail is 9.0 × behind its promise, because ")
-    assert found.also == ()
+    assert starts_late.sentence.startswith("mail is 9.0 × behind its promise, because ")
+    assert starts_late.also == ()
 
 
 def test_an_end_before_the_start_cannot_be_promised() -> None:
@@ -179,17 +174,11 @@ def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock: SimpleNames
     assert said == [False, False, True, True, False, False]
 
 
-def test_readings_at_one_moment_are_one_sample(clock: SimpleNamespace) -> None:
+def test_readings_at_one_moment_are_one_sample_and_one_of_long_ago_does_not_count(clock: SimpleNamespace) -> None:
     samples = LateSamples()
 
     assert [bool(samples.note(["urgent"])) for _ in range(3)] == [False, False, False]
-
-
-def test_a_sample_of_long_ago_does_not_count(clock: SimpleNamespace) -> None:
-    samples = LateSamples()
-    samples.note(["urgent"])
     clock.s += 60
-
     assert samples.note(["urgent"]) == frozenset()
 
 
