@@ -88,14 +88,13 @@ def test_a_public_actor_is_sent_audited_and_seen_by_its_owner(api: Client, ada: 
     assert "1234" not in str(entry.detail)
 
 
-def test_an_actor_that_is_not_public_is_not_told_from_one_that_does_not_exist(api: Client) -> None:
+def test_an_actor_that_is_not_public_is_as_one_that_there_is_not_and_a_token_has_to_be_for_sending(
+    api: Client, headers: MakeHeaders
+) -> None:
     known, unknown = (problem(send(api, {"actor": name}), 404) for name in ("door_closed", "door_gone"))
 
     assert known["detail"] == unknown["detail"].replace("door_gone", "door_closed")
     assert "public are door_any, door_order, door_tally" in known["detail"]
-
-
-def test_it_needs_a_token_that_may_submit(headers: MakeHeaders) -> None:
     problem(send(Client(headers=headers("read")), order()), 403)
     problem(send(Client(), order()), 401)
 

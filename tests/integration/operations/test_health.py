@@ -45,12 +45,18 @@ def test_liveness_asks_nobody_and_a_broker_that_is_away_is_named_without_its_add
     assert "127.0.0.1" not in answer.content.decode()
 
 
-def test_readiness_names_each_dependency(facilities: Facilities) -> None:
+def test_readiness_names_each_dependency_and_a_healthy_server_is_left_as_it_was(
+    facilities: Facilities, valkey: redis.Redis
+) -> None:
     answer = Client().get("/readyz")
 
     answers = {"ok": True, "fact": "answers"}
     assert answer.status_code == 200
     assert answer.json() == {"ready": True, "dependencies": {"broker": answers, "database": answers}}
+    before = valkey.dbsize()
+
+    assert asked(facilities) == ServerState()
+    assert valkey.dbsize() == before
 
 
 @pytest.fixture
@@ -120,13 +126,6 @@ def evicting(facilities: Facilities, valkey: redis.Redis) -> Iterator[None]:
 
 def asked(found: Facilities) -> ServerState:
     return read_server_state(found.records.calls, found.records.keys)
-
-
-def test_healthy_server_takes_work_and_is_left_as_it_was(facilities: Facilities, valkey: redis.Redis) -> None:
-    before = valkey.dbsize()
-
-    assert asked(facilities) == ServerState()
-    assert valkey.dbsize() == before
 
 
 @pytest.mark.parametrize("meanwhile", ["write", "remove"])

@@ -107,12 +107,18 @@ def test_every_process_says_the_same_headline(facilities: Facilities) -> None:
     assert 0 < facilities.records.calls.command("PTTL", Keys().headline()) <= KEPT_MS
 
 
-def test_broker_that_is_away_leaves_a_page_that_says_so(watcher: Client, broker_away: None) -> None:
+def test_broker_that_is_away_leaves_a_page_that_says_so_and_the_api_answers_503(
+    watcher: Client, broker_away: None
+) -> None:
     text = text_of(watcher.get(PAGE).content.decode())
 
     assert "No job can be sent or seen from here, because the broker does not answer" in text
     assert "unknown unknown" in text and "3 by" not in text
     assert text.count("Unknown broker away") == ROWS
+    answer = Caller().get("/queues")
+
+    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
+    assert "Retry-After" in answer
 
 
 def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Client, slow_pool: PoolReport) -> None:
@@ -219,13 +225,6 @@ def test_json_and_api_tell_every_queue(busy: None) -> None:
     assert answer.status_code == 200
     assert [queue["queue"] for queue in found] == [queue.name for queue in settings.SWITCHYARD.topology.queues]
     assert all(set(queue) == FIELDS for queue in found)
-
-
-def test_api_without_a_broker_answers_503(broker_away: None) -> None:
-    answer = Caller().get("/queues")
-
-    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
-    assert "Retry-After" in answer
 
 
 QUICK = {SUCCEEDED: 60, RUNS + 4: 60, WAITS + 1: 60, DEPTH: 3, SENT: 30}

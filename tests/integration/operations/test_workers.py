@@ -244,7 +244,7 @@ def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> 
     assert client.get(address).status_code == 405
 
 
-def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
+def test_request_reaches_the_supervisor_once_and_its_answer_the_page_which_stops_looking_without_one(
     looker: Client, facilities: Facilities, slow_pool: PoolReport
 ) -> None:
     asked = looker.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
@@ -259,9 +259,6 @@ def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
     assert facilities.pools.write(slow_pool).stacks == request, "the supervisor may not have had the answer"
     assert "actors.py:7 &lt;lambda&gt;" in shown
     assert 'http-equiv="refresh"' not in shown
-
-
-def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
     address = reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
     page = looker.get(address).content.decode()
 
@@ -308,14 +305,13 @@ def shown(page: str, *arguments: str) -> str:
     return text_of(client.get(reverse(page, args=arguments)))
 
 
-def test_what_it_runs_counts_as_running_and_what_it_has_fetched_does_not(held: list[str]) -> None:
+def test_what_a_silent_child_runs_counts_as_running_what_it_has_fetched_does_not_and_all_pages_agree(
+    held: list[str],
+) -> None:
     [job] = running_jobs()
 
     assert (job.id, job.actor, job.silent_ms) == (held[0], "parse_address", 8_123)
     assert job.run_ms is not None and job.run_ms >= 9_000
-
-
-def test_the_pages_of_worker_queue_and_jobs_agree(held: list[str]) -> None:
     workers, queue = shown("switchyard-operations-workers"), shown("switchyard-queue", "default")
     runs, waits = shown("switchyard-job", held[0]), shown("switchyard-job", held[1])
 

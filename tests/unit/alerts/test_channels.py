@@ -90,12 +90,15 @@ def test_address_of_jira_without_a_host_is_apprise_s() -> None:
     assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel)
 
 
-def test_two_urls_of_one_host_are_two_channels_without_their_secrets() -> None:
+def test_two_urls_of_one_host_are_two_channels_without_their_secrets_and_a_label_names_one() -> None:
     found = channels(["https://hooks.example.com/a-canary", "https://hooks.example.com/b-canary"])
 
     assert len(found) == 2
     assert all("hooks.example.com" in name for name in found)
     assert "canary" not in repr(found)
+    assert channels([f"oncall={SECRET}", f"oncall={SECRET}"]) == {"oncall": WebhookChannel(SECRET)}
+    with pytest.raises(InvalidSetting, match="entry 2 has the label oncall of another entry"):
+        channels([f"oncall={SECRET}", "oncall=log:"])
 
 
 WRONG = [
@@ -157,12 +160,6 @@ def test_no_check_and_no_name_loads_apprise(monkeypatch: pytest.MonkeyPatch) -> 
     found = channels(urls)
     assert [name.split()[0] for name in found] == ["slack", "email", "pagerduty"]
     assert "canary" not in repr(found)
-
-
-def test_label_names_a_channel_once() -> None:
-    assert channels([f"oncall={SECRET}", f"oncall={SECRET}"]) == {"oncall": WebhookChannel(SECRET)}
-    with pytest.raises(InvalidSetting, match="entry 2 has the label oncall of another entry"):
-        channels([f"oncall={SECRET}", "oncall=log:"])
 
 
 def batch(answer: Any, notices: list[Notice] = BOTH) -> ChannelBatch:

@@ -56,16 +56,13 @@ def faults_of(function: Any, fields: dict[str, str], **options: Any) -> dict[str
     return caught.value.faults
 
 
-def test_parameters_have_annotation_default_and_what_is_required() -> None:
+def test_parameters_have_annotation_and_default_and_fields_become_named_arguments_without_defaults() -> None:
     found = {each.name: each for each in parameters_of(declared(report))}
 
     assert [(each.annotation, each.default, each.required) for each in found.values()] == [
         ("int", "", True), ("str", '"2026-10"', False), ("Literal['pdf', 'csv']", '"pdf"', False),
         ("list[str]", "[]", False),
     ]  # fmt: skip
-
-
-def test_fields_become_named_arguments_and_defaults_are_left_out() -> None:
     call = from_fields(declared(report), {"customer_id": "7", "month": '"2026-10"', "kind": ' "csv" ', "tags": ""})
 
     assert (call.args, call.kwargs) == ((), {"customer_id": 7, "kind": "csv"})

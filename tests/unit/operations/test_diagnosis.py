@@ -56,12 +56,18 @@ def pressed(found: Verdict) -> tuple[str, str]:
     return found.button.label, found.button.href
 
 
-def test_quiet_yard_is_on_time_and_healthy_once_everything_was_checked() -> None:
+def test_quiet_yard_is_healthy_once_everything_was_checked_and_without_old_dead_letters() -> None:
     found, unchecked = verdict(state()), diagnose(facts(state()), None, 0)
 
     assert (found.level, found.label, found.sentence) == ("ok", "Healthy", "Every queue is on time.")
     assert found.facts[1] == ("108 of 108", "slots idle")
     assert (unchecked.level, unchecked.label) == ("ok", "On time") and "not checked yet" in unchecked.sentence
+    found = verdict(state(), open_letters=16)
+
+    assert (found.level, found.label) == ("ok", "On time")
+    assert found.sentence == "Every queue is on time; 16 dead letters wait to be triaged."
+    assert pressed(found) == ("Triage 16 dead letters", "/admin/switchyard_dead_letters/deadletter/")
+    assert "1 dead letter waits" in verdict(state(), open_letters=1).sentence
 
 
 @pytest.mark.parametrize(
@@ -79,15 +85,6 @@ def test_no_finding_of_the_doctor_stands_below_healthy(finding: Finding, level: 
     assert found.level == level
     assert found.label != "Healthy"
     assert finding.seen.lstrip("t") in found.sentence
-
-
-def test_a_yard_with_old_dead_letters_is_on_time_and_not_healthy() -> None:
-    found = verdict(state(), open_letters=16)
-
-    assert (found.level, found.label) == ("ok", "On time")
-    assert found.sentence == "Every queue is on time; 16 dead letters wait to be triaged."
-    assert pressed(found) == ("Triage 16 dead letters", "/admin/switchyard_dead_letters/deadletter/")
-    assert "1 dead letter waits" in verdict(state(), open_letters=1).sentence
 
 
 def test_broker_that_is_away_or_serves_nobody_comes_before_everything_and_nothing_is_claimed_of_it() -> None:
@@ -501,7 +498,7 @@ def found(*named: tuple[str, str], word: str = "", actor: str = "") -> list[Any]
     return ranked(findings)
 
 
-def test_what_explains_most_comes_first_and_what_follows_is_left_out() -> None:
+def test_what_explains_most_comes_first_and_jobs_that_fail_before_slower_ones() -> None:
     everything = found(
         ("actors.leaking", "mail"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
         ("actors.silent", "urgent"), ("actors.slower", "default"), ("actors.failing", "urgent"), ("pools.down", "y"),
@@ -512,9 +509,6 @@ def test_what_explains_most_comes_first_and_what_follows_is_left_out() -> None:
     expected = ["nothing_dispatches", "failing", "slower", "silent", "limit", "retry_storm", "leak"]
     assert [each.cause for each in told] == expected, "late follows from slower"
     assert [each.confidence for each in told[:3]] == [0.95, 0.9, 0.8]
-
-
-def test_the_headline_begins_with_jobs_that_fail_and_not_with_an_actor_that_is_slower_while_none_is_late() -> None:
     both = found(("actors.slower", "webhook"), ("actors.failing", "default"))
 
     assert [each.finding.name for each in both] == ["actors.failing", "actors.slower"]
@@ -532,7 +526,7 @@ def test_a_late_queue_has_the_cause_of_its_label(word: str, cause: str) -> None:
     )
 
 
-def test_too_few_slots_are_told_with_the_number_that_would_do() -> None:
+def test_too_few_slots_are_told_with_the_number_that_would_do_and_free_ones_are_enough() -> None:
     late = {"mail": row(waiting=600)}
 
     [told] = diagnosis.diagnose(found(("queues.late", "mail")), late, {})
@@ -541,9 +535,6 @@ def test_too_few_slots_are_told_with_the_number_that_would_do() -> None:
     assert slots_needed(late["mail"], {}, 1_000) is None
     assert slots_needed(row(slots=5), QUEUE, 1_000) is None, "as many are there"
     assert slots_needed(row(slots=2), QUEUE, 10_000) == 3, "two would be busy all the time"
-
-
-def test_a_late_queue_whose_slots_are_free_needs_no_more_of_them() -> None:
     [told] = diagnosis.diagnose(found(("queues.late", "mail")), {"mail": row(waiting=600, slots=4, busy=1)}, {})
 
     assert (told.cause, told.sentence) == ("nothing_dispatches", "queues.late is so.")

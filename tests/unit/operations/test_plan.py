@@ -77,15 +77,12 @@ def test_without_a_promise_or_with_one_longer_than_the_stretch_the_slots_keep_up
     assert slots_for(3.0, 1.0, None) == 4
 
 
-def test_counted_run_times_keep_their_mean_and_their_share_in_each_class() -> None:
+def test_counted_run_times_keep_their_mean_and_classes_and_arrivals_are_what_started_and_what_waits_more() -> None:
     runs_s = by_counts({RUNS + 3: 90, RUNS + 9: 10, RUN_MS: 90 * 30 + 10 * 2_000})
 
     assert mean(runs_s) == pytest.approx(0.227)
     assert sum(run_s > 0.1 for run_s in runs_s) / len(runs_s) == pytest.approx(0.1, abs=0.01)
     assert by_counts({}) == (0.0,)
-
-
-def test_arrivals_are_what_started_and_what_waits_more() -> None:
     minutes = [{WAITS: 60, DEPTH: 0}, {WAITS: 60, DEPTH: 120}, {WAITS: 120, DEPTH: 30}, {WAITS: 30}, {}]
 
     assert counted(minutes).rates == (1.0, 3.0, 0.5, 0.0, 0.0)

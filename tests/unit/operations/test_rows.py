@@ -50,11 +50,20 @@ def row(name: str, now: YardState | None) -> Row:
     return next(row for row in yard_rows(YARD, now) if row.name == name)
 
 
-def test_rows_are_queues_their_own_retry_lanes_and_the_shared_pool_in_order() -> None:
+def test_rows_are_queues_retry_lanes_and_the_shared_pool_that_sums_its_lanes_with_dead_letters_where_a_lane_ends() -> (
+    None
+):
     names = [(row.name, row.kind) for row in yard_rows(YARD, state())]
 
     assert names == [("mail", "queue"), ("hooks", "queue"), ("hooks-retry", "lane"), ("retries", "pool")]
     assert names == [(row.name, row.kind) for row in yard_rows(YARD, None)]
+    found = row("retries", state(retry=lane("mail-retry", 2, scheduled=5, age_ms=70)))
+
+    assert (found.waiting, found.held, found.oldest_age_ms, found.state.word) == (2, 5, 70, "Flowing")
+    assert row("mail", state(retry=lane("mail-retry", 2, scheduled=5))).retrying == 7
+    assert row("mail", state(dead=3)).dead == 3
+    assert (row("hooks", state()).dead, row("hooks-retry", state()).dead) == (None, 0)
+    assert not row("mail", state(dead=3)).folds
 
 
 @pytest.mark.parametrize(
@@ -79,19 +88,6 @@ def test_state_words(now: YardState | None, word: str, level: str, signal: str) 
     found = row("mail", now)
 
     assert (found.state.word, found.state.level, found.signal) == (word, level, signal)
-
-
-def test_shared_pool_sums_the_lanes_it_works() -> None:
-    found = row("retries", state(retry=lane("mail-retry", 2, scheduled=5, age_ms=70)))
-
-    assert (found.waiting, found.held, found.oldest_age_ms, found.state.word) == (2, 5, 70, "Flowing")
-    assert row("mail", state(retry=lane("mail-retry", 2, scheduled=5))).retrying == 7
-
-
-def test_dead_letters_stand_at_the_row_whose_lane_ends_there() -> None:
-    assert row("mail", state(dead=3)).dead == 3
-    assert (row("hooks", state()).dead, row("hooks-retry", state()).dead) == (None, 0)
-    assert not row("mail", state(dead=3)).folds
 
 
 @pytest.mark.parametrize(("age_ms", "past"), [(1, False), (999, False), (1_500, True), (10_000_000, True)])
@@ -127,16 +123,13 @@ def test_pools_whose_reports_are_unknown_are_not_called_missing() -> None:
     assert list(pools.look_at_absence(facts(replace(unknown, server=ServerState()))))
 
 
-def test_stacks_of_tasks_come_first_and_their_own_frames_are_marked() -> None:
+def test_stacks_of_tasks_come_first_with_their_own_frames_and_a_line_where_they_agree() -> None:
     (child,) = shown_stacks([ChildStacks(7, [IDLE, TASK])])
 
     [task] = child["tasks"]
     assert task["does"] == "runs a task"
     assert [text for text, is_own in task["frames"] if is_own] == ["apps/webhooks/delivering.py:52 deliver"]
     assert task["frames"][0][0] == "socket.py:718 readinto"
-
-
-def test_the_line_of_the_task_is_named_where_the_stacks_that_do_not_wait_agree() -> None:
     task = Stack("thread", ["re/__init__.py:176 search", "apps/mail/actors.py:9 send"])
     other = Stack("thread", ["apps/mail/actors.py:10 send"])
 
@@ -267,13 +260,10 @@ def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkey
     assert of_an_hour_ago == kept.old_rows() == ((), None)
 
 
-def test_arrivals_are_what_is_there_more_and_what_ended() -> None:
+def test_arrivals_are_what_is_there_more_and_what_ended_and_rates_need_a_second_of_the_last_minute() -> None:
     rates = between(QueueSnapshot(0, issued=100, there=50, leased=8), QueueSnapshot(10, issued=200, there=90, leased=8))
 
     assert (rates.arrivals, rates.starts, rates.ends, rates.seconds) == (14, 10, 10, 10)
-
-
-def test_rates_need_a_second_and_forget_what_is_older_than_a_minute_or_emptied() -> None:
     assert note("unit", QueueSnapshot(0, 0, 0, 0)) is None
     assert note("unit", QueueSnapshot(0.5, 5, 0, 0)) is None
     rates = [note("unit", QueueSnapshot(10, 100, 0, 0)), note("unit", QueueSnapshot(65, 650, 0, 0))]

@@ -54,16 +54,15 @@ def retried(transactional_db: None) -> JobRow:
     return row
 
 
-def test_a_passport_tells_where_a_job_came_from_and_what_became_of_it(retried: JobRow) -> None:
+def test_a_passport_tells_where_a_job_came_from_what_became_of_it_and_arguments_only_with_the_right(
+    retried: JobRow,
+) -> None:
     page = page_of(retried.job_id, *READER)
 
     for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1 (pid 4711), child 2", "probe_write"):
         assert text in page
     assert "Timeout" in page and "storage &lt;b&gt;" in page and "12:00 put failed" in page
     assert "<dt>a</dt>" in page
-
-
-def test_arguments_are_hidden_without_the_right_and_redacted_ones_always(retried: JobRow) -> None:
     assert "<dt>a</dt>" not in page_of(retried.job_id, "view_job")
     job_id = submit(probe_actors.keep_secret, kwargs={"to": "mia@example.org", "pages": 3})
 

@@ -139,7 +139,7 @@ def test_state_is_that_of_the_oldest_unfinished_message(now: YardState, word: st
     assert (row(now).state.word, row(now).state.level) == (word, level)
 
 
-def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own_and_others_are_told_by_their_start() -> None:
+def test_jobs_that_end_late_are_a_verdict_of_their_own_and_an_end_before_the_start_cannot_be_promised() -> None:
     found, starts_late = verdict(held_for(4_200)), verdict(held_for(9_000, age_ms=9_000))
 
     late = "mail ends its jobs late: the oldest is 2.1 × behind the promise to end, 4.2 s after it was ready"
@@ -148,9 +148,6 @@ def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own_and_oth
     assert row(held_for(4_200)).state.detail == "2.1 × its promise to end"
     assert starts_late.sentence.startswith("mail is 9.0 × behind its promise, because ")
     assert starts_late.also == ()
-
-
-def test_an_end_before_the_start_cannot_be_promised() -> None:
     with pytest.raises(InvalidDeclaration, match=r"done_objective_ms is 999; write milliseconds, 1000 or more"):
         replace(MAIL, done_objective_ms=999)
 
