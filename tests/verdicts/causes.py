@@ -100,7 +100,7 @@ def retry_storm(yard: WatchedYard) -> Iterator[None]:
         yard.send("call_bank", "default", url, count=120)
         yield
         answer["status"] = 200
-        wait_for(partial(_nothing_retries, yard, "default"), START_S, what="the retries")
+        wait_for(lambda: not yard.stats("default").retry.total, START_S, what="the retries")
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def mail_server_silent(yard: WatchedYard) -> Iterator[None]:
         yard.send("reset_mail", "urgent", port, count=40)
         yield
         for queue in ("urgent", "default"):
-            wait_for(partial(_nothing_left, yard, queue), START_S, what=f"the mails of {queue}")
+            wait_for(lambda queue=queue: not yard.stats(queue).live.total, START_S, what=f"the mails of {queue}")
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def supervisor_stopped(yard: WatchedYard) -> Iterator[None]:
     """Stop a pool's supervisor with SIGSTOP, its children too, and send jobs."""
     pid = yard.supervisor("hooks")
     with ExitStack() as stack:
-        for each in (pid, *_children(pid)):
+        for each in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
             stack.enter_context(stopped(each))
         yard.send("ping_hook", "hooks", 1, count=10)
         yield
@@ -397,22 +397,9 @@ parked = sends("from_the_future", "urgent", count=3)
 nothing = between(lambda yard: None, lambda yard: None)
 
 
-def _nothing_retries(yard: WatchedYard, queue: str) -> bool:
-    lane = yard.stats(queue).retry
-    return not lane.waiting + lane.scheduled + lane.running
-
-
-def _nothing_left(yard: WatchedYard, queue: str) -> bool:
-    return not yard.stats(queue).live.total
-
-
 def _child(pid: int, but: set[int]) -> list[int]:
     """Return the process id of a child that runs jobs, other than some; none where there is none yet."""
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(pid).children()
         return [child.pid for child in children if child.pid not in but and "child" in " ".join(child.cmdline())][:1]
     return []
-
-
-def _children(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

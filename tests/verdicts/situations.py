@@ -129,8 +129,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         then=r"Remove the cause and they finish by themselves",
     ),),
     "mail server silent": (Situation(
-        "what actors of two queues call does not answer",
-        causes.mail_server_silent,
+        "what actors of two queues call does not answer", causes.mail_server_silent,
         r"^What (newsletter and reset_mail|reset_mail and newsletter) call does not answer: all of their \d+ jobs "
         r"in .* failed with MailNotSent; (urgent and default|default and urgent) are late by it\.",
         r"Show the failed jobs of (newsletter|reset_mail)",
@@ -142,11 +141,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         r"Pause fan_out…", then=r"^(?!.*more slots).*pause fan_out, then cancel what waits of it",
     ),),
     "one customer floods": (Situation(
-        "most of what waits has one value of an argument",
-        causes.one_customer_floods,
+        "most of what waits has one value of an argument", causes.one_customer_floods,
         rf"^default is .* {PROMISE} \d × sync_customer .*; [\d,]+ jobs wait, \d+ of the next 100 are "
-        r"customer_id=7, the oldest for .*; empty in about .*",
-        r"Pause sync_customer for customer_id=7…",
+        r"customer_id=7, the oldest for .*; empty in about .*", r"Pause sync_customer for customer_id=7…",
         then=r"^(?!.*more slots)Pause sync_customer for customer_id=7",
     ),),
     "silent": (
@@ -175,11 +172,9 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         ),
     ),
     "child silent": (Situation(
-        "a job that keeps its process from answering",
-        causes.silent_child,
+        "a job that keeps its process from answering", causes.silent_child,
         r"^Child \d+ of default has answered nothing for \d+ s; "
-        r"it runs parse_address, in hold, tests/ways\.py:\d+",
-        r"Show child \d+ of default",
+        r"it runs parse_address, in hold, tests/ways\.py:\d+", r"Show child \d+ of default",
         then=r"Show stacks, on the page of workers, names its line",
     ),),
     "ended": (Situation(
@@ -193,8 +188,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),),
     "schedules": (Situation(
         "a schedule is late while a scheduler leads", causes.scheduler_hangs,
-        r"^sync_rates was due .* ago and was not sent", r"Show the schedule sync_rates", within_s=BEAT_S,
-        first=False,
+        r"^sync_rates was due .* ago and was not sent", r"Show the schedule sync_rates", within_s=BEAT_S, first=False,
     ),),
     "schedule paused": (Situation(
         "a paused schedule", causes.schedule_paused,
@@ -203,8 +197,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
     ),),
     "clock": (Situation(
         "a host's clock is 61 s ahead", causes.clock_ahead,
-        r"^Of the clocks: the clock of web-3 is (59|6\d) s ahead of the broker's", r"Show every worker",
-        first=False,
+        r"^Of the clocks: the clock of web-3 is (59|6\d) s ahead of the broker's", r"Show every worker", first=False,
     ),),
     "uneven host": (Situation(
         "one host's children are killed again and again", causes.uneven_host,
@@ -212,8 +205,7 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
         r"Show every worker", first=False,
     ),),
     "disk full": (Situation(
-        "the disk of the state folder is full", causes.disk_full, r"^Of the disk: 4 MB of 67 MB free", "",
-        first=False,
+        "the disk of the state folder is full", causes.disk_full, r"^Of the disk: 4 MB of 67 MB free", "", first=False,
     ),),
     "locked": (Situation(
         "another process holds the database's write lock", causes.locked,
@@ -255,29 +247,22 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
 }  # fmt: skip
 POSTGRES: tuple[Situation, ...] = (
     Situation(
-        "a table of PostgreSQL is locked",
-        causes.table_locked,
+        "a table of PostgreSQL is locked", causes.table_locked,
         r"^The database is locked, by pid \d+ \(a shell, .*\): \d+ quer(y waits|ies wait) for the lock, the longest",
-        r"Show every worker",
-        then=r"^(?!.*(?<!; )more slots in)End that transaction: `psql",
+        r"Show every worker", then=r"^(?!.*(?<!; )more slots in)End that transaction: `psql",
     ),
     Situation(
-        "another program holds the connections of PostgreSQL",
-        causes.connections_taken,
+        "another program holds the connections of PostgreSQL", causes.connections_taken,
         r"^The database: the server has no connection left \(max_connections\); \d+ (is|are) ours, \d+ (is|are) not "
-        r"\(most of importer\), counted .* ago\.",
-        "",
-        then=r"^As a superuser, find whose they are",
+        r"\(most of importer\), counted .* ago\.", "", then=r"^As a superuser, find whose they are",
     ),
     Situation(
         "PostgreSQL is stopped", causes.postgres_stopped, r"^Of the database: the database does not answer",
         r"Check the database again",
     ),
     Situation(
-        "PostgreSQL stands still (SIGSTOP)",
-        causes.postgres_stands_still,
-        r"^Of the database: the database (does not answer|has not answered after)",
-        r"Check the database again",
+        "PostgreSQL stands still (SIGSTOP)", causes.postgres_stands_still,
+        r"^Of the database: the database (does not answer|has not answered after)", r"Check the database again",
         within_s=BEAT_S,
     ),
 )  # fmt: skip

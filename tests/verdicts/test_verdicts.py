@@ -7,7 +7,6 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,12 +73,8 @@ def load_for(yard: WatchedYard, seconds: float) -> float:
         yard.send("ping_hook", "hooks", dice.randrange(1, 20), count=dice.choice((0, 1, 5)))
         yard.send("login_mail", "urgent", 1, count=dice.choice((0, 1, 2)))
         next_s = time.monotonic() + dice.uniform(0.2, 1.5)
-        wait_for(partial(_reached, next_s))
+        wait_for(lambda next_s=next_s: time.monotonic() >= next_s)
     return began
-
-
-def _reached(moment_s: float) -> bool:
-    return time.monotonic() >= moment_s
 
 
 def judge_silence(yard: WatchedYard, seconds: float) -> None:

@@ -14,28 +14,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    CLASSES,
-    DEAD,
-    GROWN_BYTES,
-    LEAST_MS,
-    PROCESSOR_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SQL_MS,
-    SUCCEEDED,
-    WAIT_MS,
-    WAITS,
-    YARD,
-    actor_subject,
-    dependency_subject,
-    queue_subject,
-)
+from switchyard.broker.stores import yard_facts
+from switchyard.broker.stores.yard_facts import actor_subject, dependency_subject, queue_subject
 
-BUCKET_S = BUCKET_MS / 1_000
-BOUNDS_MS = tuple(LEAST_MS * 2**n for n in range(CLASSES - 1))
+BUCKET_S = yard_facts.BUCKET_MS / 1_000
+BOUNDS_MS = tuple(yard_facts.LEAST_MS * 2**n for n in range(yard_facts.CLASSES - 1))
 
 
 @dataclass(frozen=True)
@@ -136,18 +119,18 @@ class Counted:
             if job.sent <= until:
                 self.sent[int(job.sent // BUCKET_S)][job.work.queue, job.actor] += 1
             if job.start <= until:
-                self._add(job, job.start, _timed(WAITS, WAIT_MS, (job.start - job.sent) * 1_000))
+                self._add(job, job.start, _timed(yard_facts.WAITS, yard_facts.WAIT_MS, (job.start - job.sent) * 1_000))
             if job.end <= until:
                 self._add(job, job.end, _ended(job))
                 if job.work.dependency and (job.work.outage or not job.failed):
                     of = self.counts[int(job.end // BUCKET_S)][dependency_subject(job.work.dependency)]
-                    of[RETRIED if job.failed else SUCCEEDED] += 1
+                    of[yard_facts.RETRIED if job.failed else yard_facts.SUCCEEDED] += 1
 
         for bucket in self.counts.values():
             for actor, queue in self._of.items():
                 for code, count in bucket.get(actor_subject(actor), {}).items():
                     bucket[queue_subject(queue)][code] += count
-                    bucket[YARD][code] += count
+                    bucket[yard_facts.YARD][code] += count
 
     def _add(self, job: SimulatedJob, at: float, counts: Iterator[tuple[int, int]]) -> None:
         of = self.counts[int(at // BUCKET_S)][actor_subject(job.actor)]
@@ -162,11 +145,12 @@ def _timed(first: int, total: int, ms: float) -> Iterator[tuple[int, int]]:
 
 def _ended(job: SimulatedJob) -> Iterator[tuple[int, int]]:
     run_ms = (job.end - job.start) * 1_000
-    yield (DEAD if job.failed and not job.work.outage else RETRIED) if job.failed else SUCCEEDED, 1
-    yield from _timed(RUNS, RUN_MS, run_ms)
-    yield SQL_MS, round(run_ms * job.work.sql)
-    yield PROCESSOR_MS, round(run_ms * job.work.processor)
-    yield GROWN_BYTES, job.work.grown
+    failed = yard_facts.RETRIED if job.work.outage else yard_facts.DEAD
+    yield failed if job.failed else yard_facts.SUCCEEDED, 1
+    yield from _timed(yard_facts.RUNS, yard_facts.RUN_MS, run_ms)
+    yield yard_facts.SQL_MS, round(run_ms * job.work.sql)
+    yield yard_facts.PROCESSOR_MS, round(run_ms * job.work.processor)
+    yield yard_facts.GROWN_BYTES, job.work.grown
 
 
 PAST_S = 2_880.0

@@ -20,19 +20,10 @@ from switchyard.broker.clock import CLOCK, NS_IN_MS, YardClock, now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec
+from switchyard.broker.stores import yard_facts
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.broker.stores.yard_facts import (
-    AGE_MS,
-    BUCKET_MS,
-    DEPTH,
-    SENT,
-    FactStore,
-    actor_subject,
-    bucket_of,
-    field,
-    queue_subject,
-)
+from switchyard.broker.stores.yard_facts import FactStore, actor_subject, bucket_of, field, queue_subject
 from switchyard.commands.diagnose import causes_of
 from switchyard.history.models import JobRow
 from switchyard.jobs.queries import families
@@ -123,18 +114,20 @@ class RecordedYard:
     def record(self, patch: pytest.MonkeyPatch) -> None:
         """Write the facts bucket by bucket, on a clock that runs ahead of the server's: what is past is closed."""
         store, simulation, until = self._facilities.facts, self._drawn.simulation, self._drawn.until
-        begin = bucket_of(store.server_ms()) + BUCKET_MS
+        begin = bucket_of(store.server_ms()) + yard_facts.BUCKET_MS
         counted, read = Counted(simulation.jobs, until), dict[str, int]()
         clock = {"ms": begin}
         patch.setattr(FactStore, "server_ms", lambda self: clock["ms"])
         # Flushes and samples are made at the end of a bucket, and counted in it.
         depths = self._depths(until)
         for bucket in range(int(until // BUCKET_S) + 1):
-            clock["ms"] = begin + bucket * BUCKET_MS
+            clock["ms"] = begin + bucket * yard_facts.BUCKET_MS
             store.add("draws:host:1", begin + bucket, counted.counts[bucket])
             for (queue, actor), count in counted.sent[bucket].items():
                 read[f"{queue}\n{actor}"] = read.get(f"{queue}\n{actor}", 0) + count
-            counters = {name: (field(actor_subject(name.partition("\n")[2]), SENT), n) for name, n in read.items()}
+            counters = {
+                name: (field(actor_subject(name.partition("\n")[2]), yard_facts.SENT), n) for name, n in read.items()
+            }
             store.sample(counters, depths[bucket])
             if bucket % 6 == 5:
                 store.fold(clock["ms"])
@@ -144,13 +137,13 @@ class RecordedYard:
         found: dict[int, dict[str, dict[int, int]]] = {}
         jobs = self._drawn.simulation.jobs
         for bucket in range(int(until // BUCKET_S) + 1):
-            found[bucket] = {queue_subject(queue): {DEPTH: 0, AGE_MS: 0} for queue in SLOTS}
+            found[bucket] = {queue_subject(queue): {yard_facts.DEPTH: 0, yard_facts.AGE_MS: 0} for queue in SLOTS}
         for job in jobs:
             first, last = int(job.sent // BUCKET_S) + 1, int(min(job.start, until) // BUCKET_S)
             for bucket in range(first, last + 1):
                 of = found[bucket][queue_subject(job.work.queue)]
-                of[DEPTH] += 1
-                of[AGE_MS] = max(of[AGE_MS], round((bucket * BUCKET_S - job.sent) * 1_000))
+                of[yard_facts.DEPTH] += 1
+                of[yard_facts.AGE_MS] = max(of[yard_facts.AGE_MS], round((bucket * BUCKET_S - job.sent) * 1_000))
         return found
 
     def fill(self, patch: pytest.MonkeyPatch) -> None:
