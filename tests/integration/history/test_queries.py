@@ -322,26 +322,21 @@ NUMBERS = {
     "postgres": "SELECT n FROM generate_series(1::bigint, {count}) AS n",
 }
 QUERIES: dict[str, tuple[dict[str, str], int]] = {
-    "all": ({}, LIST_MS),
-    "one state": ({"state": "succeeded"}, LIST_MS),
-    "rare state": ({"state": "cancelled"}, LIST_MS),
-    "actor": ({"actor": "actor_7"}, LIST_MS),
+    "all": ({}, LIST_MS), "one state": ({"state": "succeeded"}, LIST_MS),
+    "rare state": ({"state": "cancelled"}, LIST_MS), "actor": ({"actor": "actor_7"}, LIST_MS),
     "actor and state": ({"actor": "actor_10", "state": "dead"}, LIST_MS),
     "queue and release": ({"queue": "queue_3", "release": "1.3"}, LIST_MS),
     "owner": ({"owner": "owner_42"}, LIST_MS),
     "owner and nothing": ({"owner": "owner_42", "queue": "queue_1"}, NOTHING_MS),
-    "no such actor": ({"actor": "nobody"}, LIST_MS),
-    "failures": ({"failures": "1"}, LIST_MS),
+    "no such actor": ({"actor": "nobody"}, LIST_MS), "failures": ({"failures": "1"}, LIST_MS),
     "failures of an hour": ({"failures": "1", "since": datetime_of(BASE_MS - 3_600_000).isoformat()}, LIST_MS),
-    "error": ({"error": "KeyError"}, LIST_MS),
-    "error that is none": ({"error": "NoSuchError"}, NOTHING_MS),
-    "fingerprint": ({"fingerprint": "fp33"}, LIST_MS),
-    "long runs": ({"ran": "59000-"}, LIST_MS),
+    "error": ({"error": "KeyError"}, LIST_MS), "error that is none": ({"error": "NoSuchError"}, NOTHING_MS),
+    "fingerprint": ({"fingerprint": "fp33"}, LIST_MS), "long runs": ({"ran": "59000-"}, LIST_MS),
     "a week ago": ({"until": datetime_of(BASE_MS - 7 * 86_400_000).isoformat()}, LIST_MS),
     "argument": ({"argument": "customer_id=4242"}, ARGUMENT_MS),
     "argument and state": ({"argument": "customer_id=4200", "state": "dead"}, ARGUMENT_MS),
     "no such argument": ({"argument": "customer_id=x"}, ARGUMENT_MS),
-}
+}  # fmt: skip
 # Lists with what waits; the first is also looked at in a browser.
 WITH_WAITING = ("all", "one state", "argument")
 

@@ -191,9 +191,7 @@ def test_a_job_is_followed_to_its_end(web: str, follow: Follow, ada: User, run_w
     wait_for(lambda: open_streams() == 0)
 
 
-def test_a_reader_that_comes_back_goes_on_where_it_was_unless_at_the_end(
-    follow: Follow, ada: User, run_worker: RunWorker
-) -> None:
+def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 4})
     probe_actors.go_on.set()
     whole = follow(job_id)

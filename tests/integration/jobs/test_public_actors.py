@@ -88,7 +88,7 @@ def test_a_public_actor_is_sent_audited_and_seen_by_its_owner(api: Client, ada: 
     assert "1234" not in str(entry.detail)
 
 
-def test_an_actor_that_is_not_public_is_as_one_that_there_is_not_and_a_token_has_to_be_for_sending(
+def test_an_actor_that_is_not_public_is_as_one_that_is_not_and_a_token_may_submit(
     api: Client, headers: MakeHeaders
 ) -> None:
     known, unknown = (problem(send(api, {"actor": name}), 404) for name in ("door_closed", "door_gone"))

@@ -45,9 +45,7 @@ def test_liveness_asks_nobody_and_a_broker_that_is_away_is_named_without_its_add
     assert "127.0.0.1" not in answer.content.decode()
 
 
-def test_readiness_names_each_dependency_and_a_healthy_server_is_left_as_it_was(
-    facilities: Facilities, valkey: redis.Redis
-) -> None:
+def test_readiness_names_each_dependency_and_leaves_the_server(facilities: Facilities, valkey: redis.Redis) -> None:
     answer = Client().get("/readyz")
 
     answers = {"ok": True, "fact": "answers"}

@@ -107,7 +107,7 @@ def test_every_process_says_the_same_headline(facilities: Facilities) -> None:
     assert 0 < facilities.records.calls.command("PTTL", Keys().headline()) <= KEPT_MS
 
 
-def test_broker_that_is_away_leaves_a_page_that_says_so_and_the_api_answers_503(
+def test_broker_that_is_away_leaves_a_page_that_says_so_and_a_503_of_the_api(
     watcher: Client, broker_away: None
 ) -> None:
     text = text_of(watcher.get(PAGE).content.decode())

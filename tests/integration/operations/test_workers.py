@@ -244,7 +244,7 @@ def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> 
     assert client.get(address).status_code == 405
 
 
-def test_request_reaches_the_supervisor_once_and_its_answer_the_page_which_stops_looking_without_one(
+def test_request_reaches_the_supervisor_and_its_answer_the_page(
     looker: Client, facilities: Facilities, slow_pool: PoolReport
 ) -> None:
     asked = looker.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
@@ -305,9 +305,7 @@ def shown(page: str, *arguments: str) -> str:
     return text_of(client.get(reverse(page, args=arguments)))
 
 
-def test_what_a_silent_child_runs_counts_as_running_what_it_has_fetched_does_not_and_all_pages_agree(
-    held: list[str],
-) -> None:
+def test_what_a_silent_child_runs_counts_as_running_and_all_pages_agree(held: list[str]) -> None:
     [job] = running_jobs()
 
     assert (job.id, job.actor, job.silent_ms) == (held[0], "parse_address", 8_123)

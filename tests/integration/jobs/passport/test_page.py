@@ -54,9 +54,7 @@ def retried(transactional_db: None) -> JobRow:
     return row
 
 
-def test_a_passport_tells_where_a_job_came_from_what_became_of_it_and_arguments_only_with_the_right(
-    retried: JobRow,
-) -> None:
+def test_a_passport_tells_origin_and_end_of_a_job_and_arguments_only_with_the_right(retried: JobRow) -> None:
     page = page_of(retried.job_id, *READER)
 
     for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1 (pid 4711), child 2", "probe_write"):
