@@ -50,9 +50,7 @@ def row(name: str, now: YardState | None) -> Row:
     return next(row for row in yard_rows(YARD, now) if row.name == name)
 
 
-def test_rows_are_queues_retry_lanes_and_the_shared_pool_with_dead_letters_where_a_lane_ends() -> (
-    None
-):
+def test_rows_are_queues_retry_lanes_and_the_shared_pool_with_dead_letters_where_a_lane_ends() -> None:
     names = [(row.name, row.kind) for row in yard_rows(YARD, state())]
 
     assert names == [("mail", "queue"), ("hooks", "queue"), ("hooks-retry", "lane"), ("retries", "pool")]
