@@ -56,6 +56,20 @@ def sends(actor: str, queue: str, *args: object, count: int) -> Make:
     return make
 
 
+def between(do: Callable[[WatchedYard], object], undo: Callable[[WatchedYard], object]) -> Make:
+    """Return a situation that stands between one act and another."""
+
+    @contextmanager
+    def make(yard: WatchedYard) -> Iterator[None]:
+        do(yard)
+        try:
+            yield
+        finally:
+            undo(yard)
+
+    return make
+
+
 @contextmanager
 def a_little_late(yard: WatchedYard) -> Iterator[None]:
     """Keep a few more quick jobs waiting than the slots of urgent start within its promise.
@@ -86,7 +100,7 @@ def retry_storm(yard: WatchedYard) -> Iterator[None]:
         yard.send("call_bank", "default", url, count=120)
         yield
         answer["status"] = 200
-        wait_for(partial(_nothing_retries, yard, "default"), START_S, what="the retries")
+        wait_for(lambda: not yard.stats("default").retry.total, START_S, what="the retries")
 
 
 @contextmanager
@@ -115,7 +129,7 @@ def mail_server_silent(yard: WatchedYard) -> Iterator[None]:
         yard.send("reset_mail", "urgent", port, count=40)
         yield
         for queue in ("urgent", "default"):
-            wait_for(partial(_nothing_left, yard, queue), START_S, what=f"the mails of {queue}")
+            wait_for(lambda queue=queue: not yard.stats(queue).live.total, START_S, what=f"the mails of {queue}")
 
 
 @contextmanager
@@ -170,43 +184,11 @@ def purged(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
-def limited(yard: WatchedYard) -> Iterator[None]:
-    """Send more mails than their rate limit lets start in a minute."""
-    yard.send("welcome", "default", 1, count=50)
-    yield
-    set_aside(yard.family("default"), "b-purge", by="ada", reason="")
-
-
-@contextmanager
-def quarantined(yard: WatchedYard) -> Iterator[None]:
-    """Put bytes into a queue that are no message."""
-    yard.family("urgent").enqueue([Entry("odd", b"\xff\xfe")])
-    yield
-    yard.server.admin.delete(yard.family("urgent").keys.quarantine)
-
-
-@contextmanager
-def undeclared(yard: WatchedYard) -> Iterator[None]:
-    """Leave messages in a queue that this release does not declare."""
-    yard.family("renamed").enqueue([Entry("left", b"{}"), Entry("behind", b"{}")])
-    yield
-    yard.server.admin.delete(*yard.server.admin.keys("*{renamed}*"))
-
-
-@contextmanager
-def parked(yard: WatchedYard) -> Iterator[None]:
-    """Send a call of an actor that no worker knows."""
-    yard.send("from_the_future", "urgent", count=3)
-    yield
-    set_aside(yard.family("urgent"), "c-purge", by="ada", reason="")
-
-
-@contextmanager
 def supervisor_stopped(yard: WatchedYard) -> Iterator[None]:
     """Stop a pool's supervisor with SIGSTOP, its children too, and send jobs."""
     pid = yard.supervisor("hooks")
     with ExitStack() as stack:
-        for each in (pid, *_children(pid)):
+        for each in (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))):
             stack.enter_context(stopped(each))
         yard.send("ping_hook", "hooks", 1, count=10)
         yield
@@ -222,15 +204,12 @@ def silent_child(yard: WatchedYard) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def quieted(yard: WatchedYard) -> Iterator[None]:
-    """Tell a pool to take no new work, by its command, and send jobs."""
+def _quiet(yard: WatchedYard) -> None:
     yard.manage("workers", "quiet", "--pool", "hooks", "--reason", "bank API is away")
-    try:
-        yard.send("ping_hook", "hooks", 1, count=10)
-        yield
-    finally:
-        yard.manage("workers", "resume", "--pool", "hooks")
+    yard.send("ping_hook", "hooks", 1, count=10)
+
+
+quieted = between(_quiet, lambda yard: yard.manage("workers", "resume", "--pool", "hooks"))
 
 
 @contextmanager
@@ -284,14 +263,10 @@ def scheduler_hangs(yard: WatchedYard) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def schedule_paused(yard: WatchedYard) -> Iterator[None]:
-    """Pause a schedule by its command."""
-    yard.manage("schedules", "pause", "sync_rates", "--reason", "no rates on Sundays")
-    try:
-        yield
-    finally:
-        yard.manage("schedules", "resume", "sync_rates")
+schedule_paused = between(
+    lambda yard: yard.manage("schedules", "pause", "sync_rates", "--reason", "no rates on Sundays"),
+    lambda yard: yard.manage("schedules", "resume", "sync_rates"),
+)
 
 
 @contextmanager
@@ -346,15 +321,10 @@ def connections_taken(yard: WatchedYard) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def postgres_stopped(yard: WatchedYard) -> Iterator[None]:
-    """Stop PostgreSQL: connections are closed, and new ones are refused."""
-    assert yard.postgres is not None
-    yard.postgres.stop()
-    try:
-        yield
-    finally:
-        yard.postgres.start()
+# Connections are closed, and new ones are refused.
+postgres_stopped = between(
+    lambda yard: yard.postgres and yard.postgres.stop(), lambda yard: yard.postgres and yard.postgres.start()
+)
 
 
 @contextmanager
@@ -379,40 +349,6 @@ def database_gone(yard: WatchedYard) -> Iterator[None]:
 
 
 @contextmanager
-def no_room(yard: WatchedYard) -> Iterator[None]:
-    """Let the server's memory be full."""
-    yard.server.fill()
-    try:
-        yield
-    finally:
-        yard.server.make_room()
-
-
-@contextmanager
-def evicting(yard: WatchedYard) -> Iterator[None]:
-    """Configure the server as a cache."""
-    yard.server.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        yield
-    finally:
-        yard.server.config_set("maxmemory-policy", "noeviction")
-
-
-@contextmanager
-def broker_killed(yard: WatchedYard) -> Iterator[None]:
-    """Kill the server; it starts again on its data."""
-    yard.server.kill()
-    yield
-    yard.server.restart()
-
-
-@contextmanager
-def nothing(yard: WatchedYard) -> Iterator[None]:
-    """Add nothing to the situations before."""
-    yield
-
-
-@contextmanager
 def disk_full(yard: WatchedYard) -> Iterator[None]:
     """Read the overview where the state folder is on a disk of 64 MB with a file of 60 MB."""
     folder = yard.folder / "small-disk"
@@ -428,44 +364,37 @@ def disk_full(yard: WatchedYard) -> Iterator[None]:
         process.wait()
 
 
-@contextmanager
-def broker_stopped(yard: WatchedYard) -> Iterator[None]:
-    """Stop the server with SIGSTOP: connections stay open, nothing is answered."""
-    yard.server.stop()
-    try:
-        yield
-    finally:
-        yard.server.cont()
-
-
-@contextmanager
-def replica(yard: WatchedYard) -> Iterator[None]:
-    """Let the server follow another one, as after a failover that went wrong."""
-    yard.server.admin.execute_command("REPLICAOF", "127.0.0.1", "1")
-    try:
-        yield
-    finally:
-        yard.server.admin.execute_command("REPLICAOF", "NO", "ONE")
-
-
-@contextmanager
-def overwritten(yard: WatchedYard) -> Iterator[None]:
-    """Write a text where the broker keeps a hash, as another program does."""
-    key = yard.family("reports").keys.bodies
-    yard.server.admin.set(key, "of another program")
-    try:
-        yield
-    finally:
-        yard.server.admin.delete(key)
-
-
-def _nothing_retries(yard: WatchedYard, queue: str) -> bool:
-    lane = yard.stats(queue).retry
-    return not lane.waiting + lane.scheduled + lane.running
-
-
-def _nothing_left(yard: WatchedYard, queue: str) -> bool:
-    return not yard.stats(queue).live.total
+no_room = between(lambda yard: yard.server.fill(), lambda yard: yard.server.make_room())
+evicting = between(
+    lambda yard: yard.server.config_set("maxmemory-policy", "allkeys-lru"),
+    lambda yard: yard.server.config_set("maxmemory-policy", "noeviction"),
+)
+broker_killed = between(lambda yard: yard.server.kill(), lambda yard: yard.server.restart())
+# Connections stay open, nothing is answered.
+broker_stopped = between(lambda yard: yard.server.stop(), lambda yard: yard.server.cont())
+# The server follows another one, as after a failover that went wrong.
+replica = between(
+    lambda yard: yard.server.admin.execute_command("REPLICAOF", "127.0.0.1", "1"),
+    lambda yard: yard.server.admin.execute_command("REPLICAOF", "NO", "ONE"),
+)
+# A text is where the broker keeps a hash, as another program writes it.
+overwritten = between(
+    lambda yard: yard.server.admin.set(yard.family("reports").keys.bodies, "of another program"),
+    lambda yard: yard.server.admin.delete(yard.family("reports").keys.bodies),
+)
+# Bytes that are no message, and messages in a queue that this release does not declare.
+quarantined = between(
+    lambda yard: yard.family("urgent").enqueue([Entry("odd", b"\xff\xfe")]),
+    lambda yard: yard.server.admin.delete(yard.family("urgent").keys.quarantine),
+)
+undeclared = between(
+    lambda yard: yard.family("renamed").enqueue([Entry("left", b"{}"), Entry("behind", b"{}")]),
+    lambda yard: yard.server.admin.delete(*yard.server.admin.keys("*{renamed}*")),
+)
+# More mails than their rate limit lets start in a minute, and a call of an actor that no worker knows.
+limited = sends("welcome", "default", 1, count=50)
+parked = sends("from_the_future", "urgent", count=3)
+nothing = between(lambda yard: None, lambda yard: None)
 
 
 def _child(pid: int, but: set[int]) -> list[int]:
@@ -474,7 +403,3 @@ def _child(pid: int, but: set[int]) -> list[int]:
         children = psutil.Process(pid).children()
         return [child.pid for child in children if child.pid not in but and "child" in " ".join(child.cmdline())][:1]
     return []
-
-
-def _children(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -59,12 +59,10 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Let 1 supervisor of hooks take work again…", then=r"It fetches again within 2 s once it may",
         ),
     ),
-    "a little late": (
-        Situation(
-            "a queue of 80 ms that is kept a little late", causes.a_little_late, rf"^urgent is .* {PROMISE}",
-            r"(Show who holds the 4 slots of urgent|Move .*)",
-        ),
-    ),
+    "a little late": (Situation(
+        "a queue of 80 ms that is kept a little late", causes.a_little_late, rf"^urgent is .* {PROMISE}",
+        r"(Show who holds the 4 slots of urgent|Move .*)",
+    ),),
     "held back": (
         Situation(
             "messages in a queue that was removed", causes.undeclared,
@@ -125,40 +123,29 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             r"Triage 10 dead letters of charge", first=False,
         ),
     ),
-    "retry storm": (
-        Situation(
-            "more than 100 jobs wait for a retry", causes.retry_storm,
-            r"^1\d\d failed jobs of default wait for a retry", r"Show 1\d\d retrying jobs of default", first=False,
-            then=r"Remove the cause and they finish by themselves",
-        ),
-    ),
-    "mail server silent": (
-        Situation(
-            "what actors of two queues call does not answer",
-            causes.mail_server_silent,
-            r"^What (newsletter and reset_mail|reset_mail and newsletter) call does not answer: all of their \d+ jobs "
-            r"in .* failed with MailNotSent; (urgent and default|default and urgent) are late by it\.",
-            r"Show the failed jobs of (newsletter|reset_mail)",
-            then=r"^(?!.*(more slots|another queue))Look at what .* call: mend it",
-        ),
-    ),
-    "fan-out": (
-        Situation(
-            "an actor that sends itself", causes.fans_out,
-            rf"^default is .* {PROMISE} fan_out sends itself: \d+ of the newest 100 that wait.*; \d+ jobs wait",
-            r"Pause fan_out…", then=r"^(?!.*more slots).*pause fan_out, then cancel what waits of it",
-        ),
-    ),
-    "one customer floods": (
-        Situation(
-            "most of what waits has one value of an argument",
-            causes.one_customer_floods,
-            rf"^default is .* {PROMISE} \d × sync_customer .*; [\d,]+ jobs wait, \d+ of the next 100 are "
-            r"customer_id=7, the oldest for .*; empty in about .*",
-            r"Pause sync_customer for customer_id=7…",
-            then=r"^(?!.*more slots)Pause sync_customer for customer_id=7",
-        ),
-    ),
+    "retry storm": (Situation(
+        "more than 100 jobs wait for a retry", causes.retry_storm,
+        r"^1\d\d failed jobs of default wait for a retry", r"Show 1\d\d retrying jobs of default", first=False,
+        then=r"Remove the cause and they finish by themselves",
+    ),),
+    "mail server silent": (Situation(
+        "what actors of two queues call does not answer", causes.mail_server_silent,
+        r"^What (newsletter and reset_mail|reset_mail and newsletter) call does not answer: all of their \d+ jobs "
+        r"in .* failed with MailNotSent; (urgent and default|default and urgent) are late by it\.",
+        r"Show the failed jobs of (newsletter|reset_mail)",
+        then=r"^(?!.*(more slots|another queue))Look at what .* call: mend it",
+    ),),
+    "fan-out": (Situation(
+        "an actor that sends itself", causes.fans_out,
+        rf"^default is .* {PROMISE} fan_out sends itself: \d+ of the newest 100 that wait.*; \d+ jobs wait",
+        r"Pause fan_out…", then=r"^(?!.*more slots).*pause fan_out, then cancel what waits of it",
+    ),),
+    "one customer floods": (Situation(
+        "most of what waits has one value of an argument", causes.one_customer_floods,
+        rf"^default is .* {PROMISE} \d × sync_customer .*; [\d,]+ jobs wait, \d+ of the next 100 are "
+        r"customer_id=7, the oldest for .*; empty in about .*", r"Pause sync_customer for customer_id=7…",
+        then=r"^(?!.*more slots)Pause sync_customer for customer_id=7",
+    ),),
     "silent": (
         Situation(
             "a pool's supervisor is stopped (SIGSTOP)", causes.supervisor_stopped,
@@ -184,140 +171,98 @@ GROUPS: dict[str, tuple[Situation, ...]] = {
             within_s=BEAT_S, first=False,
         ),
     ),
-    "child silent": (
-        Situation(
-            "a job that keeps its process from answering",
-            causes.silent_child,
-            r"^Child \d+ of default has answered nothing for \d+ s; "
-            r"it runs parse_address, in hold, tests/ways\.py:\d+",
-            r"Show child \d+ of default",
-            then=r"Show stacks, on the page of workers, names its line",
-        ),
-    ),
-    "ended": (
-        Situation(
-            "a fault that has ended",
-            causes.half_failing,
-            # Of "failing", in a run of all, another 20 of 40.
-            r"^[24]0 (of [48]0 )?jobs of vat_report (failed|gave up) with PermanentFailure in the last .*; none since",
-            r"Triage [24]0 dead letters of vat_report",
-            within_s=60.0,
-            first=False,
-        ),
-    ),
-    "schedules": (
-        Situation(
-            "a schedule is late while a scheduler leads", causes.scheduler_hangs,
-            r"^sync_rates was due .* ago and was not sent", r"Show the schedule sync_rates", within_s=BEAT_S,
-            first=False,
-        ),
-    ),
-    "schedule paused": (
-        Situation(
-            "a paused schedule", causes.schedule_paused,
-            r"^The schedule sync_rates is paused without an end[;,] (it has missed no tick yet|and has missed \d)",
-            r"Show the schedule sync_rates", within_s=BEAT_S, first=False,
-        ),
-    ),
-    "clock": (
-        Situation(
-            "a host's clock is 61 s ahead", causes.clock_ahead,
-            r"^Of the clocks: the clock of web-3 is (59|6\d) s ahead of the broker's", r"Show every worker",
-            first=False,
-        ),
-    ),
-    "uneven host": (
-        Situation(
-            "one host's children are killed again and again", causes.uneven_host,
-            r"^The pool urgent on web-4 \(pid \d+\) has replaced children within the last hour: 3 × SIGKILL",
-            r"Show every worker", first=False,
-        ),
-    ),
-    "disk full": (
-        Situation(
-            "the disk of the state folder is full", causes.disk_full, r"^Of the disk: 4 MB of 67 MB free", "",
-            first=False,
-        ),
-    ),
-    "locked": (
-        Situation(
-            "another process holds the database's write lock", causes.locked,
-            r"^The database is locked, by pid \d+ \(.*python.*\): nothing can be written", r"Show every worker",
-            then=r"^(?!.*(?<!; )more slots in)Let pid \d+ end its transaction",
-        ),
-    ),
-    "database gone": (
-        Situation(
-            "the database is away", causes.database_gone, r"^The database: the SQLite file does not exist",
-            r"Check the database again",
-        ),
-    ),
-    "no room": (
-        Situation(
-            "the broker's memory is full", causes.no_room,
-            r"^Nothing starts and new jobs are refused, because the broker accepts no work: its memory is full",
-            r"Check the broker again",
-        ),
-    ),
-    "evicting": (
-        Situation(
-            "the broker is configured as a cache", causes.evicting, r"^The broker is not safe: maxmemory-policy is",
-            r"Check the broker again",
-        ),
-    ),
-    "replica": (
-        Situation(
-            "the broker became a replica", causes.replica,
-            r"^Nothing starts and new jobs are refused, because the broker accepts no work: it is a replica",
-            r"Check the broker again",
-        ),
-    ),
-    "overwritten": (
-        Situation(
-            "another program writes to the broker's keys", causes.overwritten,
-            r"^The broker is not safe: something else wrote to 1 key of the broker: \S+bodies holds what it never does",
-            r"Check the broker again",
-        ),
-    ),
-    "broker stopped": (
-        Situation(
-            "the broker is stopped (SIGSTOP)", causes.broker_stopped,
-            r"^No job can be sent or seen from here, because the broker (does not answer|has not answered for)",
-            r"Check the broker again",
-        ),
-    ),
-    "broker away": (
-        Situation(
-            "the broker is away", causes.broker_killed,
-            r"^No job can be sent or seen from here, because the broker does not answer", r"Check the broker again",
-        ),
-    ),
+    "child silent": (Situation(
+        "a job that keeps its process from answering", causes.silent_child,
+        r"^Child \d+ of default has answered nothing for \d+ s; "
+        r"it runs parse_address, in hold, tests/ways\.py:\d+", r"Show child \d+ of default",
+        then=r"Show stacks, on the page of workers, names its line",
+    ),),
+    "ended": (Situation(
+        "a fault that has ended",
+        causes.half_failing,
+        # Of "failing", in a run of all, another 20 of 40.
+        r"^[24]0 (of [48]0 )?jobs of vat_report (failed|gave up) with PermanentFailure in the last .*; none since",
+        r"Triage [24]0 dead letters of vat_report",
+        within_s=60.0,
+        first=False,
+    ),),
+    "schedules": (Situation(
+        "a schedule is late while a scheduler leads", causes.scheduler_hangs,
+        r"^sync_rates was due .* ago and was not sent", r"Show the schedule sync_rates", within_s=BEAT_S, first=False,
+    ),),
+    "schedule paused": (Situation(
+        "a paused schedule", causes.schedule_paused,
+        r"^The schedule sync_rates is paused without an end[;,] (it has missed no tick yet|and has missed \d)",
+        r"Show the schedule sync_rates", within_s=BEAT_S, first=False,
+    ),),
+    "clock": (Situation(
+        "a host's clock is 61 s ahead", causes.clock_ahead,
+        r"^Of the clocks: the clock of web-3 is (59|6\d) s ahead of the broker's", r"Show every worker", first=False,
+    ),),
+    "uneven host": (Situation(
+        "one host's children are killed again and again", causes.uneven_host,
+        r"^The pool urgent on web-4 \(pid \d+\) has replaced children within the last hour: 3 × SIGKILL",
+        r"Show every worker", first=False,
+    ),),
+    "disk full": (Situation(
+        "the disk of the state folder is full", causes.disk_full, r"^Of the disk: 4 MB of 67 MB free", "", first=False,
+    ),),
+    "locked": (Situation(
+        "another process holds the database's write lock", causes.locked,
+        r"^The database is locked, by pid \d+ \(.*python.*\): nothing can be written", r"Show every worker",
+        then=r"^(?!.*(?<!; )more slots in)Let pid \d+ end its transaction",
+    ),),
+    "database gone": (Situation(
+        "the database is away", causes.database_gone, r"^The database: the SQLite file does not exist",
+        r"Check the database again",
+    ),),
+    "no room": (Situation(
+        "the broker's memory is full", causes.no_room,
+        r"^Nothing starts and new jobs are refused, because the broker accepts no work: its memory is full",
+        r"Check the broker again",
+    ),),
+    "evicting": (Situation(
+        "the broker is configured as a cache", causes.evicting, r"^The broker is not safe: maxmemory-policy is",
+        r"Check the broker again",
+    ),),
+    "replica": (Situation(
+        "the broker became a replica", causes.replica,
+        r"^Nothing starts and new jobs are refused, because the broker accepts no work: it is a replica",
+        r"Check the broker again",
+    ),),
+    "overwritten": (Situation(
+        "another program writes to the broker's keys", causes.overwritten,
+        r"^The broker is not safe: something else wrote to 1 key of the broker: \S+bodies holds what it never does",
+        r"Check the broker again",
+    ),),
+    "broker stopped": (Situation(
+        "the broker is stopped (SIGSTOP)", causes.broker_stopped,
+        r"^No job can be sent or seen from here, because the broker (does not answer|has not answered for)",
+        r"Check the broker again",
+    ),),
+    "broker away": (Situation(
+        "the broker is away", causes.broker_killed,
+        r"^No job can be sent or seen from here, because the broker does not answer", r"Check the broker again",
+    ),),
 }  # fmt: skip
 POSTGRES: tuple[Situation, ...] = (
     Situation(
-        "a table of PostgreSQL is locked",
-        causes.table_locked,
+        "a table of PostgreSQL is locked", causes.table_locked,
         r"^The database is locked, by pid \d+ \(a shell, .*\): \d+ quer(y waits|ies wait) for the lock, the longest",
-        r"Show every worker",
-        then=r"^(?!.*(?<!; )more slots in)End that transaction: `psql",
+        r"Show every worker", then=r"^(?!.*(?<!; )more slots in)End that transaction: `psql",
     ),
     Situation(
-        "another program holds the connections of PostgreSQL",
-        causes.connections_taken,
+        "another program holds the connections of PostgreSQL", causes.connections_taken,
         r"^The database: the server has no connection left \(max_connections\); \d+ (is|are) ours, \d+ (is|are) not "
-        r"\(most of importer\), counted .* ago\.",
-        "",
-        then=r"^As a superuser, find whose they are",
+        r"\(most of importer\), counted .* ago\.", "", then=r"^As a superuser, find whose they are",
     ),
     Situation(
         "PostgreSQL is stopped", causes.postgres_stopped, r"^Of the database: the database does not answer",
         r"Check the database again",
     ),
     Situation(
-        "PostgreSQL stands still (SIGSTOP)",
-        causes.postgres_stands_still,
-        r"^Of the database: the database (does not answer|has not answered after)",
-        r"Check the database again",
+        "PostgreSQL stands still (SIGSTOP)", causes.postgres_stands_still,
+        r"^Of the database: the database (does not answer|has not answered after)", r"Check the database again",
         within_s=BEAT_S,
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,7 +60,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
     folder: Path = tmp_path_factory.mktemp("called")
     chat, pager = Receiver(), Receiver()
     chat.answers, pager.answers = [200] * 1_000, [202] * 1_000
-    with ServerUnderTest(folder / "server") as server, smtp_server() as mails:
+    with chat.receiving(), pager.receiving(), ServerUnderTest(folder / "server") as server, smtp_server() as mails:
         yard = WatchedYard(folder, server)
         yard.environment["SWITCHYARD_ALERT_URLS"] = (
             f"chat=mmost://127.0.0.1:{chat.port}/{'a' * 24} pager=pagerduty://{KEY}@127.0.0.1:{pager.port} "
@@ -77,40 +77,31 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
             print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
         finally:
             yard.stop()
-            chat.close()
-            pager.close()
 
 
-def once_and_once_over(called: CalledYard, words: str) -> None:
-    """Assert that each was told of a cause once, and once of its end."""
+Act = Callable[[CalledYard], object]
+
+
+@pytest.mark.parametrize(
+    ("words", "kill", "start"),
+    [
+        ("No pool serves", lambda called: called.kill("runpools"),
+         lambda called: called.yard.launch("runpools", "runpools", "--no-history")),
+        ("No scheduler leads", lambda called: called.kill("runscheduler"),
+         lambda called: called.yard.launch("runscheduler", "runscheduler")),
+        ("The broker does not answer", lambda called: called.server.kill(), lambda called: called.server.restart()),
+    ],
+    ids=["all pools", "the scheduler", "the broker"],
+)  # fmt: skip
+def test_what_is_killed_and_started_again_is_told_once_and_once_when_over(
+    called: CalledYard, words: str, kill: Act, start: Act
+) -> None:
+    kill(called)
+    called.expect(words, 1)
+    start(called)
+    called.expect(words, 2)
+
     chat, pager, mails = called.said(words)
     assert [line.split()[0].strip("*#") for line in chat] == ["[critical]", "[resolved]"], chat
     assert pager == ["trigger", "resolve"]
     assert [line.split()[0] for line in mails] == ["[critical]", "[resolved]"], mails
-
-
-def test_all_pools_are_killed_and_started_again(called: CalledYard) -> None:
-    called.kill("runpools")
-    called.expect("No pool serves", 1)
-    called.yard.launch("runpools", "runpools", "--no-history")
-    called.expect("No pool serves", 2)
-
-    once_and_once_over(called, "No pool serves")
-
-
-def test_the_scheduler_is_killed_and_the_pools_say_so(called: CalledYard) -> None:
-    called.kill("runscheduler")
-    called.expect("No scheduler leads", 1)
-    called.yard.launch("runscheduler", "runscheduler")
-    called.expect("No scheduler leads", 2)
-
-    once_and_once_over(called, "No scheduler leads")
-
-
-def test_the_broker_is_killed_and_the_scheduler_says_so(called: CalledYard) -> None:
-    called.server.kill()
-    called.expect("The broker does not answer", 1)
-    called.server.restart()
-    called.expect("The broker does not answer", 2)
-
-    once_and_once_over(called, "The broker does not answer")

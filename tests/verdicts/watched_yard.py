@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.wiring import build_yard
 from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.server import ServerUnderTest
+from tests.factories.endpoints import Answering, answers_of
 from tests.verdicts.yard.yard import YARD
 from tests.waiting import wait_for
 
@@ -170,9 +170,8 @@ class WatchedYard:
     def _watchers(self) -> str:
         """Return whether the overview is read still, and what its reader printed."""
         last_s = now() - self.lines[-1]["at"] if self.lines else float("inf")
-        return (
-            f"the last reading ended {last_s:.0f} s ago; log of the reader: {self.log('watcher')[-2_000:] or 'empty'}"
-        )
+        printed = self.log("watcher")[-2_000:] or "empty"
+        return f"the last reading ended {last_s:.0f} s ago; log of the reader: {printed}"
 
     def said(self, since: float) -> list[str]:
         """Return the distinct headlines since a time."""
@@ -281,19 +280,13 @@ def endpoint() -> Iterator[tuple[str, dict[str, int]]]:
     """Serve HTTP that answers 500; give its URL, and the status, which may be changed."""
     answer = {"status": 500}
 
-    class Endpoint(BaseHTTPRequestHandler):
+    class Endpoint(Answering):
         def do_POST(self) -> None:
-            self.send_response(answer["status"])
-            self.send_header("content-length", "0")
-            self.end_headers()
+            self.body()
+            self.answer(answer["status"])
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endpoint) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", answer
-        server.shutdown()
+    with answers_of(Endpoint) as port:
+        yield f"http://127.0.0.1:{port}/", answer
 
 
 def slack() -> float:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -86,6 +86,3 @@ def fact(**changes: Any) -> AlertFact:
         "at": time.time_ns() // 1_000_000,
     }  # fmt: skip
     return AlertFact(**(values | changes))
-
-
-Configure = Callable[..., Any]

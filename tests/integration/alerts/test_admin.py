@@ -61,10 +61,7 @@ def test_alert_is_acknowledged_and_resolved_on_its_own_page(alert: Alert) -> Non
     alert.refresh_from_db()
     assert (alert.state, alert.acknowledged_by, alert.resolved_by) == ("resolved", "a.lind", "a.lind")
     rows = AuditEntry.objects.order_by("id").values_list("act", "who", "via", "target", "count")
-    assert list(rows) == [
-        ("alert.acknowledge", "a.lind", "page", str(alert.pk), 1),
-        ("alert.resolve", "a.lind", "page", str(alert.pk), 1),
-    ]
+    assert list(rows) == [(f"alert.{act}", "a.lind", "page", str(alert.pk), 1) for act in ("acknowledge", "resolve")]
     page = client.get(reverse("switchyard-alert", args=[alert.pk])).content.decode()
     assert "Resolved by a.lind" in page and one(alert, "resolve") not in page
 
@@ -85,11 +82,8 @@ def test_silence_is_made_shown_with_who_until_why_and_ended(alert: Alert) -> Non
     client.post(reverse("switchyard-alerts-unsilence", args=[silence.pk]))
     silence.refresh_from_db()
     assert silence.ended_by == "a.lind"
-    assert [(row.act, row.outcome) for row in AuditEntry.objects.order_by("id")] == [
-        ("alert.silence", "failed"),
-        ("alert.silence", "done"),
-        ("alert.unsilence", "done"),
-    ]
+    rows = [(row.act, row.outcome) for row in AuditEntry.objects.order_by("id")]
+    assert rows == [("alert.silence", "failed"), ("alert.silence", "done"), ("alert.unsilence", "done")]
 
 
 def test_unknown_alert_and_act_are_404(alert: Alert) -> None:

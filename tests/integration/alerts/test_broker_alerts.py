@@ -1,18 +1,28 @@
-"""A fault of the broker's server raises one alert, however often it is polled, also when its memory is full."""
+"""A fault of the broker's server raises one alert, also when it is full; one that is away is told without it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
+from unittest.mock import Mock
 
 import pytest
 import redis
+from django.db import DatabaseError
 
-from switchyard.alerts.lasting import BrokerAlerts
+from switchyard.alerts import lasting, sending
+from switchyard.alerts.lasting import AFTER_S, CALM_S, AwayAlert, BrokerAlerts
+from switchyard.alerts.models import Alert
+from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.long_running import Leadership
+from tests.factories.brokers import broker_without_server
+from tests.integration.alerts.conftest import Receiver
+from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
+AWAY = ServerFinding("away", "warning", "the server does not answer", "Check that it runs.")
 
 
 @pytest.fixture
@@ -59,9 +69,7 @@ def test_an_emptied_keyspace_alerts(facilities: Facilities, server: redis.Redis)
     assert group.fingerprint == "broker-keyspace"
 
 
-def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
-    facilities: Facilities, server: redis.Redis
-) -> None:
+def test_a_full_server_takes_its_alert_and_the_schedulers_lease(facilities: Facilities, server: redis.Redis) -> None:
     server.config_set("maxmemory", 1)
 
     BrokerAlerts().check()
@@ -70,3 +78,72 @@ def test_a_full_server_still_takes_its_alert_and_the_schedulers_lease(
     assert group.fingerprint == "broker-nearly_full"
     assert facilities.alerts.settle(group)
     assert Leadership(facilities.records.calls, facilities.records.keys).acquire_or_renew()
+
+
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """The checks of the server find that it is away."""
+    watch = Mock()
+    watch.look.return_value.findings = [AWAY]
+    monkeypatch.setattr(lasting, "make_watch", lambda: watch)
+    return watch
+
+
+def look(alerts: AwayAlert, clock: Mock, *times_s: float) -> None:
+    for clock.return_value in times_s:
+        alerts.check()
+
+
+def test_two_schedulers_tell_it_once_and_the_leader_resolves_it(
+    facilities: Facilities, away: Mock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, minutes = Mock(return_value=0.0), count(30_000_000)
+    monkeypatch.setattr(lasting, "now_ms", lambda: next(minutes) * lasting.ROUNDED_MS)
+    one, other, leader = AwayAlert(clock), AwayAlert(clock), BrokerAlerts(clock)
+    with with_alert_urls(receiver.url):
+        with broker_without_server():
+            look(one, clock, 0.0, AFTER_S - 1)
+            early = len(receiver.bodies)
+            look(other, clock, 0.0, AFTER_S)
+            look(one, clock, AFTER_S, AFTER_S + 5)
+        away.look.return_value.findings = []
+        look(one, clock, AFTER_S + CALM_S)
+        for clock.return_value in (AFTER_S + CALM_S, AFTER_S + 2 * CALM_S):
+            leader.check()
+        sending.dispatch_due()
+
+    assert early == 0
+    assert [body["state"] for body in receiver.bodies] == ["open", "resolved"]
+    assert receiver.bodies[0]["title"].startswith("The broker does not answer")
+    assert "Check that it runs." in receiver.bodies[0]["text"]
+
+
+def test_without_a_database_it_is_sent_once_and_has_its_row_later(
+    facilities: Facilities, away: Mock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Mock(return_value=0.0)
+    alerts = AwayAlert(clock)
+    with with_alert_urls(receiver.url):
+        with monkeypatch.context() as gone:
+            gone.setattr(lasting, "write_alert", Mock(side_effect=DatabaseError))
+            look(alerts, clock, 0.0, AFTER_S, AFTER_S + 5)
+            first = len(receiver.bodies)
+        look(alerts, clock, AFTER_S + 10, AFTER_S + 15)
+        away.look.return_value.findings = []
+        look(alerts, clock, AFTER_S + 20)
+
+    assert (first, len(receiver.bodies)) == (1, 1)
+    assert Alert.objects.get().fingerprint == "broker-away"
+
+
+def test_a_short_absence_that_comes_again_is_not_told(facilities: Facilities, away: Mock, receiver: Receiver) -> None:
+    clock = Mock(return_value=0.0)
+    alerts = AwayAlert(clock)
+    with with_alert_urls(receiver.url):
+        look(alerts, clock, 0.0, AFTER_S - 1)
+        away.look.return_value.findings = []
+        look(alerts, clock, AFTER_S)
+        away.look.return_value.findings = [AWAY]
+        look(alerts, clock, AFTER_S + 1, AFTER_S + 2)
+
+    assert receiver.bodies == []

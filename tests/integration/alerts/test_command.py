@@ -52,12 +52,12 @@ def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
 
     alert.refresh_from_db()
     assert alert.state == "resolved" and alert.acknowledged_by.endswith("(shell)")
-    rows = AuditEntry.objects.order_by("id").values_list("act", "target", "reason", "count", "outcome")
-    assert list(rows) == [
-        ("alert.acknowledge", str(alert.pk), "on it", 1, "done"),
-        ("alert.resolve", str(alert.pk), "", 1, "done"),
-        ("alert.resolve", str(alert.pk), "", 0, "done"),
-    ]
+    rows, key = (
+        AuditEntry.objects.order_by("id").values_list("act", "target", "reason", "count", "outcome"),
+        str(alert.pk),
+    )
+    resolved = [("alert.resolve", key, "", count, "done") for count in (1, 0)]
+    assert list(rows) == [("alert.acknowledge", key, "on it", 1, "done"), *resolved]
     assert json_of("alerts", "list")["alerts"] == []
     assert len(json_of("alerts", "list", "--state", "all")["alerts"]) == 1
 
@@ -81,10 +81,8 @@ def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
     assert (made["fingerprint"], ended["id"]) == ("", made["id"])
     silence = Silence.objects.get()
     assert silence.until - silence.created_at <= timedelta(minutes=30) and silence.ended_at is not None
-    assert list(AuditEntry.objects.order_by("id").values_list("act", "target", "count")) == [
-        ("alert.silence", "", 1),
-        ("alert.unsilence", str(made["id"]), 1),
-    ]
+    rows = AuditEntry.objects.order_by("id").values_list("act", "target", "count")
+    assert list(rows) == [("alert.silence", "", 1), ("alert.unsilence", str(made["id"]), 1)]
     with pytest.raises(CommandError, match="no silence in force"):
         output_of("alerts", "unsilence", made["id"])
 
@@ -132,42 +130,30 @@ def test_channels_are_numbered_and_one_is_sent_a_test_by_name_or_number(receiver
     assert "canary-secret" not in listed + by_number + str(rows)
 
 
-def configured(receiver: Receiver) -> Any:
-    return with_alert_urls(receiver.url)
-
-
 def silence(fingerprint: str = "", **changes: Any) -> Silence:
     until = timezone.now() + timedelta(hours=1)
     values = {"until": until, "reason": "the provider is slow", "who": ADA}
     return acts.silence(fingerprint, **values | changes)
 
 
-def test_silenced_cause_is_written_and_counted_but_not_sent(groups: AlertGroups, receiver: Receiver) -> None:
-    silence("f00dfacef00dface")
+@pytest.mark.parametrize(("silenced", "sent"), [("f00dfacef00dface", ["another"]), ("", [])], ids=["a cause", "all"])
+def test_what_is_silenced_is_written_and_counted_but_not_sent(
+    groups: AlertGroups, receiver: Receiver, silenced: str, sent: list[str]
+) -> None:
+    silence(silenced)
     groups.raise_(fact())
     groups.raise_(fact(fingerprint="another"))
 
-    with configured(receiver):
-        assert sending.dispatch_due() == 1
+    with with_alert_urls(receiver.url):
+        assert sending.dispatch_due() == len(sent)
 
-    assert [body["fingerprint"] for body in receiver.bodies] == ["another"]
+    assert [body["fingerprint"] for body in receiver.bodies] == sent and Alert.objects.count() == 2
     alert = Alert.objects.get(fingerprint="f00dfacef00dface")
     assert (alert.count, alert.state, alert.deliveries.get().state) == (1, "open", "silenced")
 
 
-def test_every_alert_is_silenced_for_a_time(groups: AlertGroups, receiver: Receiver) -> None:
-    silence()
-    groups.raise_(fact())
-    groups.raise_(fact(fingerprint="another"))
-
-    with configured(receiver):
-        assert sending.dispatch_due() == 0
-
-    assert receiver.bodies == [] and Alert.objects.count() == 2
-
-
 def test_digest_is_silenced_and_the_one_after_it_counts_on(groups: AlertGroups, receiver: Receiver) -> None:
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         groups.raise_(fact())
         sending.dispatch_due()
         made = silence("f00dfacef00dface")
@@ -181,19 +167,20 @@ def test_digest_is_silenced_and_the_one_after_it_counts_on(groups: AlertGroups, 
     assert [(body["new"], body["count"]) for body in receiver.bodies] == [(1, 1), (1, 7)]
 
 
-def test_silence_ends_by_itself(groups: AlertGroups, receiver: Receiver) -> None:
-    silence(until=timezone.now() - timedelta(seconds=1))
+def test_silence_ends_by_itself_and_cannot_be_ended_again(groups: AlertGroups, receiver: Receiver) -> None:
+    made = silence(until=timezone.now() - timedelta(seconds=1))
     groups.raise_(fact())
 
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         assert sending.dispatch_due() == 1
+    assert acts.unsilence(made.pk, who=ADA) is None
 
 
 def test_message_that_waits_for_a_retry_is_held_back(groups: AlertGroups, receiver: Receiver) -> None:
     receiver.answers = [503]
     groups.raise_(fact())
 
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         sending.dispatch_due()
         silence("f00dfacef00dface")
         Delivery.objects.update(next_try_at=timezone.now())
@@ -208,18 +195,9 @@ def test_span_that_is_unusable_or_too_long_is_refused(span: str) -> None:
         silences.end_of(span)
 
 
-def test_silence_needs_a_reason() -> None:
+def test_silence_needs_a_reason_which_is_written_without_what_postgresql_cannot_store() -> None:
     with pytest.raises(ActRefused, match="no reason"):
         silence(reason="  ")
-
-
-def test_silence_that_is_over_cannot_be_ended() -> None:
-    made = silence(until=timezone.now() - timedelta(seconds=1))
-
-    assert acts.unsilence(made.pk, who=ADA) is None
-
-
-def test_reason_is_written_without_what_postgresql_cannot_store() -> None:
     made = silence("f\0", reason="why\0")
 
     assert (made.fingerprint, made.reason) == ("f\\x00", "why\\x00")

@@ -1,8 +1,12 @@
+"""Alerts leave once, in digests, with retries; to further people unless acknowledged, and not in quiet hours."""
+
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from unittest.mock import Mock
@@ -13,18 +17,22 @@ import redis
 from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
+from msgspec.structs import replace
 
-from switchyard.alerts import notice, resolution, sending
+from switchyard.alerts import notice, resolution, sending, silences
+from switchyard.alerts.lasting import LastingAlerts
 from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
 from switchyard.alerts.sending import Throttle
 from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores import alert_groups
-from switchyard.broker.stores.alert_groups import AlertGroups
+from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.broker.topology import AlertRule
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
 from tests.unit.alerts.configuration import with_alert_urls
+from tests.unit.alerts.test_channels import with_rules
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -74,7 +82,7 @@ def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
 ) -> None:
     monkeypatch.setattr(alert_groups, "CLAIM_MS", 20)
     groups = AlertGroups(RedisCalls(valkey), Keys("alerts-test"))
-    attach(dramatiq.get_broker(), replace(facilities, alerts=groups))
+    attach(dramatiq.get_broker(), dataclasses.replace(facilities, alerts=groups))
     clock = Mock(return_value=0.0)
     throttle, letters, causes = Throttle(clock), 1_000, 20
     with configured(receiver):
@@ -103,9 +111,7 @@ FAILING = "All of generate_report's jobs failed with KeyError, because a setting
 
 
 @pytest.mark.parametrize("told", [FAILING, HOST_DOWN])
-def test_letters_of_failures_that_were_told_wait_for_their_end(
-    groups: AlertGroups, receiver: Receiver, told: str
-) -> None:
+def test_letters_of_failures_that_were_told_wait_for_an_end(groups: AlertGroups, receiver: Receiver, told: str) -> None:
     error = "exhausted after 6 attempts in slow: mx.example.com:25: refuses connections; try again"
     other_error = "generate_report gave up: OSError"
     letters = [fact(fingerprint="k", detail=error), fact(fingerprint="o", detail=error, title=other_error)]
@@ -132,8 +138,12 @@ def test_letters_of_failures_that_were_told_wait_for_their_end(
     assert {"other"} <= {body["fingerprint"] for body in receiver.bodies}
 
 
-def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
-    groups: AlertGroups, receiver: Receiver, second_receiver: Receiver
+def test_failing_channel_is_tried_five_times_holds_up_no_other_raises_no_alert_and_names_no_secret(
+    groups: AlertGroups,
+    receiver: Receiver,
+    second_receiver: Receiver,
+    valkey: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     receiver.answers = [500] * 10
     groups.raise_(fact())
@@ -147,8 +157,10 @@ def test_failing_channel_is_tried_five_times_and_holds_up_no_other(
 
     failing = Delivery.objects.get(state="given_up")
     assert (failing.tries, failing.error) == (5, "answered 500")
-    assert len(receiver.answers) == 5
-    assert len(second_receiver.bodies) == 1
+    assert (len(receiver.answers), len(second_receiver.bodies)) == (5, 1)
+    assert len(list(valkey.scan_iter("alerts-test:*group*"))) <= 1
+    assert "alert given up" in caplog.text
+    assert "canary-secret" not in caplog.text + json.dumps(list(Delivery.objects.values("channel", "error")))
 
 
 def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups: AlertGroups, receiver: Receiver) -> None:
@@ -225,7 +237,10 @@ def test_process_killed_before_settling_sends_nothing_twice(
     groups.raise_(fact())
     with configured(receiver):
         sending.dispatch_due()
-        lapse(valkey, sent=0)
+        # As a process does that was killed before it settled the group, 30 s later.
+        key = next(key for key in valkey.scan_iter("alerts-test:*group*"))
+        valkey.hset(key, "sent", 0)
+        valkey.zadd("alerts-test:{alerts}:due", {"f00dfacef00dface": 0})
         groups.raise_(fact())
 
         sending.dispatch_due()
@@ -235,13 +250,6 @@ def test_process_killed_before_settling_sends_nothing_twice(
     with configured(receiver):
         wait_for(lambda: sending.dispatch_due() or len(receiver.bodies) == 2)
     assert [body["new"] for body in receiver.bodies] == [1, 1]
-
-
-def lapse(valkey: redis.Redis, *, sent: int) -> None:
-    """Leave the group as a process does that was killed before it settled it, 30 s later."""
-    key = next(key for key in valkey.scan_iter("alerts-test:*group*"))
-    valkey.hset(key, "sent", sent)
-    valkey.zadd("alerts-test:{alerts}:due", {"f00dfacef00dface": 0})
 
 
 @pytest.mark.django_db(transaction=True)
@@ -262,19 +270,102 @@ def test_database_that_is_away_delays_the_row_not_the_message(groups: AlertGroup
     assert [(alert.state, alert.count) for alert in Alert.objects.all()] == [("open", 1)]
 
 
-def test_failure_to_alert_raises_no_alert_and_names_no_secret(
-    groups: AlertGroups, receiver: Receiver, valkey: redis.Redis, caplog: pytest.LogCaptureFixture
-) -> None:
-    receiver.answers = [500] * 5
-    groups.raise_(fact())
+LATE = fact(kind="finding", fingerprint="finding-queues.late", title="default is late", severity="warning")
+RULE = AlertRule("queues.late", channels=("team",), escalate_after_s=600, escalate_to=("oncall",))
 
-    with configured(receiver):
+
+@pytest.fixture
+def escalating(groups: AlertGroups, receiver: Receiver, second_receiver: Receiver) -> Iterator[None]:
+    """A rule that sends to a team, and after ten minutes to those on call; what is late was sent."""
+    with with_rules(RULE, urls=(f"team={receiver.url}", f"oncall={second_receiver.url}")):
+        groups.raise_(LATE)
         sending.dispatch_due()
-        for _ in range(6):
-            make_due()
-            sending.dispatch_due()
+        yield
 
-    assert len(list(valkey.scan_iter("alerts-test:*group*"))) <= 1
-    assert "alert given up" in caplog.text
-    assert "canary-secret" not in caplog.text
-    assert "canary-secret" not in json.dumps(list(Delivery.objects.values("channel", "error")))
+
+def after_ten_minutes() -> None:
+    waiting = Delivery.objects.filter(channel="oncall", state="pending")
+    assert all(timedelta(minutes=9) < each.next_try_at - timezone.now() for each in waiting)
+    waiting.update(next_try_at=timezone.now())
+    sending.dispatch_due()
+
+
+@pytest.mark.usefixtures("escalating")
+def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too(
+    receiver: Receiver, second_receiver: Receiver
+) -> None:
+    sending.dispatch_due()
+    soon = len(second_receiver.bodies)
+    after_ten_minutes()
+    after_ten_minutes()
+    resolution.resolve_gone("finding", ())
+    sending.dispatch_due()
+
+    assert soon == 0
+    assert [body["state"] for body in second_receiver.bodies] == ["open", "resolved"]
+    assert [body["state"] for body in receiver.bodies] == ["open", "resolved"]
+
+
+@pytest.mark.usefixtures("escalating")
+@pytest.mark.parametrize("act", ["acknowledge", "end"])
+def test_what_is_acknowledged_or_over_in_time_stays_where_it_is(second_receiver: Receiver, act: str) -> None:
+    alert = Alert.objects.get()
+    if act == "acknowledge":
+        assert silences.acknowledge(alert.pk, by="ada") == 1
+    else:
+        resolution.resolve_gone("finding", ())
+
+    after_ten_minutes()
+
+    assert second_receiver.bodies == []
+
+
+@contextmanager
+def quiet(receiver: Receiver) -> Iterator[None]:
+    """Quiet hours, an hour of which is left."""
+    now = timezone.localtime()
+    hours = f"{now - timedelta(hours=1):%H:%M}", f"{now + timedelta(hours=1):%H:%M}"
+    with with_rules(urls=(receiver.url,), quiet=hours):
+        yield
+
+
+def lasting_of(found: list[AlertFact], clock: Mock, *times_s: float) -> LastingAlerts:
+    """Note facts at some times, and send what is to be sent."""
+    lasting = LastingAlerts("finding", clock)
+    for clock.return_value, each in zip(times_s, found, strict=True):
+        lasting.note([(each, 0.0)])
+        sending.dispatch_due()
+    return lasting
+
+
+CRITICAL = replace(LATE, severity="critical", title="default is 90 × late")
+
+
+@pytest.mark.parametrize("seen_first", [LATE, CRITICAL])
+def test_in_quiet_hours_a_warning_waits_until_their_end_or_until_it_is_critical(
+    groups: AlertGroups, receiver: Receiver, seen_first: AlertFact
+) -> None:
+    clock = Mock(return_value=0.0)
+    with quiet(receiver):
+        lasting_of([LATE], clock, 0.0)
+        held = len(receiver.bodies)
+        leader = lasting_of([seen_first, seen_first, CRITICAL, CRITICAL], clock, 5.0, 10.0, 15.0, 20.0)
+        leader.note([(CRITICAL, 0.0)])
+        sending.dispatch_due()
+
+    assert held == 0
+    assert [(body["severity"], body["title"]) for body in receiver.bodies] == [("critical", "default is 90 × late")]
+
+
+def test_in_quiet_hours_what_is_critical_is_sent_and_what_ended_is_not(groups: AlertGroups, receiver: Receiver) -> None:
+    with quiet(receiver):
+        groups.raise_(fact())
+        groups.raise_(LATE)
+        sending.dispatch_due()
+        resolution.resolve_gone("finding", ())
+        sending.dispatch_due()
+    Delivery.objects.filter(state="pending").update(next_try_at=timezone.now())
+    with with_rules(urls=(receiver.url,)):
+        sending.dispatch_due()
+
+    assert [body["type"] for body in receiver.bodies] == ["switchyard.alert.dead_letter"]

@@ -33,18 +33,11 @@ def ended_job(number: int = 1, *, state: str = "succeeded", error: str = "", **f
     message = {"actor": fields.pop("actor", "work"), "sent_at": BASE_MS, "options": options}
     message |= {name: fields.pop(name) for name in ("args", "kwargs") if name in fields}
     values = {
-        "id": f"00000000-0000-4000-8000-{number:012x}",
-        "state": state,
-        "attempt": 1,
-        "started_at": BASE_MS + at - 100,
-        "finished_at": BASE_MS + at,
-        "error": Failure(error, f"text of {error}", "beef") if error else None,
-        "lane": "default",
-        "pool": "default",
-        "worker": "host/12",
-        "release": "1.4",
+        "id": f"00000000-0000-4000-8000-{number:012x}", "state": state, "attempt": 1, "started_at": BASE_MS + at - 100,
+        "finished_at": BASE_MS + at, "error": Failure(error, f"text of {error}", "beef") if error else None,
+        "lane": "default", "pool": "default", "worker": "host/12", "release": "1.4",
         "body": json.dumps(message).encode(),
-    }
+    }  # fmt: skip
     return EndedJob(**values | fields)
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -42,8 +41,10 @@ def start(
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*arguments: str) -> subprocess.Popen[bytes]:
-        environment = dict(process_environment)
-        if "postgres" in request.fixturenames:
+        environment, of = dict(process_environment), request.fixturenames
+        if "postgres" in of or (
+            "database" in of and request.getfixturevalue("database") == "postgres" and not POSTGRES
+        ):
             environment["DATABASE_URL"] = request.getfixturevalue("postgres").url
         with (tmp_path / "log").open("ab") as output:
             command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
@@ -64,32 +65,15 @@ def put_many(put: Put, count: int, *, first: int = 0) -> None:
         put(*(ended_job(n, attempt=1 + n % 2, at=5, options={"tags": ["t"]}) for n in numbers))
 
 
-def test_a_killed_writer_loses_no_row_and_writes_none_twice(
-    database: str,
-    request: pytest.FixtureRequest,
-    put: Put,
-    valkey: redis.Redis,
-    process_environment: Any,
-    tmp_path: Path,
-) -> None:
-    environment = dict(process_environment)
-    if database == "postgres" and not POSTGRES:
-        environment["DATABASE_URL"] = request.getfixturevalue("postgres").url
-    rng = random.Random(3)
-    total = 1_000
+def test_a_killed_writer_loses_and_doubles_no_row(database: str, start: Start, put: Put, valkey: redis.Redis) -> None:
+    rng, total, kills = random.Random(3), 1_000, 0
     put_many(put, total)
-    kills = 0
     while valkey.xlen(STREAM):
-        with (tmp_path / "log").open("ab") as output:
-            command = [sys.executable, str(BASE_DIR / "manage.py"), "runhistory"]
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-        try:
-            before = JobRow.objects.count()
-            goal = before + rng.randrange(100, 500)
-            wait_for(lambda goal=goal: JobRow.objects.count() >= goal or not valkey.xlen(STREAM), timeout_s=60)
-        finally:
-            process.kill()
-            process.wait()
+        process = start("runhistory")
+        goal = JobRow.objects.count() + rng.randrange(100, 500)
+        wait_for(lambda goal=goal: JobRow.objects.count() >= goal or not valkey.xlen(STREAM), timeout_s=60)
+        process.kill()
+        process.wait()
         kills += 1
         valkey.delete(Keys().lock(HISTORY_WRITER))  # as if its lease had expired
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from pytest_django.plugin import DjangoDbBlocker
 
 from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
@@ -25,9 +26,10 @@ def fresh_yard(facilities: Facilities) -> None:
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[str]:
+def web(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
     """The address of the project's web, in this process."""
-    from project.asgi import application  # its checks ask PostgreSQL, which no test may yet when this file is loaded
+    with django_db_blocker.unblock():
+        from project.asgi import application  # its checks ask the database
 
     with serving(application) as address:
         yield address

@@ -56,9 +56,7 @@ def test_a_job_is_shown_from_start_to_end(api: Client, own_job: str, run_worker:
         "progress": None, "enqueued_at": queued["enqueued_at"], "started_at": None, "finished_at": None,
         "result": None, "result_url": None, "error": None, "next_attempt_at": None,
     }  # fmt: skip
-    assert done["state"] == "succeeded"
-    assert done["result"] == {"sum": 3}
-    assert done["result_url"] is None
+    assert (done["state"], done["result"], done["result_url"]) == ("succeeded", {"sum": 3}, None)
     for name in ("enqueued_at", "started_at", "finished_at"):
         assert TIME.fullmatch(done[name])
     assert done["enqueued_at"] <= done["started_at"] <= done["finished_at"]
@@ -74,9 +72,7 @@ def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) ->
 
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
-def test_strange_bytes_beside_a_message_hide_no_job(
-    api: Client, own_job: str, valkey: redis.Redis, value: bytes
-) -> None:
+def test_strange_bytes_by_a_message_hide_no_job(api: Client, own_job: str, valkey: redis.Redis, value: bytes) -> None:
     keys = facilities().records.keys.queue("default")
     for key in (keys.jobs, keys.progress, keys.ended_bucket(1)):
         valkey.hset(key, own_job, value)
@@ -87,7 +83,7 @@ def test_strange_bytes_beside_a_message_hide_no_job(
     assert (answer.status_code, answer.json()["state"]) == (200, "queued")
 
 
-def test_a_job_is_cancelled(api: Client, own_job: str) -> None:
+def test_a_job_is_cancelled_and_one_that_ended_is_409(api: Client, own_job: str) -> None:
     response = api.delete(f"/api/v1/jobs/{own_job}")
 
     assert response.status_code == 202
@@ -97,11 +93,6 @@ def test_a_job_is_cancelled(api: Client, own_job: str) -> None:
         "events_url": f"http://testserver/api/v1/jobs/{own_job}/events",
     }
     assert api.get(f"/api/v1/jobs/{own_job}").json()["state"] == "cancelled"
-
-
-def test_a_job_that_ended_is_409(api: Client, own_job: str) -> None:
-    api.delete(f"/api/v1/jobs/{own_job}")
-
     problem(api.delete(f"/api/v1/jobs/{own_job}"), 409)
 
 
@@ -111,7 +102,7 @@ def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, ow
     problem(Client().get(f"/api/v1/jobs/{own_job}"), 401)
 
 
-def test_a_file_is_downloaded_and_never_shown_in_a_page(
+def test_a_file_is_downloaded_never_shown_in_a_page_and_404_once_it_was_removed(
     api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker, media: Path
 ) -> None:
     job_id = submit(probe_actors.write, owner=f"user:{ada.pk}", kwargs={"text": "hello\n" * 50_000})
@@ -121,22 +112,11 @@ def test_a_file_is_downloaded_and_never_shown_in_a_page(
 
     assert body["result"].keys() == {"filename", "content_type", "size_bytes", "sha256", "lines"}
     assert content == b"hello\n" * 50_000
-    assert response["Content-Type"] == "text/plain"
-    assert response["Content-Length"] == str(len(content))
+    assert (response["Content-Type"], response["Content-Length"]) == ("text/plain", str(len(content)))
     assert response["Content-Disposition"] == 'attachment; filename="hello.txt"'
     assert response["X-Content-Type-Options"] == "nosniff"
-
-
-def test_a_file_that_was_removed_is_404(
-    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker, media: Path
-) -> None:
-    job_id = submit(probe_actors.write, owner=f"user:{ada.pk}", kwargs={"text": "x"})
-    run_to_end(run_worker, api, job_id)
     next(path for path in media.rglob("*") if path.is_file()).unlink()
-
-    response, _ = download(f"/api/v1/jobs/{job_id}/result", headers())
-
-    problem(response, 404)
+    problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 404)
 
 
 def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(

@@ -30,23 +30,17 @@ def job_id() -> str:
     return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
 
 
-def test_show_prints_where_a_job_stands(job_id: str) -> None:
-    printed = output_of("jobs", "show", job_id)
-
-    assert "state            queued\n" in printed
-    assert "actor            probe_add\n" in printed
-    assert "finished_at" not in printed
-
-
 @pytest.mark.django_db(transaction=True)  # the worker writes the dead letter
-def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
+def test_show_prints_where_a_job_stands_what_it_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.fail, owner="user:1", kwargs={"reason": "\x1b[31m"})
-    assert output_of("jobs", "show", job_id).endswith("  It has not started.\n")
+    queued = output_of("jobs", "show", job_id)
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) and job.ended)
 
     printed, shown = output_of("jobs", "show", job_id), json_of("jobs", "show", job_id)
 
+    assert "state            queued\n" in queued and "actor            probe_fail\n" in queued
+    assert "finished_at" not in queued and queued.endswith("  It has not started.\n")
     assert "owner            user:1\n" in printed
     assert 'arguments        {"reason": "\\u001b[31m"}\n' in printed
     assert "Attempt 1 started after " in printed
@@ -56,12 +50,18 @@ def test_show_prints_what_a_job_works_on_and_what_happened_to_it(run_worker: Run
     assert [attempt["state"] for attempt in shown["runs"]] == ["dead"]
 
 
-def test_cancel_cancels(job_id: str) -> None:
+def test_cancel_cancels_a_job_and_with_a_filter_starts_a_bulk_act(job_id: str) -> None:
     assert output_of("jobs", "cancel", job_id) == f"job {job_id}: was cancelled and will not start\n"
 
     job = find_job(job_id)
     assert job is not None
     assert job.state == "cancelled"
+    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+
+    started = json_of("jobs", "cancel", "--filter", "actor=probe_add", "--reason", "wrong")
+
+    row = BulkAct.objects.get(pk=started["bulk_act"])
+    assert (row.kind, row.filter, row.total, row.reason) == ("job.cancel", {"actor": "probe_add"}, 1, "wrong")
 
 
 def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id: str) -> None:
@@ -141,15 +141,6 @@ def test_list_says_that_the_database_is_not_migrated(fault: str, monkeypatch: py
 
     with pytest.raises(CommandError, match=f"the database is not migrated: {fault}; run manage.py migrate"):
         output_of("jobs", "list")
-
-
-def test_cancel_with_a_filter_starts_a_bulk_act() -> None:
-    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
-
-    started = json_of("jobs", "cancel", "--filter", "actor=probe_add", "--reason", "wrong")
-
-    row = BulkAct.objects.get(pk=started["bulk_act"])
-    assert (row.kind, row.filter, row.total, row.reason) == ("job.cancel", {"actor": "probe_add"}, 1, "wrong")
 
 
 def test_run_again_enqueues_a_new_job_with_changed_arguments() -> None:

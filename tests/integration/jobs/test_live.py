@@ -1,4 +1,4 @@
-"""Jobs followed live: server-sent events over a real socket."""
+"""Jobs followed live, through the API and on their page: server-sent events over a real socket."""
 
 from __future__ import annotations
 
@@ -6,26 +6,91 @@ import asyncio
 import gc
 import json
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
-from django.contrib.auth.models import User
+import urllib3
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.urls import reverse
 
 from switchyard.api.models import Token
+from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import EndedJob, encode
 from switchyard.jobs import live
 from switchyard.jobs.live import Watcher
+from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.conftest import RunWorker
+from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
-from tests.integration.jobs.followers import Follower, open_streams
 from tests.waiting import wait_for
+
+UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
+Headers = dict[str, str]
+
+
+@dataclass
+class Follower:
+    """Reads a job's events in a thread of its own."""
+
+    url: str
+    headers: dict[str, str]
+    status: int = 0
+    answer: dict[str, str] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.response: Any = None
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    def ended(self) -> bool:
+        self.thread.join(30)
+        return self.closed
+
+    def _read(self) -> None:
+        pool = urllib3.PoolManager(retries=False)
+        self.response = pool.request("GET", self.url, headers=self.headers, preload_content=False, timeout=30)
+        self.status = self.response.status
+        self.answer = {name.lower(): value for name, value in self.response.headers.items()}
+        event: dict[str, Any] = {}
+        for line in self._lines():
+            if line.startswith(":"):
+                self.comments.append(line)
+            elif line:
+                name, _, value = line.partition(": ")
+                event[name] = value
+            else:
+                if "event" in event:
+                    self.events.append(event | {"data": json.loads(event["data"])})
+                event = {}
+        self.closed = True
+        pool.clear()
+
+    def _lines(self) -> Iterator[str]:
+        rest = b""
+        for chunk in self.response.stream(1, decode_content=False):
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode() for line in lines)
+
+
+def open_streams() -> int:
+    return live.Stream._open.total()
+
 
 Follow = Callable[..., Follower]
 
@@ -35,9 +100,8 @@ def follow(web: str, headers: MakeHeaders) -> Follow:
     """Follow a job through the API: ``follow(job_id)`` from its first event on, or after the ``last`` that was read."""
 
     def follow(job_id: str, last: str | None = None) -> Follower:
-        follower = Follower(
-            f"{web}/api/v1/jobs/{job_id}/events", headers() | ({} if last is None else {"Last-Event-ID": last})
-        )
+        after = {} if last is None else {"Last-Event-ID": last}
+        follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers() | after)
         wait_for(lambda: follower.events or last is not None)
         return follower
 
@@ -66,36 +130,65 @@ def open_connections() -> int:
     return sum(wrapper.connection is not None for wrapper in found)
 
 
-def raw_request(job_id: str, host: str, token: str) -> bytes:
-    lines = (f"GET /api/v1/jobs/{job_id}/events HTTP/1.1", f"Host: {host}", f"Authorization: {token}", "", "")
-    return "\r\n".join(lines).encode()
+def session(*permissions: str) -> Headers:
+    """Return the headers of such a user's session."""
+    return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
 
 
-def test_a_job_is_followed_to_its_end(follow: Follow, ada: User, run_worker: RunWorker) -> None:
+def address_of(job_id: str, *, part: str = "events") -> str:
+    return reverse(f"switchyard-job-{part}", args=[job_id])
+
+
+Knock = Callable[..., list[socket.socket]]
+
+
+@pytest.fixture
+def knock(web: str, headers: MakeHeaders) -> Knock:
+    """Ask for a job's events over sockets, and read nothing: ``knock(job_id, count)``."""
+    place, token = urlsplit(web), headers()["Authorization"]
+
+    def knock(job_id: str, count: int = 1, **options: int) -> list[socket.socket]:
+        lines = (
+            f"GET /api/v1/jobs/{job_id}/events HTTP/1.1",
+            f"Host: {place.netloc}",
+            f"Authorization: {token}",
+            "",
+            "",
+        )
+        readers = []
+        for _ in range(count):
+            readers.append(reader := socket.socket())
+            if "buffer" in options:
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["buffer"])
+            reader.connect((place.hostname, place.port))
+            reader.sendall("\r\n".join(lines).encode())
+        return readers
+
+    return knock
+
+
+@pytest.mark.parametrize("through", ["api", "page"])
+def test_a_job_is_followed_to_its_end(web: str, follow: Follow, ada: User, run_worker: RunWorker, through: str) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
-    follower = follow(job_id)
+    follower = follow(job_id) if through == "api" else Follower(web + address_of(job_id), session("view_job"))
 
+    wait_for(lambda: follower.events)
     with run_worker("default"):
         wait_for(lambda: "progress" in follower.names())
         probe_actors.go_on.set()
         assert follower.ended()
 
-    assert follower.status == 200
-    assert follower.answer["content-type"] == "text/event-stream"
-    assert follower.answer["cache-control"] == "no-store"
-    assert follower.answer["x-accel-buffering"] == "no"
+    assert (follower.status, follower.answer["content-type"]) == (200, "text/event-stream")
+    assert (follower.answer["cache-control"], follower.answer["x-accel-buffering"]) == ("no-store", "no")
     states = [event["data"]["state"] for event in follower.events if event["event"] == "state"]
     assert states == ["queued", "running", "succeeded"]
     progress = [event["data"] for event in follower.events if event["event"] == "progress"]
-    assert progress == [
-        {"done": 1, "total": 3, "note": "first"},
-        {"done": 2, "total": 3, "note": "more"},
-        {"done": 3, "total": 3, "note": "more"},
-    ]
+    assert progress == [{"done": n, "total": 3, "note": "first" if n == 1 else "more"} for n in (1, 2, 3)]
     assert follower.names()[-1] == "end"
     assert follower.names().count("end") == 1
     ids = [tuple(map(int, event["id"].split("-"))) for event in follower.events]
     assert ids == sorted(ids)
+    wait_for(lambda: open_streams() == 0)
 
 
 def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User, run_worker: RunWorker) -> None:
@@ -110,19 +203,9 @@ def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User
         assert rest.ended()
         missed = [later for later in whole.events[index + 1 :] if later["id"] != event["id"]]
         assert rest.events == missed
-
-
-def test_a_reader_that_read_the_end_is_told_not_to_come_back(
-    follow: Follow, own_job: str, run_worker: RunWorker
-) -> None:
-    follower = follow(own_job)
-    with run_worker("default"):
-        assert follower.ended()
-
-    again = follow(own_job, follower.events[-1]["id"])
-
-    assert again.ended()
-    assert again.status == 204
+    after_the_end = follow(job_id, whole.events[-1]["id"])
+    assert after_the_end.ended()
+    assert after_the_end.status == 204
 
 
 TOO_LARGE = [f"{2**64}-0", f"0-{2**64}", "9" * 20 + "-0", f"{2**64 - 1}-{2**64 - 1}"]
@@ -231,9 +314,8 @@ def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeader
     refused = Follower(url, bearer)
 
     assert refused.ended()
-    assert refused.status == 429
-    assert refused.answer["retry-after"] == "15"
-    assert refused.answer["content-type"] == "application/problem+json"
+    told = (refused.status, refused.answer["retry-after"], refused.answer["content-type"])
+    assert told == (429, "15", "application/problem+json")
     assert loops_reading() == 1
     another = Follower(url, headers())
     wait_for(lambda: another.events)
@@ -242,14 +324,11 @@ def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeader
     wait_for(lambda: open_streams() == 0)
 
 
-def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: MakeHeaders) -> None:
+def test_readers_that_leave_leave_nothing_behind(knock: Knock, ada: User) -> None:
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
-    address, token = urlsplit(web), headers()["Authorization"]
 
     for _ in range(4):
-        readers = [socket.create_connection((address.hostname, address.port)) for _ in range(25)]
-        for reader in readers:
-            reader.sendall(raw_request(job_id, address.netloc, token))
+        readers = knock(job_id, 25)
         wait_for(lambda: open_streams() == 25)
         wait_for(lambda: loops_reading() == 1)
         for reader in readers:
@@ -258,13 +337,10 @@ def test_readers_that_leave_leave_nothing_behind(web: str, ada: User, headers: M
         wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(web: str, own_job: str, headers: MakeHeaders) -> None:
-    address, token = urlsplit(web), headers()["Authorization"]
+def test_readers_that_wait_hold_no_database_connection(knock: Knock, own_job: str) -> None:
     before = open_connections()
 
-    readers = [socket.create_connection((address.hostname, address.port)) for _ in range(20)]
-    for reader in readers:
-        reader.sendall(raw_request(own_job, address.netloc, token))
+    readers = knock(own_job, 20)
     wait_for(lambda: open_streams() == 20)
     wait_for(lambda: loops_reading() == 1)
 
@@ -274,14 +350,8 @@ def test_readers_that_wait_hold_no_database_connection(web: str, own_job: str, h
     wait_for(lambda: loops_reading() == 0)
 
 
-def test_a_reader_that_never_reads_is_dropped(
-    web: str, own_job: str, headers: MakeHeaders, valkey: redis.Redis
-) -> None:
-    address, token = urlsplit(web), headers()["Authorization"]
-    reader = socket.socket()
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    reader.connect((address.hostname, address.port))
-    reader.sendall(raw_request(own_job, address.netloc, token))
+def test_a_reader_that_never_reads_is_dropped(knock: Knock, own_job: str, valkey: redis.Redis) -> None:
+    [reader] = knock(own_job, buffer=4096)
     wait_for(loops_reading)
     key, note = facilities().records.stream_key(own_job, "default"), "x" * 20_000
     for number in range(400):
@@ -309,3 +379,102 @@ def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey: redis.Redis
     asyncio.run(read())
 
     assert taken == [0, 1]
+
+
+@pytest.fixture
+def job_id(transactional_db: None) -> str:
+    return submit(probe_actors.steps, kwargs={"total": 3})
+
+
+def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> None:
+    cases: list[tuple[str, Headers, int]] = [(job_id, {}, 302), (job_id, session("cancel_job"), 403)]
+
+    for asked, headers, status in [*cases, (UNKNOWN, session("view_job"), 404)]:
+        refused = Follower(web + address_of(asked), headers)
+
+        assert refused.ended()
+        assert refused.status == status
+    assert open_streams() == 0
+    assert staff("view_job").post(address_of(job_id)).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda patch: patch.setattr(admin.site, "has_permission", lambda request: False),
+        lambda _: User.objects.update(is_staff=False),
+        lambda _: User.objects.update(is_active=False),
+        lambda _: Permission.objects.get(codename="view_job").user_set.clear(),
+    ],
+    ids=["second factor", "staff", "account", "right"],
+)
+def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(
+    web: str, job_id: str, monkeypatch: pytest.MonkeyPatch, lose: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+    follower = Follower(web + address_of(job_id), session("view_job"))
+    wait_for(lambda: len(follower.comments) >= 3)
+    went_on = not follower.closed
+
+    lose(monkeypatch)
+
+    wait_for(lambda: follower.closed)
+    assert went_on and "end" not in follower.names()
+
+
+def test_a_user_and_a_process_have_so_many_streams(
+    web: str, job_id: str, headers: MakeHeaders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "STREAMS_PER_CALLER", 2)
+    monkeypatch.setattr(live, "STREAMS_PER_PROCESS", 4)
+    mia, bo = session("view_job"), session("view_job")
+    followers = [Follower(web + address_of(job_id), mia) for _ in range(2)]
+    wait_for(lambda: open_streams() == 2)
+
+    third = Follower(web + address_of(job_id), mia)
+
+    assert third.ended()
+    assert (third.status, third.answer["retry-after"]) == (429, "15")
+    followers.append(Follower(web + address_of(job_id), bo))
+    operator = headers("submit", "read", "operate", user=User.objects.create_superuser("operator"))
+    followers.append(Follower(f"{web}/api/v1/jobs/{job_id}/events", operator))
+    wait_for(lambda: open_streams() == 4)
+    fifth = Follower(web + address_of(job_id), bo)
+    assert fifth.ended()
+    assert (fifth.status, fifth.answer["retry-after"]) == (503, "15")
+    request_cancel(job_id)
+    assert all(follower.ended() for follower in followers)
+    wait_for(lambda: open_streams() == 0)
+
+
+def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job_id: str) -> None:
+    client = staff("view_job")  # Django's test client runs under WSGI
+    cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
+    page_url = reverse("switchyard-job", args=[job_id])
+
+    refused, page = client.get(address_of(job_id)), client.get(page_url).content.decode()
+    under_asgi = urllib3.request("GET", web + page_url, headers=cookie).data.decode()
+
+    assert refused.status_code == 501
+    assert open_streams() == 0
+    assert "data-events" not in page
+    assert f'data-live="{address_of(job_id, part="live")}"' in page
+    assert f'data-events="{address_of(job_id)}"' in under_asgi
+
+
+@pytest.mark.parametrize("part", ["live", "events"])
+def test_a_part_of_an_unknown_job_says_so(web: str, job_id: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = session("view_job")
+
+    def away(job_id: str) -> None:
+        raise BrokerUnavailable("HMGET", "a test")
+
+    def status(job_id: str) -> int:
+        url = web + address_of(job_id, part=part)
+        return urllib3.request("GET", url, headers=reader, timeout=30, retries=False).status
+
+    found = [status(UNKNOWN)]
+    monkeypatch.setattr(views, "passport_of", away)
+    monkeypatch.setattr(views, "find_known", away)
+
+    assert [*found, status(job_id)] == [404, 503]

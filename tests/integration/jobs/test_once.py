@@ -116,20 +116,15 @@ def test_the_second_waits_for_the_end_of_the_first(alias: str, do: Do, fails: bo
         assert inside.wait(30)
         second: Future[bool] = pool.submit(do_second)
         assert tried.wait(30)
-        waits(alias, second)
+        if alias == POSTGRES:  # it tells; on SQLite the second one has not got past its first statement
+            wait_for(lambda: blocked(alias), what="a statement that waits for a lock")
+        assert not second.done()
         go_on.set()
         answers = (None if fails else first.result(30), second.result(30))
         assert (first.exception(10) is not None) == fails
 
     assert answers == ((None, True) if fails else (True, False))
     assert effects(alias) == ["key"]
-
-
-def waits(alias: str, second: Future[bool]) -> None:
-    """See the second one wait: PostgreSQL tells, on SQLite it has not got past its first statement."""
-    if alias == POSTGRES:
-        wait_for(lambda: blocked(alias), what="a statement that waits for a lock")
-    assert not second.done()
 
 
 def blocked(alias: str) -> int:

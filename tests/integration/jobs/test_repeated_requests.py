@@ -57,13 +57,6 @@ def test_a_repeated_request_finds_its_untracked_job_when_the_broker_has_forgotte
     assert runs == [1]
 
 
-def forget_ended(valkey: redis.Redis, job_id: str) -> None:
-    """Drop what the broker drops by itself within 24 hours; no writer has written the history."""
-    doomed = {key for part in ("*done*", "*job:ended*", "*job:history*") for key in valkey.scan_iter(part)}
-    valkey.delete(*doomed)
-    assert find_job(job_id) is None
-
-
 @pytest.mark.parametrize("ends", ["succeeded", "dead"])
 def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone(
     transactional_db: None, valkey: redis.Redis, run_worker: RunWorker, ends: str
@@ -83,7 +76,10 @@ def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone
         wait_for(lambda: facilities().transport.stats("default").live.running == 0)  # acknowledged
         if ends == "dead":
             discard(facilities().transport, "default", job_id)
-        forget_ended(valkey, job_id)
+        # Drop what the broker drops by itself within 24 hours; no writer has written the history.
+        doomed = {key for part in ("*done*", "*job:ended*", "*job:history*") for key in valkey.scan_iter(part)}
+        valkey.delete(*doomed)
+        assert find_job(job_id) is None
 
         with request_jobs(once_more(repeated=True)):
             again = submit(forgotten, kwargs={"number": 1})
@@ -101,9 +97,7 @@ def test_a_job_of_no_key_leaves_no_mark(db: None, valkey: redis.Redis, run_worke
     assert list(valkey.scan_iter("*job:mark:*")) == []
 
 
-def test_a_job_whose_history_cannot_be_asked_is_not_sent_again(
-    valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_of_an_unknown_history_is_not_sent_again(valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(job_id: str) -> None:
         raise OperationalError("no connection")
 

@@ -55,29 +55,19 @@ def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_
     assert facilities().transport.stats("default").live.waiting == 0
 
 
-def test_a_delay_of_a_job_is_counted_from_the_commit() -> None:
-    with transaction.atomic():
-        job_id = enqueue_on_commit(probe_actors.add, 1, 2, delay_ms=60_000)
-
-    assert state(job_id) == "scheduled"
-
-
-def test_a_job_is_sent_when_the_transaction_commits() -> None:
+def test_a_job_is_sent_when_the_transaction_commits_from_which_its_delay_counts_and_never_when_it_rolls_back() -> None:
     with transaction.atomic():
         job_id = enqueue_on_commit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+        later = enqueue_on_commit(probe_actors.add, 1, 2, delay_ms=60_000)
         before = find_job(job_id)
 
-    assert before is None
-    assert state(job_id) == "queued"
-
-
-def test_a_job_is_never_sent_when_the_transaction_rolls_back() -> None:
+    assert (before, state(job_id), state(later)) == (None, "queued", "scheduled")
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         job_id = enqueue_on_commit(probe_actors.add, kwargs={"a": 1, "b": 2})
         1 / 0  # noqa: B018
 
     assert find_job(job_id) is None
-    assert facilities().transport.stats("default").live.waiting == 0
+    assert facilities().transport.stats("default").live.waiting == 1, "the one before"
 
 
 def test_arguments_are_checked_before_the_commit() -> None:
@@ -97,23 +87,19 @@ def test_arguments_that_cannot_be_sent_are_refused_before_the_commit(error: type
         enqueue_on_commit(probe_actors.note, value)
 
 
-def test_a_broker_that_is_away_costs_a_progress_report_and_not_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: probe_actors.add.message(1, 2))
-
+def test_a_progress_report_that_is_refused_or_finds_no_broker_does_not_fail_the_job(
+    monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis
+) -> None:
+    message = probe_actors.add.message(1, 2).copy(message_id=JOB_ID)
+    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
     with broker_without_server():
         report_progress(1, 2)
-
-
-def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
-    job_id = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
-    message = probe_actors.add.message(1, 2).copy(message_id=job_id)
-    monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
     valkey.set(facilities().records.keys.queue("default").jobs, "of a wrong type")
 
     report_progress(1, 2)
 
     with pytest.raises(BrokerRefused, match="WRONGTYPE"):
-        find_job(job_id)
+        find_job(JOB_ID)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +109,7 @@ def test_a_refused_progress_report_does_not_fail_the_job(monkeypatch: pytest.Mon
         *(("", "", False, False), ("", "user:1", False, False), ("", "user:1", True, True)),
     ],
 )
-def test_a_job_is_seen_by_its_owner_and_by_operators(
-    valkey: redis.Redis, owner: str, asks: str, operator: bool, seen: bool
-) -> None:
+def test_owner_and_operators_see_a_job(valkey: redis.Redis, owner: str, asks: str, operator: bool, seen: bool) -> None:
     job_id = submit(probe_actors.add, owner=owner, kwargs={"a": 1, "b": 2})
 
     assert (visible_job(job_id, owner=asks, operator=operator) is not None) == seen

@@ -121,9 +121,7 @@ def test_another_owners_untracked_job_is_404_and_goes_on(
     assert facilities().transport.stats("default").live.waiting == 1
 
 
-def test_of_an_untracked_job_that_ended_it_is_said_that_nothing_is_known(
-    actor: dramatiq.Actor[..., Any], ada: User
-) -> None:
+def test_of_an_untracked_job_that_ended_nothing_is_known(actor: dramatiq.Actor[..., Any], ada: User) -> None:
     job_id = submit(actor, kwargs={})
     dramatiq.get_broker().flush("default")
 

@@ -23,9 +23,7 @@ def test_open_and_allowed_connections_are_those_of_a_postgresql_and_none_of_sqli
         assert 1 <= found["switchyard_database_connections"] <= found["switchyard_database_connections_max"]
 
 
-def test_memory_of_the_broker_is_that_of_its_limit_and_absent_without_one(
-    facilities: Facilities, valkey: redis.Redis
-) -> None:
+def test_memory_of_the_broker_is_absent_without_a_limit(facilities: Facilities, valkey: redis.Redis) -> None:
     calls, keys = facilities.records.calls, facilities.records.keys
     before = valkey.config_get("maxmemory")["maxmemory"]
     try:

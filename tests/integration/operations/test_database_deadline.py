@@ -1,10 +1,12 @@
-"""A PostgreSQL that stands still has a time limit."""
+"""A call, and a PostgreSQL that stands still, has a time limit."""
 
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from django.test import RequestFactory
 from switchyard.frame import silent_database
 from switchyard.frame.silent_database import SilentDatabase
 from switchyard.operations import timeouts
-from switchyard.operations.timeouts import answers_within
+from switchyard.operations.timeouts import NoAnswer, TimedCall, answers_within
 from tests.chaos.postgres import PostgresUnderTest
 from tests.waiting import wait_for
 
@@ -122,3 +124,75 @@ def test_a_page_of_a_postgres_that_stands_still_names_it_in_time(
     assert silent.status_code == 503 and silent["Retry-After"] == "10"
     assert "The database does not answer" in silent.content.decode()
     assert took_s >= LIMIT_S
+
+
+def test_answer_and_error_come_through() -> None:
+    def fail() -> None:
+        raise LookupError("gone")
+
+    assert TimedCall("it", lambda: 7).result(30) == 7
+    with pytest.raises(LookupError, match="gone"):
+        TimedCall("it", fail).result(30)
+
+
+def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
+    release, asked = threading.Event(), []
+
+    def hang() -> str:
+        asked.append(threading.get_ident())
+        release.wait(60)
+        return "late"
+
+    question = TimedCall("broker", hang)
+    for _ in range(5):
+        with pytest.raises(NoAnswer, match=r"broker: no answer within 0\.01 s"):
+            question.result(0.01)
+    assert len(asked) == 1
+
+    release.set()
+    wait_for(lambda: question._pending is None)
+    assert question.result(30) == "late"
+    assert len(asked) == 2
+
+
+def test_an_answer_that_came_too_late_is_handed_to_one_that_takes_it() -> None:
+    release, asked = threading.Event(), []
+
+    def hang() -> int:
+        asked.append(1)
+        release.wait(60)
+        return len(asked)
+
+    question = TimedCall("broker", hang)
+    with pytest.raises(NoAnswer):
+        question.result(0.01)
+    release.set()
+    wait_for(lambda: question._pending is None)
+
+    assert (question.result(30, late_s=60), len(asked)) == (1, 1)
+    assert (question.result(30, late_s=60), len(asked)) == (2, 2)  # in time, and so not kept
+    assert (question.result(30, late_s=60), len(asked)) == (3, 3)
+
+
+def test_callers_at_the_same_time_share_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, waiting, release = [], [], threading.Event()
+
+    def ask() -> int:
+        asked.append(1)
+        release.wait(60)
+        return len(asked)
+
+    def wait(*arguments: Any) -> Any:
+        waiting.append(1)  # this caller has its call
+        return futures.wait(*arguments)
+
+    monkeypatch.setattr(timeouts, "wait", wait)
+    question = timeouts.TimedCall("it", ask)
+
+    with futures.ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(question.result, 30) for _ in range(4)]
+        wait_for(lambda: len(waiting) == 4)
+        release.set()
+
+    assert [answer.result() for answer in answers] == [1, 1, 1, 1]
+    assert len(asked) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
@@ -161,9 +162,8 @@ def test_failures_whose_dead_letters_were_sent_call_once(
         sending.dispatch_due()
 
     assert told == ["generate_report gave up: KeyError"]
-    assert [body["title"].partition(":")[0] for body in watcher.bodies[1:]] == [
-        "All of generate_report's jobs failed with KeyError"
-    ]
+    titles = [body["title"].partition(":")[0] for body in watcher.bodies[1:]]
+    assert titles == ["All of generate_report's jobs failed with KeyError"]
     assert "and 1 more" in watcher.bodies[1]["title"] and "2 gave up" in watcher.bodies[1]["title"]
 
 
@@ -187,18 +187,14 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     debug = Finding("configuration", "debug", "error", "DEBUG is on", "it is", "look")
     found = causes(ranked([late("urgent"), late("slow"), late("default", severity="warning"), down, debug]))
 
-    paused = [
-        Finding("queues", "paused", "warning", "mail is paused", lasted_s=lasted_s) for lasted_s in (899.0, 901.0)
-    ]
+    paused = [Finding("queues", "paused", "warning", "mail is paused", lasted_s=each) for each in (899.0, 901.0)]
     assert [after_s(each) for each in ranked(paused)] == [math.inf, 0.0]
-    assert [(each.finding.subject, after_s(each)) for each in found] == [
-        ("urgent", 20.0), ("slow", 30.0), ("default", 60.0), ("", None)
-    ]  # fmt: skip
+    waits_s = {"urgent": 20.0, "slow": 30.0, "default": 60.0, "": None}
+    assert [(each.finding.subject, after_s(each)) for each in found] == list(waits_s.items())
     fact = fact_of([each for each in found if each.finding.code == "late"])
     assert (fact.title, fact.queue, fact.fingerprint) == ("slow is late. (and 1 more)", "", "finding-queues.late")
-    waits = [
-        fact_of([each]) for each in ranked([late("default", severity="warning"), replace(down, severity="warning")])
-    ]
+    warnings = ranked([late("default", severity="warning"), replace(down, severity="warning")])
+    waits = [fact_of([each]) for each in warnings]
     assert {each.name: each.severity for each in [fact, *waits]} == {"queues.late": "warning", "pools.down": "critical"}
     assert fact.severity == "critical"
     assert fact.detail.splitlines() == ["default is late.", "Cause: it is.", "Next: look"]
@@ -271,10 +267,7 @@ def test_the_text_has_the_cause_its_step_and_the_others(
     room = overview.overview()
     monkeypatch.setattr(command, "read_room", lambda: replace(room, verdict=verdict))
 
-    if said:
-        with pytest.raises(SystemExit):
-            call_command("switchyard", "diagnose")
-    else:
+    with pytest.raises(SystemExit) if said else nullcontext():
         call_command("switchyard", "diagnose")
 
     told = capsys.readouterr().out.splitlines()

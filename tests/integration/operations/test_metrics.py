@@ -1,20 +1,24 @@
+"""Metrics of queues, pools and workers, and who may scrape them."""
+
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import dramatiq
 import pytest
 from django.conf import settings
 from django.test import Client, override_settings
+from prometheus_client import CollectorRegistry, generate_latest
 
 import switchyard
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.operations.metrics import WorkerMetrics
 from tests.conftest import Configure
 from tests.factories.letters import keep, letter
-from tests.unit.operations.test_metrics_workers import child_of
 
 pytestmark = pytest.mark.django_db
 
@@ -56,9 +60,7 @@ def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_d
     assert 0 <= float(ages[0].split()[1]) < 30
 
 
-def test_worker_side_says_of_every_pool_whether_it_is_up(
-    facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path
-) -> None:
+def test_worker_side_says_which_pools_are_up(facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path) -> None:
     lines = scrape().splitlines()
 
     assert 'switchyard_worker_up{pool="slow"} 1.0' in lines
@@ -69,8 +71,9 @@ def test_worker_side_says_of_every_pool_whether_it_is_up(
     assert 'switchyard_worker_restarts_total{pool="slow",reason="memory"} 1.0' in lines
 
 
-def test_yard_says_what_it_promises_and_who_serves_it(broker_away: None, metrics_dir: Path) -> None:
-    lines = scrape().splitlines()
+def test_broker_that_is_away_leaves_the_task_side_and_the_promises(broker_away: None, metrics_dir: Path) -> None:
+    text = scrape()
+    lines = text.splitlines()
 
     assert f'switchyard_info{{version="{switchyard.__version__}"}} 1.0' in lines
     assert 'switchyard_queue_objective_seconds{queue="urgent"} 0.08' in lines
@@ -78,11 +81,6 @@ def test_yard_says_what_it_promises_and_who_serves_it(broker_away: None, metrics
     assert not any(line.startswith('switchyard_queue_done_objective_seconds{queue="slow"}') for line in lines)
     assert 'switchyard_pool_serves{pool="slow",queue="slow"} 1.0' in lines
     assert 'switchyard_pool_serves{pool="retries",queue="slow-retry"} 1.0' in lines
-
-
-def test_broker_that_is_away_leaves_the_task_side(broker_away: None, metrics_dir: Path) -> None:
-    text = scrape()
-
     assert "switchyard_broker_up 0.0" in text
     assert "switchyard_queue_depth" not in text and "switchyard_worker_up" not in text
     assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 6.0' in text
@@ -108,3 +106,48 @@ def test_strangers_are_refused_and_the_token_lets_in(facilities: Facilities, met
     assert Client().get("/metrics", HTTP_X_FORWARDED_FOR="127.0.0.1").status_code == 401
     assert stranger.get("/metrics", HTTP_AUTHORIZATION="Bearer the-token").status_code == 200
     assert Client().post("/metrics").status_code == 405
+
+
+CHILD = """
+from prometheus_client import CollectorRegistry, Counter, Histogram
+registry = CollectorRegistry()
+done = Counter("switchyard_messages", "Attempts by how they ended.", ("queue", "outcome"), registry=registry)
+wait = Histogram("switchyard_message_wait_seconds", "Wait.", ("queue",), buckets=(0.1, 1), registry=registry)
+Counter("switchyard_owner_attempts", "By owner.", ("outcome", "owner"), registry=registry).labels("dead", "mia").inc()
+done.labels("mail", "succeeded").inc(3)
+wait.labels("mail").observe(0.5)
+"""
+
+
+def child_of(pool: Path) -> None:
+    """Count in a process of its own, as a pool's child does."""
+    pool.mkdir(exist_ok=True)
+    subprocess.run([sys.executable, "-c", CHILD], check=True, env={"PROMETHEUS_MULTIPROC_DIR": str(pool)})
+
+
+def metrics_of(folder: Path) -> str:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(WorkerMetrics(folder))
+    return generate_latest(registry).decode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for pool in ("mail", "retries", "retries"):
+        child_of(tmp_path / pool)
+    return tmp_path
+
+
+def test_children_of_all_pools_are_added_up_without_files_that_are_just_being_made(folder: Path) -> None:
+    text = metrics_of(folder)
+
+    assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 9.0' in text
+    assert 'switchyard_message_wait_seconds_bucket{le="0.1",queue="mail"} 0.0' in text
+    assert 'switchyard_message_wait_seconds_bucket{le="+Inf",queue="mail"} 3.0' in text
+    assert "mia" not in text, "owners are for the facts alone"
+    assert "# HELP switchyard_messages_total Attempts by how they ended." in text
+    (folder / "mail" / "counter_1.db").write_bytes(b"")
+    (folder / "mail" / "histogram_2.db").write_bytes(b"\xff" * 64)
+    (folder / "mail" / "counter_3.db").symlink_to(folder / "gone")
+
+    assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 9.0' in metrics_of(folder)

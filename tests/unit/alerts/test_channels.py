@@ -1,14 +1,18 @@
-"""Channels: made of their addresses, sent to together, and the words of a notice."""
+"""Channels: made of their addresses, sent to together, the words of a notice; rules for when and where alerts go."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
+import msgspec
 import pytest
+from django.test import override_settings
 
 from switchyard.alerts import sending
 from switchyard.alerts.channels import (
@@ -22,10 +26,19 @@ from switchyard.alerts.channels import (
     refuse_unusable,
 )
 from switchyard.alerts.checks import check_alert_urls, check_apprise
+from switchyard.alerts.intake import chosen, further
 from switchyard.alerts.jira import JiraChannel
 from switchyard.alerts.models import Alert
 from switchyard.alerts.notice import Notice
 from switchyard.alerts.sending import ChannelBatch, send_all
+from switchyard.alerts.silences import is_quiet
+from switchyard.broker.errors import InvalidDeclaration
+from switchyard.broker.stores.alert_groups import AlertFact
+from switchyard.broker.topology import AlertRule, Yard
+from switchyard.conf import declared_yard
+from switchyard.operations.alerting import after_s, fact_of
+from switchyard.operations.checks import check_rule_names
+from switchyard.operations.findings.finding import Finding, ranked
 from switchyard.setting_values import InvalidSetting
 from tests.unit.alerts.configuration import with_alert_urls
 
@@ -38,14 +51,17 @@ ALERT = Alert(
 )  # fmt: skip
 FIRST = Notice("1-0", ALERT, count=1)
 SECOND = replace(FIRST, id="2-0")
+BOTH = [FIRST, SECOND]
 
 
-def test_each_scheme_makes_its_channel() -> None:
+def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_log() -> None:
+    mail = EmailChannel(("ops@example.com", "on-call@example.com"))
     urls = ["log:", "mailto:ops@example.com,on-call@example.com", SECRET, "http://127.0.0.1:9000/x"]
-    found = list(channels(urls).values())
 
-    assert [type(channel) for channel in found] == [LogChannel, EmailChannel, WebhookChannel, WebhookChannel]
-    assert found[1] == EmailChannel(("ops@example.com", "on-call@example.com"))
+    assert list(channels([*urls, "log:", SECRET]).values()) == [
+        *(LogChannel(), mail, WebhookChannel(SECRET), WebhookChannel(urls[-1])),
+    ]  # fmt: skip
+    assert channels([]) == {"log": LogChannel()}
 
 
 @pytest.mark.parametrize(
@@ -74,20 +90,15 @@ def test_address_of_jira_without_a_host_is_apprise_s() -> None:
     assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel)
 
 
-def test_without_urls_alerts_go_to_the_log() -> None:
-    assert channels([]) == {"log": LogChannel()}
-
-
-def test_a_url_given_twice_is_one_channel() -> None:
-    assert len(channels([SECRET, SECRET, "log:", "log:"])) == 2
-
-
-def test_two_urls_of_one_host_are_two_channels_without_their_secrets() -> None:
+def test_two_urls_of_one_host_are_two_channels_without_their_secrets_and_a_label_names_one() -> None:
     found = channels(["https://hooks.example.com/a-canary", "https://hooks.example.com/b-canary"])
 
     assert len(found) == 2
     assert all("hooks.example.com" in name for name in found)
     assert "canary" not in repr(found)
+    assert channels([f"oncall={SECRET}", f"oncall={SECRET}"]) == {"oncall": WebhookChannel(SECRET)}
+    with pytest.raises(InvalidSetting, match="entry 2 has the label oncall of another entry"):
+        channels([f"oncall={SECRET}", "oncall=log:"])
 
 
 WRONG = [
@@ -109,7 +120,9 @@ def test_wrong_url_is_refused_by_its_place(url: str) -> None:
     assert "canary" not in str(refusal.value)
 
 
-def test_system_check_names_each_wrong_entry_and_the_fix() -> None:
+def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_is_well() -> None:
+    with with_alert_urls("log:", SECRET):
+        assert check_alert_urls(None) == []
     with with_alert_urls("log:", "token-canary", "mailto:"):
         found = check_alert_urls(None)
 
@@ -149,57 +162,25 @@ def test_no_check_and_no_name_loads_apprise(monkeypatch: pytest.MonkeyPatch) -> 
     assert "canary" not in repr(found)
 
 
-def test_label_names_a_channel_once() -> None:
-    assert channels([f"oncall={SECRET}", f"oncall={SECRET}"]) == {"oncall": WebhookChannel(SECRET)}
-    with pytest.raises(InvalidSetting, match="entry 2 has the label oncall of another entry"):
-        channels([f"oncall={SECRET}", "oncall=log:"])
+def batch(answer: Any, notices: list[Notice] = BOTH) -> ChannelBatch:
+    """Return what a channel is to send: it answers nothing, an error, or one after the other."""
+    return ChannelBatch("c", SimpleNamespace(name="c", send=Mock(side_effect=answer)), notices)
 
 
-def test_system_check_is_silent_when_all_is_well() -> None:
-    with with_alert_urls("log:", SECRET):
-        assert check_alert_urls(None) == []
+def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_answer_is_left_alone_at_once() -> None:
+    refusing = batch([ChannelFailed("c", "answered 400", answered=True), None])
+    silent = batch(ChannelFailed("c", "no connection"))
 
+    send_all([refusing])
+    send_all([silent])
 
-@dataclass
-class Channel:
-    name: str
-    answer: Callable[[Notice], None]
-
-    def send(self, notice: Notice) -> None:
-        self.answer(notice)
-
-
-def refuse(notice: Notice) -> None:
-    raise ChannelFailed("c", "answered 400", answered=True)
-
-
-def unreachable(notice: Notice) -> None:
-    raise ChannelFailed("c", "no connection")
-
-
-def test_channel_that_refuses_one_message_gets_the_next() -> None:
-    work = ChannelBatch("c", Channel("c", lambda notice: refuse(notice) if notice is FIRST else None), [FIRST, SECOND])
-
-    send_all([work])
-
-    assert isinstance(work.results[FIRST.id], ChannelFailed)
-    assert work.results[SECOND.id] is None
-
-
-def test_channel_that_does_not_answer_is_left_alone_at_once() -> None:
-    work = ChannelBatch("c", Channel("c", unreachable), [FIRST, SECOND])
-
-    send_all([work])
-
-    assert set(work.results) == {FIRST.id}
+    assert isinstance(refusing.results[FIRST.id], ChannelFailed)
+    assert refusing.results[SECOND.id] is None
+    assert set(silent.results) == {FIRST.id}
 
 
 def test_broken_channel_is_a_failure_of_its_own() -> None:
-    def broken(notice: Notice) -> None:
-        raise ZeroDivisionError("canary")
-
-    work = ChannelBatch("c", Channel("c", broken), [FIRST])
-    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST])
+    work, well = batch(ZeroDivisionError("canary"), [FIRST]), batch([None], [FIRST])
 
     send_all([work, well])
 
@@ -212,8 +193,7 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
 def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
     release = threading.Event()
-    hung = ChannelBatch("c", Channel("c", lambda notice: release.wait(60) and None), [FIRST, SECOND])
-    well = ChannelBatch("d", Channel("d", lambda notice: None), [FIRST, SECOND])
+    hung, well = batch(lambda notice: release.wait(60)), batch([None, None])
 
     send_all([hung, well])
 
@@ -223,12 +203,14 @@ def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.Monk
     release.set()
 
 
-def test_first_message_tells_what_where_and_the_link() -> None:
+def test_first_message_tells_what_where_and_the_link_and_a_webhook_gets_plain_json_values() -> None:
     assert FIRST.headline == "[critical] report gave up: KeyError"
     assert "exhausted after 6 attempts" in FIRST.text
-    assert FIRST.text.endswith(
-        "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters\n\nhttps://yard.example.com/admin/"
-    )
+    steps = "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters"
+    assert FIRST.text.endswith(f"{steps}\n\nhttps://yard.example.com/admin/")
+    body = FIRST.as_json()
+    assert body["type"] == "switchyard.alert.dead_letter"
+    assert body["first_at"] == "2026-11-20T02:51:00.000000+00:00"
 
 
 def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
@@ -239,8 +221,95 @@ def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
     assert (digest.as_json()["count"], digest.as_json()["new"]) == (1_000, 999)
 
 
-def test_webhook_body_is_plain_json_values() -> None:
-    body = FIRST.as_json()
+NOW = datetime(2026, 11, 27, 22, 30, tzinfo=UTC)
+LATE = AlertFact("finding-queues.late", "finding", "late", "", "", "", 0)
 
-    assert body["type"] == "switchyard.alert.dead_letter"
-    assert body["first_at"] == "2026-11-20T02:51:00.000000+00:00"
+
+def with_rules(*rules: AlertRule, urls: tuple[str, ...] = ("log:",), quiet: tuple[str, str] | None = None) -> Any:
+    return with_alert_urls(*urls, topology=replace(declared_yard(), alerts=rules, quiet_hours=quiet))
+
+
+@pytest.mark.parametrize(
+    ("fact", "name"),
+    [
+        (LATE, "queues.late"),
+        (msgspec.structs.replace(LATE, kind="broker", fingerprint="broker-nearly_full"), "broker.nearly_full"),
+        (msgspec.structs.replace(LATE, kind="dead_letter", fingerprint="f00dfacef00dface"), "dead_letter"),
+    ],
+)
+def test_an_alert_has_the_name_of_its_finding(fact: AlertFact, name: str) -> None:
+    assert fact.name == name
+
+
+def test_the_first_rule_that_matches_chooses_the_channels_and_those_beyond() -> None:
+    names = ["team", "oncall", "boss"]
+    late = AlertRule("queues.late", channels=("team",), escalate_after_s=600, escalate_to=("oncall", "gone"))
+    with with_rules(late, AlertRule("*", channels=("boss",))):
+        assert chosen(LATE, names) == ["team"]
+        assert further(LATE, names, NOW) == [("oncall", NOW + timedelta(minutes=10))]
+        other = msgspec.structs.replace(LATE, fingerprint="finding-pools.down")
+        assert (chosen(other, names), further(other, names, NOW)) == (["boss"], [])
+        assert chosen(other, ["mail"]) == ["mail"]  # nobody is forgotten for a label that is gone
+    with with_rules():
+        assert (chosen(LATE, names), further(LATE, names, NOW)) == (names, [])
+
+
+@override_settings(TIME_ZONE="UTC")
+def test_quiet_hours_may_go_over_midnight() -> None:
+    found = {}
+    for quiet in (("22:00", "07:00"), ("09:00", "23:00"), ("09:00", "10:00"), None):
+        with with_rules(quiet=quiet):
+            found[quiet] = [is_quiet(NOW + timedelta(hours=hours)) for hours in (0, 5, 9)]
+
+    assert [*found.values()] == [[True, True, False], [True, False, False], [False] * 3, [False] * 3]
+
+
+def test_a_rule_says_after_which_time_a_person_is_called() -> None:
+    [late] = ranked([Finding("queues", "late", "error", "default is late", "", "", "default")])
+    assert after_s(late) == 30.0
+    with with_rules(AlertRule("queues.*", after_s=300)):
+        assert after_s(late) == 300
+    with with_rules(AlertRule("queues.*", channels=("team",))):
+        assert after_s(late) == 30.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "option"),
+    [
+        *(({"finding": ""}, "finding"), ({"after_s": -1}, "after_s"), ({"channels": "oncall"}, "channels")),
+        *(({"escalate_to": ("oncall",)}, "escalate_to"), ({"escalate_after_s": 60}, "escalate_to")),
+    ],
+)
+def test_a_rule_that_cannot_be_used_is_refused(wrong: dict[str, Any], option: str) -> None:
+    with pytest.raises(InvalidDeclaration, match=option):
+        AlertRule(**{"finding": "queues.late", **wrong})
+
+
+@pytest.mark.parametrize("hours", [("22:00",), ("22:00", "22:00"), ("22", "7"), "22:00", ("25:00", "07:00")])
+def test_quiet_hours_that_cannot_be_used_are_refused(hours: Any) -> None:
+    with pytest.raises(InvalidDeclaration, match="quiet_hours"):
+        Yard((), (), quiet_hours=hours)
+
+
+def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error() -> None:
+    rules = AlertRule("queues.lat", channels=("oncal",)), AlertRule("dead_letter"), AlertRule("history.*")
+    with with_rules(*rules, urls=("oncall=log:",)):
+        names, labels = check_rule_names(None), check_alert_urls(None)
+    with with_rules(*rules, urls=()):
+        without = check_alert_urls(None)
+
+    said = "alert rule of queues.lat: no finding has this name"
+    assert [(error.id, error.msg) for error in names] == [("switchyard.E043", said)]
+    assert "Did you mean 'queues.late'?" in str(names[0].hint)
+    said = "alert rule of queues.lat: no entry of SWITCHYARD_ALERT_URLS has the label 'oncal'"
+    assert [error.msg for error in labels] == [said]
+    assert "They are oncall" in str(labels[0].hint) and without == []
+
+
+@pytest.mark.parametrize(("severity", "seconds", "called"), [("warning", 60.0, "warning"), ("error", 30.0, "critical")])
+def test_late_often_waits_for_a_minute_and_for_the_end_of_quiet_hours_unless_it_is_bad(
+    severity: Any, seconds: float, called: str
+) -> None:
+    [often] = ranked([Finding("queues", "burning", severity, "x", "y", "z", "default")])
+
+    assert (after_s(often), fact_of([often]).severity) == (seconds, called)

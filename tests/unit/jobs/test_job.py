@@ -1,7 +1,9 @@
-"""One job, made from each of its sources, and its JSON form."""
+"""One job, made from each of its sources, its JSON form, when it is expected to start, and how its values are found."""
 
 from __future__ import annotations
 
+import json
+import random
 from typing import Any
 
 import pytest
@@ -18,12 +20,16 @@ from switchyard.broker.stores.job_record import (
     job_of_message,
 )
 from switchyard.broker.stores.job_steps import LiveJob
+from switchyard.history.filters import search_text
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import job_of_attempt, job_of_row
 from switchyard.history.writer import rows_of
 from switchyard.jobs.api import JobBody
+from switchyard.jobs.listing.pages import _is_plain
 from switchyard.jobs.passport.reading import attempts_of
+from switchyard.jobs.passport.why import LEAST_STARTS, expected
 from switchyard.jobs.presentation import INTERNAL, error_line, job_json, run_json, snapshot
+from tests.factories.slots import worked
 
 OPTIONS: dict[str, Any] = {
     "enqueued_at": 1_000, "owner": "user:1", "tags": ["monthly"], "parent": "j-0", "generation": 1,
@@ -95,11 +101,13 @@ def test_a_job_that_was_put_off_after_its_start_does_not_run(
     assert (job.state, job.reason, job.attempts, job.next_attempt_at) == known
 
 
-def test_the_api_declares_every_field_of_the_json_form_in_its_order() -> None:
-    shown = job_json(Job("j-1"))
+def test_the_api_declares_every_field_of_the_json_form_in_its_order_and_takes_what_is_not_known() -> None:
+    shown = job_json(Job("j-1", state="queued"))
+    body = JobBody.model_validate(shown)
 
     assert list(JobBody.model_fields) == list(shown)
     assert not set(INTERNAL) - {"arguments"} & set(shown)
+    assert (body.actor, body.queue, body.owner) == ("", "", None)
 
 
 def test_an_event_says_what_is_known() -> None:
@@ -119,10 +127,8 @@ def test_the_attempts_of_a_job_are_in_order_and_the_last_is_as_it_stands() -> No
     attempts = attempts_of([job_of_attempt(first)], sources()["row"], None)
 
     shown = [run_json(each) for each in attempts]
-    assert [(each["generation"], each["attempts"], each["state"], each["run_ms"]) for each in shown] == [
-        (0, 1, "retrying", 3),
-        (1, 1, "dead", 3_000),
-    ]
+    said = [(each["generation"], each["attempts"], each["state"], each["run_ms"]) for each in shown]
+    assert said == [(0, 1, "retrying", 3), (1, 1, "dead", 3_000)]
     assert (shown[0]["logs"], shown[0]["error"]) == ("put failed", {"type": "Timeout", "message": ""})
     assert attempts_of([], Job("j-1", state="queued", attempts=1, started_at=5), None) == ()
 
@@ -143,7 +149,46 @@ def test_a_job_on_its_first_attempt_has_waited_since_it_was_ready(known: dict[st
     assert (job.wait_ms, job.run_ms) == (waited_ms, None if ran["started_at"] is None else 3_000)
 
 
-def test_what_is_not_known_of_a_message_of_something_else_is_no_error_of_the_api() -> None:
-    shown = JobBody.model_validate(job_json(Job("j-1", state="queued")))
+VALUES = [
+    *("customer-7", "mia@example.org", "7", "a b", 'say "hi"', "back\\slash", "grün", -5, 1.5, 1e-7, 1e22, True),
+    "1e3",
+]
 
-    assert (shown.actor, shown.queue, shown.owner) == ("", "", None)
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value: object) -> None:
+    text = search_text(value)
+    assert text is not None
+
+    assert not _is_plain(text) or text in json.dumps({"name": value})
+
+
+DRAWS = 1_200
+
+
+def test_nine_of_ten_ranges_hold() -> None:
+    draw = random.Random(11)
+    by_place: dict[bool, list[bool]] = {True: [], False: []}
+    for _ in range(DRAWS):
+        work = worked(draw)
+        started = sorted([*(start for start, _ in work.ended), *work.running])
+        if found := expected(started, work.ahead + 1, 0):
+            by_place[work.ahead > 10].append(found[0] <= work.starts_at <= found[1])
+
+    held = by_place[True] + by_place[False]
+    assert len(held) > 0.99 * DRAWS
+    assert 0.87 <= sum(held) / len(held) <= 0.93
+    assert all(0.85 <= sum(each) / len(each) <= 0.95 for each in by_place.values())
+
+
+@pytest.mark.parametrize(
+    ("started", "at"),
+    [
+        ([], 0),
+        ([1_000 * place for place in range(LEAST_STARTS)], 9_000),
+        ([5] * 50, 10),
+        ([1_000 * place for place in range(60)], 600_000),  # nothing has started for ten minutes
+    ],
+)  # fmt: skip
+def test_without_a_rate_nothing_is_expected(started: list[int], at: int) -> None:
+    assert expected(started, 3, at) is None

@@ -34,11 +34,7 @@ def held(job_id: str, token: int | None = None) -> object:
 def run_as():
     """Be inside of a job: ``run_as(held("job", 7))``."""
     worker = CurrentMessage()
-
-    def run(message: object) -> None:
-        worker.before_process_message(None, message)
-
-    yield run
+    yield lambda message: worker.before_process_message(None, message)
     worker.after_process_message(None, None)
 
 
@@ -63,20 +59,14 @@ def test_what_fails_gives_the_key_back_with_its_effects(failure: type[BaseExcept
     assert taken("a")
 
 
-def test_a_transaction_around_it_takes_the_key_back_as_well() -> None:
+def test_a_transaction_around_it_takes_the_key_back_as_well_and_stays_usable_when_it_was_taken() -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         assert taken("a")
         raise RuntimeError
 
     assert taken("a")
-
-
-def test_a_key_that_was_taken_leaves_the_transaction_around_it_usable() -> None:
-    taken("a")
-
     with transaction.atomic():
         again, other = taken("a"), taken("b")
-
     assert (again, other) == (False, True)
     assert DoneOnce.objects.filter(key="b").exists()
 
@@ -100,10 +90,8 @@ def test_without_a_key_it_is_once_a_job(run_as) -> None:
             firsts.append(first)
 
     assert firsts == [True, False, True, False]
-    assert list(DoneOnce.objects.values_list("key", "job_id", "token").order_by("id")) == [
-        ("job-1", "job-1", 7),
-        ("job-2", "job-2", None),
-    ]
+    rows = DoneOnce.objects.values_list("key", "job_id", "token").order_by("id")
+    assert list(rows) == [("job-1", "job-1", 7), ("job-2", "job-2", None)]
 
 
 def test_outside_of_a_job_the_key_has_to_be_named() -> None:
@@ -125,18 +113,15 @@ def test_a_key_that_cannot_be_kept_is_refused_and_not_told(key: str, says: str) 
 
 def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
     now = timezone.now()
-    for key, age in (
-        ("old", timedelta(days=7, minutes=1)),
-        ("young", timedelta(days=6, hours=23)),
-        ("new", timedelta()),
-    ):
+    ages = {"old": timedelta(days=7, minutes=1), "young": timedelta(days=6, hours=23), "new": timedelta()}
+    for key, age in ages.items():
         DoneOnce.objects.create(key=key, created_at=now - age)
 
     assert delete_old_keys() == 1
     assert set(DoneOnce.objects.values_list("key", flat=True)) == {"young", "new"}
 
 
-def test_one_call_forgets_so_many_batches_and_the_next_the_rest(
+def test_a_call_forgets_some_batches_the_next_the_rest(
     monkeypatch: pytest.MonkeyPatch, django_assert_num_queries
 ) -> None:
     monkeypatch.setattr(database, "AT_ONCE", 10)

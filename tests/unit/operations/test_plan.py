@@ -68,25 +68,21 @@ def test_a_burst_needs_more_than_its_mean_and_a_plan_is_the_same_each_time() -> 
     assert sum(burst.busiest(2).rates) == 60.0
 
 
-def test_without_a_promise_the_slots_keep_up_though_nothing_is_late() -> None:
+def test_without_a_promise_or_with_one_longer_than_the_stretch_the_slots_keep_up() -> None:
     found = least_slots(Demand((10.0,), (0.3,)), None)
 
     assert (found.slots, found.late, found.kept) == (4, 0.0, 1.0)
-
-
-def test_a_promise_longer_than_the_stretch_needs_slots_that_keep_up() -> None:
     assert least_slots(Demand((10.0,), (1.0,)), 3_600.0).slots == 11
+    assert slots_for(0.0, 0.0, 0.08) == 1
+    assert slots_for(3.0, 1.0, None) == 4
 
 
-def test_counted_run_times_keep_their_mean_and_their_share_in_each_class() -> None:
+def test_counted_run_times_keep_their_mean_and_classes_and_arrivals_are_what_started_and_what_waits_more() -> None:
     runs_s = by_counts({RUNS + 3: 90, RUNS + 9: 10, RUN_MS: 90 * 30 + 10 * 2_000})
 
     assert mean(runs_s) == pytest.approx(0.227)
     assert sum(run_s > 0.1 for run_s in runs_s) / len(runs_s) == pytest.approx(0.1, abs=0.01)
     assert by_counts({}) == (0.0,)
-
-
-def test_arrivals_are_what_started_and_what_waits_more() -> None:
     minutes = [{WAITS: 60, DEPTH: 0}, {WAITS: 60, DEPTH: 120}, {WAITS: 120, DEPTH: 30}, {WAITS: 30}, {}]
 
     assert counted(minutes).rates == (1.0, 3.0, 0.5, 0.0, 0.0)
@@ -101,11 +97,8 @@ def test_lanes_of_a_pool_mix_by_what_arrives() -> None:
 
 
 def test_each_pool_is_planned_for_its_own_lanes() -> None:
-    lanes = {
-        "default": Demand((20.0,), (0.1,)),
-        "webhook": Demand((0.0,), (0.1,)),
-        "default-retry": Demand((1.0,), (1.0,)),
-    }
+    lanes = {"default": Demand((20.0,), (0.1,)), "webhook": Demand((0.0,), (0.1,))}
+    lanes["default-retry"] = Demand((1.0,), (1.0,))
 
     plans = {each.pool.name: each for each in plan(YARD, lanes, minutes=1)}
 
@@ -142,9 +135,7 @@ def late_share(slots: int, load: float, duration_s: float, promise_s: float) -> 
 @pytest.mark.parametrize(
     ("load", "duration_s", "promise_s"), [(0.5, 0.05, 0.08), (3.2, 0.4, 1.0), (12.0, 0.2, 1.0), (40.0, 10.0, 10.0)]
 )
-def test_slots_keep_the_promise_of_a_simulated_queue_and_one_less_does_not(
-    load: float, duration_s: float, promise_s: float
-) -> None:
+def test_slots_keep_a_simulated_promise_and_one_less_does_not(load: float, duration_s: float, promise_s: float) -> None:
     slots = slots_for(load, duration_s, promise_s)
 
     # Busy queues are late in streaks: a simulation as short as this is off by half.
@@ -152,41 +143,23 @@ def test_slots_keep_the_promise_of_a_simulated_queue_and_one_less_does_not(
     assert slots - 1 <= load or late_share(slots - 1, load, duration_s, promise_s) > 0.01
 
 
-def test_idle_pool_needs_one_slot_and_one_without_a_promise_keeps_up() -> None:
-    assert slots_for(0.0, 0.0, 0.08) == 1
-    assert slots_for(3.0, 1.0, None) == 4
-
-
 def snapshot(at_s: float, ended: int, busy_s: float, *, waiting: int = 0, busy: int = 0) -> PoolSnapshot:
     return PoolSnapshot(at_s, {"web:here:7": (ended, busy_s)}, waiting, busy)
 
 
-def test_mean_of_busy_slots_is_the_load_while_nothing_waits() -> None:
-    last = snapshot(60.0, 600, 120.0, busy=2)  # 10/s of 0.2 s each: 2 slots
-
-    assert needed(snapshot(0.0, 0, 0.0), last, 1.0) == slots_for(2.0, 0.2, 1.0)
-
-
-def test_backlog_that_grows_asks_for_the_slots_that_end_it_within_a_minute() -> None:
-    # 4 slots end 20/s of 0.2 s each, 30/s arrive: 6 slots keep up, 2 more drain what waits within a minute.
-    last = snapshot(60.0, 1_200, 240.0, waiting=600, busy=4)
-
-    assert needed(snapshot(0.0, 0, 0.0), last, 1.0) == 8
-
-
-def test_backlog_that_shrinks_asks_for_less_than_the_slots_that_drain_it() -> None:
-    last = snapshot(60.0, 1_200, 240.0, waiting=0, busy=4)
-
-    assert needed(snapshot(0.0, 0, 0.0, waiting=600), last, 1.0) == slots_for(2.0, 0.2, 1.0)
-
-
-def test_long_jobs_of_which_none_ended_count_with_the_time_that_they_have_run() -> None:
-    last = snapshot(60.0, 0, 120.0, waiting=2, busy=2)
-
-    assert needed(snapshot(0.0, 0, 0.0, busy=2), last, 300.0) == 5
-
-
-def test_supervisor_that_started_since_is_not_judged() -> None:
-    other = PoolSnapshot(60.0, {"web:here:8": (9, 1.0)}, 0, 0)
-
-    assert needed(snapshot(0.0, 0, 0.0), other, 1.0) is None
+@pytest.mark.parametrize(
+    ("first", "last", "promise_s", "slots"),
+    [
+        (snapshot(0.0, 0, 0.0), snapshot(60.0, 600, 120.0, busy=2), 1.0, slots_for(2.0, 0.2, 1.0)),
+        # 4 slots end 20/s of 0.2 s each, 30/s arrive: 6 slots keep up, 2 more drain what waits within a minute.
+        (snapshot(0.0, 0, 0.0), snapshot(60.0, 1_200, 240.0, waiting=600, busy=4), 1.0, 8),
+        (snapshot(0.0, 0, 0.0, waiting=600), snapshot(60.0, 1_200, 240.0, busy=4), 1.0, slots_for(2.0, 0.2, 1.0)),
+        (snapshot(0.0, 0, 0.0, busy=2), snapshot(60.0, 0, 120.0, waiting=2, busy=2), 300.0, 5),
+        (snapshot(0.0, 0, 0.0), PoolSnapshot(60.0, {"web:here:8": (9, 1.0)}, 0, 0), 1.0, None),
+    ],
+    ids=["nothing waits", "a backlog grows", "it shrinks", "long jobs, none has ended", "a supervisor started since"],
+)
+def test_slots_are_needed_for_the_load_and_to_drain_what_waits_within_a_minute(
+    first: PoolSnapshot, last: PoolSnapshot, promise_s: float, slots: int | None
+) -> None:
+    assert needed(first, last, promise_s) == slots

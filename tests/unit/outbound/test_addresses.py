@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -31,15 +32,8 @@ REFUSED_HOSTS = [
     *("0", "0x0", "127.0.0.01", "127.0.0.1.", "127.0.0.1..", "127.0.0.0x1", "256.256.256.256", "1.2.3.4.5"),
     "4294967297",
     # Unicode that becomes digits, dots or letters.
-    *(
-        "①②⑦.0.0.1",
-        "127。0。0。1",
-        "127．0．0．1",
-        "１２７.0.0.1",
-        "１６９.２５４.169.254",
-        "\u200d127.0.0.1",
-        "①②⑦．①",
-    ),
+    *("①②⑦.0.0.1", "127。0。0。1", "127．0．0．1", "１２７.0.0.1", "１６９.２５４.169.254", "\u200d127.0.0.1"),
+    "①②⑦．①",
     # Zones, brackets, percent signs, empty and broken names.
     *("[fe80::1%25eth0]", "[::1%25lo]", "[127.0.0.1]", "[]", "[::1", "%31%32%37.0.0.1", "127.0.0.1%00.example.com"),
     *("", ".", "..", "a..b", "-a.example", "exa mple.com", "a" * 64 + ".example", "a." * 127 + "aa"),
@@ -65,10 +59,6 @@ def resolved(monkeypatch):
         monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: addresses or pytest.fail("was asked"))
 
     return answer
-
-
-def allow(settings, *pairs: tuple[str, int]) -> None:
-    settings.ALLOWED_PRIVATE_ADDRESSES = frozenset(pairs)
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)
@@ -144,7 +134,7 @@ def test_path_and_query_are_sent_encoded_and_the_fragment_is_not() -> None:
 
 
 def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(settings, resolved) -> None:
-    allow(settings, ("127.0.0.1", 9000), ("receiver.internal", 9001))
+    settings.ALLOWED_PRIVATE_ADDRESSES = frozenset({("127.0.0.1", 9000), ("receiver.internal", 9001)})
 
     assert check_url("http://127.0.0.1:9000/")[1] == ("127.0.0.1",)
     resolved("10.0.0.7")
@@ -198,11 +188,8 @@ def test_a_refusal_names_host_and_remedy_but_never_path_query_or_user() -> None:
 
 def test_no_code_asks_python_whether_an_address_is_global_or_private() -> None:
     root = Path(__file__).parents[3]
-    asking = [
-        path
-        for folder in ("switchyard", "middleware", "apps", "project")
-        for path in (root / folder).rglob("*.py")
-        if any(word in path.read_text() for word in (".is_global", ".is_private"))
+    paths = [
+        path for folder in ("switchyard", "middleware", "apps", "project") for path in (root / folder).rglob("*.py")
     ]
 
-    assert asking == []
+    assert [path for path in paths if re.search(r"\.is_(global|private)", path.read_text())] == []

@@ -79,7 +79,7 @@ def work(word: str) -> None:
 
 
 @pytest.fixture
-def declared(settings) -> Iterator[Task]:
+def declared(settings: Any) -> Iterator[Task]:
     """A task of a backend that takes any."""
     settings.TASKS = {"default": {"BACKEND": f"{DummyBackend.__module__}.DummyBackend", "QUEUES": []}}
     yield Task(func=work)
@@ -97,11 +97,11 @@ def _record(state: str, **known: Any) -> Job:
         *(("succeeded", "SUCCESSFUL"), ("cancelled", "FAILED"), ("expired", "FAILED"), ("dead", "FAILED")),
     ],
 )
-def test_every_state_of_a_job_is_a_status(declared, state, status):
+def test_every_state_of_a_job_is_a_status(declared: Task, state: str, status: str) -> None:
     assert result_of_job(declared, _record(state)).status == TaskResultStatus[status]
 
 
-def test_a_record_says_what_was_sent(declared):
+def test_a_record_says_what_was_sent(declared: Task) -> None:
     options = {"priority": -40, "task": {"run_after": 86_400_000}}
 
     result = result_of_job(declared, _record("queued", options=options))
@@ -112,27 +112,23 @@ def test_a_record_says_what_was_sent(declared):
     assert result.enqueued_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
-def test_the_first_attempt_is_the_start_and_the_last_one_is_named(declared):
+def test_the_first_attempt_is_the_start_the_last_one_is_named_and_what_none_noted_is_in_the_record(
+    declared: Task,
+) -> None:
     attempts = [["one", 1_000, "builtins.ValueError", "trace"], ["two", 2_000, "builtins.KeyError", ""]]
     record = _record("running", options={"task": {"attempts": attempts}}, started_at=3_000, worker="three")
+    dead = _record("dead", error={"type": "Poison", "message": "took its worker down"})
 
-    result = result_of_job(declared, record)
+    result, [error] = result_of_job(declared, record), result_of_job(declared, dead).errors
 
     assert (result.started_at, result.last_attempted_at) == (moment(1_000), moment(3_000))
     assert (result.worker_ids, result.attempts) == (["one", "two", "three"], 3)
     assert [error.exception_class for error in result.errors] == [ValueError, KeyError]
-
-
-def test_a_failure_that_no_attempt_noted_is_taken_from_the_record(declared):
-    record = _record("dead", error={"type": "Poison", "message": "took its worker down"})
-
-    [error] = result_of_job(declared, record).errors
-
     assert (error.exception_class, error.traceback) == (Poison, "took its worker down")
 
 
 @pytest.fixture
-def end_with(monkeypatch) -> Any:
+def end_with(monkeypatch: pytest.MonkeyPatch) -> Any:
     """End an attempt of a task with an exception, in a worker named ``here``."""
     monkeypatch.setattr(task_actors, "task_at", lambda path: path if path == "a.task" else None)
     monkeypatch.setattr(task_actors, "worker_of", lambda broker: "here")
@@ -148,20 +144,25 @@ def _message(actor: str = "a.task", **options: Any) -> MessageProxy:
     return MessageProxy(Message(queue_name="default", actor_name=actor, args=(), kwargs={}, options=options))
 
 
-def test_a_failure_is_added_with_its_worker_and_its_class(end_with):
-    message = _message(task={"backend": "other"})
+def test_a_failure_is_added_with_its_worker_and_the_class_of_its_cause_and_nothing_else_is(end_with: Any) -> None:
+    message, refused, succeeded, actor = _message(task={"backend": "other"}), _message(), _message(), _message("other")
+    error = ResultRefused("a.task", "no JSON")
+    error.__cause__ = TypeError("no JSON")
 
     end_with(message, ValueError("no"))
     end_with(message, KeyError("none"))
+    end_with(refused, error)
+    end_with(succeeded, None)
+    end_with(actor, ValueError("no"))
 
     assert message.options[OPTION]["backend"] == "other"
-    assert [(each.worker, each.error) for each in failed_attempts(message.options)] == [
-        ("here", "builtins.ValueError"),
-        ("here", "builtins.KeyError"),
-    ]
+    errors = [("here", "builtins.ValueError"), ("here", "builtins.KeyError")]
+    assert [(each.worker, each.error) for each in failed_attempts(message.options)] == errors
+    assert failed_attempts(refused.options)[0].error == "builtins.TypeError"
+    assert succeeded.options == actor.options == {}
 
 
-def test_the_option_does_not_grow_without_end(end_with):
+def test_the_option_does_not_grow_without_end(end_with: Any) -> None:
     message = _message()
 
     for _ in range(10):
@@ -172,24 +173,6 @@ def test_the_option_does_not_grow_without_end(end_with):
     assert len(str(message.options).encode()) < 30_000
 
 
-def test_a_return_value_that_cannot_be_kept_is_the_error_of_its_cause(end_with):
-    message, error = _message(), ResultRefused("a.task", "no JSON")
-    error.__cause__ = TypeError("no JSON")
-
-    end_with(message, error)
-
-    assert failed_attempts(message.options)[0].error == "builtins.TypeError"
-
-
-def test_a_success_and_the_failure_of_an_actor_write_nothing(end_with):
-    task, actor = _message(), _message("an_actor")
-
-    end_with(task, None)
-    end_with(actor, ValueError("no"))
-
-    assert task.options == actor.options == {}
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -198,7 +181,7 @@ def test_a_success_and_the_failure_of_an_actor_write_nothing(end_with):
         {"attempts": [["a", 10**30, "c", "d"], ["a", -1, "c", "d"]]},
     ],
 )
-def test_what_another_sender_wrote_is_no_attempt(value):
+def test_what_another_sender_wrote_is_no_attempt(value: Any) -> None:
     assert failed_attempts({OPTION: value}) == []
 
 
@@ -209,15 +192,15 @@ def _run(code: str) -> str:
     return done.stdout
 
 
-def test_django_6_has_the_names_under_a_path_of_its_own():
+def test_django_6_has_the_names_under_a_path_of_its_own() -> None:
     assert _run(DJANGO_6) == "from Django 6\n"
 
 
 @pytest.mark.skipif(django.VERSION >= (6,), reason="Django 6 has the task API")
-def test_a_project_without_the_task_api_starts_and_is_told_what_to_install():
+def test_a_project_without_the_task_api_starts_and_is_told_what_to_install() -> None:
     assert _run(WITHOUT) == "Django before 6 has no task API: install django-tasks, or the extra tasks\n"
 
 
 @pytest.mark.parametrize("name", task_api.__all__)
-def test_every_name_is_there(name):
+def test_every_name_is_there(name: str) -> None:
     assert getattr(task_api, name) is not None

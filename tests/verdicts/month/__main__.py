@@ -19,8 +19,7 @@ parser.add_argument("--memory", action="store_true", help="tell what facts take,
 given = parser.parse_args()
 django.setup()
 
-from tests.verdicts.month.room import taken_mb  # noqa: E402
-from tests.verdicts.month.simulated_month import sentences  # noqa: E402
+from tests.verdicts.month.simulated_month import sentences, taken_mb  # noqa: E402
 
 if given.memory:
     with tempfile.TemporaryDirectory() as folder:

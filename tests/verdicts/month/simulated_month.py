@@ -2,6 +2,7 @@
 
 Counts are drawn for each class of run times by itself: what arrives by chance is as many jobs of each class by chance.
 The judged functions are those of the room; their past are the stored hours of the month so far.
+Beside it the memory that the facts of a large yard take in the broker.
 """
 
 from __future__ import annotations
@@ -11,28 +12,19 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import NormalDist
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    CLASSES,
-    HOUR_MS,
-    LEAST_MS,
-    MINUTE_MS,
-    PROCESSOR_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SENT,
-    SQL_MS,
-    SUCCEEDED,
-    WAITS,
-    Counts,
-)
+import msgspec
+
+from switchyard.broker.keys import Keys
+from switchyard.broker.stores import yard_facts
+from switchyard.broker.stores.yard_facts import Counts, actor_subject, dependency_subject, field, queue_subject
 from switchyard.operations.findings import own_past, spending
 from switchyard.operations.past import LEAST_DAYS, Usual, same_hours, usual_of
+from tests.chaos.server import ServerUnderTest
 
 EVERY_S, BUCKETS, SLOWED = 300, 90, 1.1
 # The epoch was a Thursday; the month begins on a Monday.
@@ -72,13 +64,8 @@ class Month:
         light = (1 - math.cos((at_s / 86_400 - 4 / 24) * 2 * math.pi)) / 2
         weekly = 0.5 if day % 7 >= 5 else 1.0
         wave = random.Random(f"{self._seed} {actor} {int(at_s // 600)}").lognormvariate(0, 0.25)
-        return (
-            kind.per_s
-            * (kind.night + (1 - kind.night) * light)
-            * weekly
-            * self._days[max(day, 0) % len(self._days)]
-            * wave
-        )
+        of_the_day = weekly * self._days[max(day, 0) % len(self._days)]
+        return kind.per_s * (kind.night + (1 - kind.night) * light) * of_the_day * wave
 
     def counts(self, actor: str, at_s: float, seconds: float) -> dict[int, int]:
         """Draw an actor's counts of some seconds."""
@@ -86,19 +73,28 @@ class Month:
         wave = random.Random(f"{self._seed} run {actor} {int(at_s // 1_800)}").lognormvariate(0, 0.08)
         run_ms = kind.run_ms * wave * (self._slowed if at_s >= self._release_s else 1.0)
         curve, found, ran = NormalDist(math.log(run_ms), 0.6), dict[int, int](), 0
-        for n in range(CLASSES):
-            low = curve.cdf(math.log(LEAST_MS * 2 ** (n - 1))) if n else 0.0
-            share = (curve.cdf(math.log(LEAST_MS * 2**n)) if n < CLASSES - 1 else 1.0) - low
+        for n in range(yard_facts.CLASSES):
+            low = curve.cdf(math.log(yard_facts.LEAST_MS * 2 ** (n - 1))) if n else 0.0
+            share = (curve.cdf(math.log(yard_facts.LEAST_MS * 2**n)) if n < yard_facts.CLASSES - 1 else 1.0) - low
             if share * jobs > 1e-4 and (count := self.some(share * jobs)):
-                found[RUNS + n], ran = count, ran + count
+                found[yard_facts.RUNS + n], ran = count, ran + count
         if not ran:
             return {}
         failing = kind.failing
         if kind.dependency and random.Random(f"{self._seed} flaky {int(at_s // 900)}").random() < 0.03:
             failing = 0.15
         failed = min(self.some(ran * failing), ran)
-        found |= {WAITS: ran, SENT: ran, RUN_MS: round(ran * run_ms * 1.2), SQL_MS: round(ran * run_ms * 0.2)}
-        return found | {PROCESSOR_MS: round(ran * run_ms * 0.2), SUCCEEDED: ran - failed, RETRIED: failed}
+        found |= {
+            yard_facts.WAITS: ran,
+            yard_facts.SENT: ran,
+            yard_facts.RUN_MS: round(ran * run_ms * 1.2),
+            yard_facts.SQL_MS: round(ran * run_ms * 0.2),
+        }
+        return found | {
+            yard_facts.PROCESSOR_MS: round(ran * run_ms * 0.2),
+            yard_facts.SUCCEEDED: ran - failed,
+            yard_facts.RETRIED: failed,
+        }
 
     def some(self, mean: float) -> int:
         """Draw a number of independent events."""
@@ -125,7 +121,9 @@ class Month:
         if len(hours) < LEAST_DAYS:
             return {}
         return {
-            actor: usual_of([self.hour(actor, hour) for hour in hours], hour_ms=HOUR_MS, basis="at this hour")
+            actor: usual_of(
+                [self.hour(actor, hour) for hour in hours], hour_ms=yard_facts.HOUR_MS, basis="at this hour"
+            )
             for actor in KINDS
         }
 
@@ -154,23 +152,20 @@ def sentences(seed: int, days: int, *, every_s: int = EVERY_S, slowed: float = S
 
 def _judged(month: Month, at_s: int, usual: Mapping[str, Usual], paused: range) -> Iterator[spending.Finding]:
     now = at_s * 1_000
-    buckets = [(now - (BUCKETS - at) * BUCKET_MS, at) for at in range(BUCKETS)]
+    buckets = [(now - (BUCKETS - at) * yard_facts.BUCKET_MS, at) for at in range(BUCKETS)]
     recent = SimpleNamespace(
         facts=SimpleNamespace(
             minutes=lambda subject, since, until: {
                 at: counts
-                for at in range(since, until, MINUTE_MS)
+                for at in range(since, until, yard_facts.MINUTE_MS)
                 if (counts := month.counts(subject[2:], at / 1_000, 60))
             }
         )
     )
-    with (
-        patch.object(own_past, "facilities", lambda: recent),
-        patch.object(own_past, "usual_again", return_value=False),
-    ):
+    with patch.multiple(own_past, facilities=lambda: recent, usual_again=lambda *_, **__: False):
         for actor in KINDS:
             mine: list[tuple[int, Counts]] = [
-                (at, {} if number in paused else month.counts(actor, at / 1_000, BUCKET_MS / 1_000))
+                (at, {} if number in paused else month.counts(actor, at / 1_000, yard_facts.BUCKET_MS / 1_000))
                 for at, number in buckets
             ]
             own = usual[actor]
@@ -180,5 +175,60 @@ def _judged(month: Month, at_s: int, usual: Mapping[str, Usual], paused: range) 
             yield from spending.leaking({actor: "default"}, {actor: grown})
             if dependency := KINDS[actor].dependency:
                 with patch.object(spending, "dependency_of", lambda name, found=dependency: found):
-                    calls = [{code: of.get(code, 0) for code in (SUCCEEDED, RETRIED)} if of else {} for _, of in mine]
+                    calls = [
+                        {code: of.get(code, 0) for code in (yard_facts.SUCCEEDED, yard_facts.RETRIED)} if of else {}
+                        for _, of in mine
+                    ]
                     yield from spending.down(dependency, {actor: "default"}, calls)
+
+
+QUEUES, RETRY_LANES, ACTORS, POOLS, DEPENDENCIES = 30, 10, 60, 8, 10
+# Attempts a minute of each subject, at most.
+MOST: int = 300
+
+
+def taken_mb(folder: Path) -> tuple[float, float]:
+    """Fill a server with the facts of a yard whose queues and actors are all active all the time; return MB."""
+    draw = random.Random(1)
+    queues = [queue_subject(f"queue-number-{n}") for n in range(QUEUES + RETRY_LANES)]
+    actors = [actor_subject(f"actor_of_some_name_{n}") for n in range(ACTORS)]
+    others = [*(f"p:pool-{n}" for n in range(POOLS)), "r:2026.11", "y:"]
+    dependencies = [dependency_subject(f"dependency-{n}") for n in range(DEPENDENCIES)]
+    subjects = [*queues, *actors, *others, *dependencies]
+    with ServerUnderTest(folder) as server:
+        used = [_used(server)]
+        for span in range(0, yard_facts.KEPT_MS, yard_facts.SPAN_MS):
+            packed = {
+                each: msgspec.msgpack.encode({n: _counts(draw, each, MOST) for n in range(10)}) for each in subjects
+            }
+            server.admin.hset(Keys().facts_span(span), mapping=packed)  # type: ignore[arg-type]
+        used.append(_used(server))
+        for bucket in range(0, yard_facts.BUCKET_TTL_MS, yard_facts.BUCKET_MS):
+            counts = {field(each, code): n for each in subjects for code, n in _counts(draw, each, MOST // 6).items()}
+            server.admin.hset(Keys().facts_bucket(bucket), mapping=counts)  # type: ignore[arg-type]
+        used.append(_used(server))
+    return (used[1] - used[0]) / 1e6, (used[2] - used[1]) / 1e6
+
+
+def _used(server: ServerUnderTest) -> int:
+    return int(server.admin.info("memory")["used_memory"])  # type: ignore[index]
+
+
+def _counts(draw: random.Random, subject: str, most: int) -> dict[int, int]:
+    found = {yard_facts.SUCCEEDED: draw.randrange(most), yard_facts.RETRIED: draw.randrange(5)}
+    if subject.startswith("d:"):
+        return found
+    found |= {yard_facts.WAIT_MS: draw.randrange(most * 1_000), yard_facts.RUN_MS: draw.randrange(most * 1_000)}
+    for first, classes in ((yard_facts.WAITS, 5), (yard_facts.RUNS, 6)):
+        least = draw.randrange(8)
+        found |= {first + n: draw.randrange(1, most) for n in range(least, least + classes)}
+    if subject.startswith("q:"):
+        found |= {yard_facts.DEPTH: draw.randrange(1_000), yard_facts.AGE_MS: draw.randrange(60_000)}
+    if subject.startswith("a:"):
+        found |= {
+            yard_facts.SENT: draw.randrange(most),
+            yard_facts.LATER + 3: draw.randrange(1, 9),
+            yard_facts.PROCESSOR_MS: draw.randrange(most * 100),
+        }
+        found |= {yard_facts.SQL_MS: draw.randrange(most * 100), yard_facts.LOG_BYTES: draw.randrange(most * 400)}
+    return found

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.verdicts.month.room import taken_mb
-from tests.verdicts.month.simulated_month import sentences
+from tests.verdicts.month.simulated_month import sentences, taken_mb
 
 MOST_A_DAY, MOST_MB = 0.1, 64.0
 

@@ -8,12 +8,18 @@ import re
 import select
 import sys
 import time
+from typing import Any
 
 import django
 from django.template.loader import render_to_string
 
 NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')  # a name in a sentence
 EVERY_S = 1.0
+
+
+def pressed(button: Any) -> dict[str, str]:
+    """Return the words and the address of a button, or of none."""
+    return {"action": button.label, "href": button.href} if button else {"action": "", "href": ""}
 
 
 def main() -> None:
@@ -27,27 +33,16 @@ def main() -> None:
         page = NAMED.sub(r"\1", render_to_string("switchyard_operations/live.html", {"room": room}))
         page = html.unescape(re.sub(r"\s+", " ", page))
         verdict = room.verdict
+        findings = [
+            {"name": found.finding.name, "sentence": found.sentence, "then": found.finding.then or found.finding.next}
+            | pressed(found.finding.button)
+            for found in verdict.findings
+        ]
         line = {
-            "at": time.time(),
-            "took_s": time.monotonic() - began,
-            "level": verdict.level,
-            "label": verdict.label,
-            "sentence": verdict.sentence,
-            "then": verdict.then,
-            "action": verdict.button.label if verdict.button else "",
-            "href": verdict.button.href if verdict.button else "",
-            "on_page": verdict.sentence in page and (verdict.button.label if verdict.button else "") in page,
-            "findings": [
-                {
-                    "name": found.finding.name,
-                    "sentence": found.sentence,
-                    "then": found.finding.then or found.finding.next,
-                    "action": found.finding.button.label if found.finding.button else "",
-                    "href": found.finding.button.href if found.finding.button else "",
-                }
-                for found in verdict.findings
-            ],
-        }
+            "at": time.time(), "took_s": time.monotonic() - began, "level": verdict.level, "label": verdict.label,
+            "sentence": verdict.sentence, "then": verdict.then, **pressed(verdict.button), "findings": findings,
+            "on_page": verdict.sentence in page and pressed(verdict.button)["action"] in page,
+        }  # fmt: skip
         print(json.dumps(line), flush=True)
 
 

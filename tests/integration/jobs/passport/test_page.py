@@ -54,16 +54,13 @@ def retried(transactional_db: None) -> JobRow:
     return row
 
 
-def test_a_passport_tells_where_a_job_came_from_and_what_became_of_it(retried: JobRow) -> None:
+def test_a_passport_tells_origin_and_end_of_a_job_and_arguments_only_with_the_right(retried: JobRow) -> None:
     page = page_of(retried.job_id, *READER)
 
     for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1 (pid 4711), child 2", "probe_write"):
         assert text in page
     assert "Timeout" in page and "storage &lt;b&gt;" in page and "12:00 put failed" in page
     assert "<dt>a</dt>" in page
-
-
-def test_arguments_are_hidden_without_the_right_and_redacted_ones_always(retried: JobRow) -> None:
     assert "<dt>a</dt>" not in page_of(retried.job_id, "view_job")
     job_id = submit(probe_actors.keep_secret, kwargs={"to": "mia@example.org", "pages": 3})
 
@@ -137,9 +134,7 @@ def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retrie
     assert message is not None and message.kwargs == {"a": 1, "b": 2}
 
 
-def test_a_large_job_that_ended_is_not_run_again_without_its_arguments(
-    transactional_db: None, run_worker: RunWorker
-) -> None:
+def test_a_large_job_is_not_run_again_without_its_arguments(transactional_db: None, run_worker: RunWorker) -> None:
     job_id = submit(probe_actors.write, kwargs={"text": "no" * 3_000})
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) and job.ended)
@@ -213,15 +208,9 @@ def page_of_mail(client: Client, *, job_id: str = JOB, to: str = "grace@example.
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("facilities")
-def test_the_job_of_a_row_is_linked(admin_client: Client) -> None:
+def test_the_job_of_a_row_is_linked_and_an_address_of_an_attacker_is_no_markup(admin_client: Client) -> None:
     assert f'href="{reverse("switchyard-job", args=[JOB])}"' in page_of_mail(admin_client)
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("facilities")
-def test_an_address_of_an_attacker_is_no_markup(admin_client: Client) -> None:
     page = page_of_mail(admin_client, job_id="<b>j</b>", to="<b>x</b>@x.example")
-
     assert "<b>" not in page and "&lt;b&gt;x&lt;/b&gt;@x.example" in page
 
 
@@ -238,11 +227,16 @@ def family_of(reader: Client, job_id: str) -> str:
     return " ".join(re.sub(r"<[^>]+>", " ", part[part.index(">") + 1 : part.index("</section>")]).split())
 
 
-def test_a_child_that_runs_is_shown_with_those_that_ended(reader: Client, run_worker: RunWorker) -> None:
+@pytest.mark.parametrize("failed_before", [False, True])
+def test_a_running_child_is_shown_once_with_ended_ones(
+    reader: Client, run_worker: RunWorker, failed_before: bool
+) -> None:
     parent = job_row(actor="probe_write").job_id
     job_row(parent=parent, actor="probe_fail", state="dead")
     running = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
     stranger = probe_actors.steps.send(3).message_id
+    if failed_before:
+        job_row(job_id=running, parent=parent, actor="probe_steps", state="retrying")
 
     with run_worker("default"):
         wait_for(lambda: running_jobs(parent=parent))
@@ -257,41 +251,15 @@ def test_a_child_that_runs_is_shown_with_those_that_ended(reader: Client, run_wo
     assert stranger[:8] not in found
 
 
-def test_a_child_that_runs_again_after_a_failure_is_shown_once(reader: Client, run_worker: RunWorker) -> None:
-    parent = job_row(actor="probe_write").job_id
-    child = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
-    job_row(job_id=child, parent=parent, actor="probe_steps", state="retrying")
+def test_a_job_is_cancelled_from_its_page(transactional_db: None) -> None:
+    job_id = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
+    client, cancel = staff("view_job", "cancel_job"), reverse("switchyard-job-cancel", args=[job_id])
 
-    with run_worker("default"):
-        wait_for(lambda: running_jobs(parent=parent))
-        found = family_of(reader, parent)
-        probe_actors.go_on.set()
-
-    assert found.count(child[:8]) == 1 and "retrying" not in found
-
-
-@pytest.fixture
-def job_id(transactional_db: None) -> str:
-    return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
-
-
-def story(job_id: str) -> str:
-    return reverse("switchyard-job", args=[job_id])
-
-
-def cancel(job_id: str) -> str:
-    return reverse("switchyard-job-cancel", args=[job_id])
-
-
-def test_a_job_is_cancelled_from_its_page(job_id: str) -> None:
-    client = staff("view_job", "cancel_job")
-
-    offered = cancel(job_id) in client.get(story(job_id)).content.decode()
-    page = client.post(cancel(job_id), follow=True).content.decode()
+    offered = cancel in client.get(reverse("switchyard-job", args=[job_id])).content.decode()
+    page = client.post(cancel, follow=True).content.decode()
 
     assert offered
     assert "The job was cancelled and will not start." in page
-    assert cancel(job_id) not in page
+    assert cancel not in page
     job = find_job(job_id)
-    assert job is not None
-    assert job.state == "cancelled"
+    assert job is not None and job.state == "cancelled"

@@ -1,4 +1,4 @@
-"""Findings that are kept between two readers of the overview, and speak of what the project and its server have."""
+"""Findings that are kept between two readers of the overview, and the headline that stays for 10 s; their words."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from django.test import override_settings
 from switchyard.broker.errors import CHECK_THE_ADDRESS
 from switchyard.conf import SwitchyardSettings, read
 from switchyard.operations.findings import examine
+from switchyard.operations.findings.calm import KEPT_MS, SETTLES_MS, Headline, keep
 from switchyard.operations.findings.database import REFUSALS
 from switchyard.operations.findings.examine import (
     ABANDONED_S,
@@ -25,7 +26,7 @@ from switchyard.operations.findings.examine import (
     KeptCheck,
     KeptFindings,
 )
-from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup, ranked
 from tests.waiting import wait_for
 
 # Other tests leave the examination out.
@@ -78,22 +79,17 @@ def test_each_check_is_repeated_once_it_is_due_and_nobody_pays_for_it_unasked(lo
     assert seen(kept) == ["run 3", "run 2"]
 
 
-def test_a_check_that_takes_long_leaves_what_was_found_before(looks: Looks) -> None:
+def test_a_check_that_takes_long_leaves_what_was_found_before_but_not_what_was_long_ago(
+    looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = KeptFindings(lambda: looks.now_s)
     seen(kept)
     looks.now_s += SOON_S
     looks.may_end.clear()
 
     assert seen(kept, 0.01) == ["run 1", "run 1"]
-
-
-def test_what_was_found_long_ago_is_not_told(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = KeptFindings(lambda: looks.now_s)
-    seen(kept)
-    looks.now_s += SOON_S + FORGOTTEN_S + 1
+    looks.now_s += FORGOTTEN_S + 1
     monkeypatch.setattr(examine, "DEADLINE_S", 0.01)
-    looks.may_end.clear()
-
     assert seen(kept) is None
 
 
@@ -141,35 +137,32 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(
-    ("url", "seen", "expected"),
+    ("url", "expected"),
     [
-        ("unix:///run/v.sock", "it blocks", f"valkey-cli -s /run/v.sock {CHANGE}"),
-        ("redis://:secret@v:6379/0", "it blocks", f'valkey-cli -u "$SWITCHYARD_BROKER_URL" {CHANGE}'),
-        ("redis://room:secret@v/0", "it blocks", f"valkey-cli -h v -p 6379 {ADMIN} {CHANGE}"),
-        ("rediss://:secret@v:6380/0", "it blocks", f"valkey-cli -h v -p 6380 --tls --askpass {CHANGE}"),
+        ("unix:///run/v.sock", "valkey-cli -s /run/v.sock"),
+        ("redis://:secret@v:6379/0", 'valkey-cli -u "$SWITCHYARD_BROKER_URL"'),
+        ("redis://room:secret@v/0", f"valkey-cli -h v -p 6379 {ADMIN}"),
+        ("rediss://:secret@v:6380/0", "valkey-cli -h v -p 6380 --tls --askpass"),
         (
             "rediss://room:secret@v:6380/0?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/c.key",
-            "it blocks",
-            f"valkey-cli -h v -p 6380 --tls --cacert /ca.pem --cert /c.pem --key /c.key {ADMIN} {CHANGE}",
+            f"valkey-cli -h v -p 6380 --tls --cacert /ca.pem --cert /c.pem --key /c.key {ADMIN}",
         ),
     ],
 )
-def test_a_command_names_its_server_tls_and_a_user_that_may_run_it(
-    url: str, seen: str, expected: str, monkeypatch: pytest.MonkeyPatch
+def test_a_command_names_server_tls_and_a_user_that_may(
+    url: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        examine, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
-    )
+    own = SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
 
-    found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
+    found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
 
-    assert found.next == expected
+    assert found.next == f"{expected} {CHANGE}"
 
 
 @pytest.mark.usefixtures("installed")
 def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = read({"TOPOLOGY": "project.topology.YARD", "BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
-    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: HOST)
 
     found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
 
@@ -196,3 +189,58 @@ def test_this_project_is_told_of_its_variables() -> None:
     text = "Set DATABASE_BOUNCED=1, and check SWITCHYARD_BROKER_URL"
     with override_settings(SWITCHYARD=own):
         assert FindingGroup("database").finding("error", "away", text, text, text).next == text
+
+
+NOW = 1_900_000_000_000
+MOVE = Button("Move 5 waiting sync to another queue…", "switchyard-queue-relocate", "mail")
+SHOW = Button("Show who holds the 4 slots of mail", "switchyard-queue", "mail")
+
+
+def late(wait: str = "5 s", **changes: object) -> Finding:
+    seen = f"mail is 5 × behind its promise, because 4 × sync hold all 4 slots, the longest for {wait}"
+    found = Finding("queues", "late", "warning", seen, subject="mail", button=MOVE, word="Blocked")
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+LATE = late()
+CHANGED = late(seen="mail is 5 × behind its promise, because all 4 slots are busy", button=SHOW, word="")
+FAILING = Finding("actors", "failing", "warning", "all of sync's jobs fail: 9 of 9", subject="mail", actor="sync")
+PARKED = Finding("queues", "parked", "warning", "default: 1 message waits", subject="default")
+
+
+LOCKED = Finding("database", "locked", "warning", "the database is locked")
+QUIETED = Finding("pools", "quieted", "error", "hooks starts nothing", subject="hooks")
+PAST = replace(FAILING, code="failed_before")
+OTHER = replace(FAILING, seen="all of mail's jobs fail: 8 of 8", actor="mail", factor=-1.0)
+LATER, WORSE = late("1 min 02 s"), replace(CHANGED, severity="error")
+# After how many ms which findings are present, and which leads.
+Story = tuple[tuple[int, list[Finding], Finding], ...]
+STORIES: dict[str, Story] = {
+    "another finding of the same level waits for ten seconds": (
+        (0, [PARKED], PARKED), (KEPT_MS - 1, [PARKED, FAILING], PARKED), (KEPT_MS, [PARKED, FAILING], FAILING),
+    ),
+    "a worse finding comes at once": ((0, [LATE], LATE), (1_000, [LATE, QUIETED], QUIETED)),
+    "the cause of the one that leads comes at once": ((0, [LATE], LATE), (1_000, [LATE, LOCKED], LOCKED)),
+    "what is past waits for nothing": ((0, [PAST], PAST), (1_000, [PARKED, PAST], PARKED)),
+    "what has ended leads no longer": ((0, [LATE, PARKED], LATE), (1_000, [PARKED], PARKED)),
+    "words and button stay while they come and go and numbers move": (
+        (0, [LATE], LATE), (SETTLES_MS, [CHANGED], LATE), (SETTLES_MS + 5_000, [LATER], LATER),
+        (SETTLES_MS + 14_999, [CHANGED], LATER), (SETTLES_MS + 15_000, [CHANGED], CHANGED),
+    ),
+    "the first readings of a finding and a worse one are said as they are": (
+        (0, [LATE], LATE), (SETTLES_MS - 1, [CHANGED], CHANGED), (SETTLES_MS + 1_000, [late("9 s")], CHANGED),
+        (SETTLES_MS + 2_000, [WORSE], WORSE),
+    ),
+    "failures of two actors on one queue are two findings": (
+        (0, [FAILING, OTHER], FAILING), (1_000, [FAILING, replace(OTHER, factor=9.0)], FAILING),
+        (SETTLES_MS, [OTHER], OTHER),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_the_headline_is_calm(story: Story) -> None:
+    kept: Headline | None = None
+    for after_ms, found, leads in story:
+        said, kept = keep(ranked(found), kept, NOW + after_ms)
+        assert (len(said), said[0].finding) == (len(found), leads)

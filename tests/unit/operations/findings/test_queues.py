@@ -1,4 +1,4 @@
-"""Findings of queues: circuits, lapses, floods, and the objective of a queue's end."""
+"""Findings of queues: circuits, lapses, floods, late samples, promises broken too often, the objective of an end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from dramatiq.message import Message
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.shapes import ActorPause, LaneStats, OpenCircuit, QueueStats
-from switchyard.operations.findings import examine, queues
+from switchyard.broker.stores.yard_facts import BUCKET_MS, MINUTE_MS, WAITS, Counts
+from switchyard.operations.findings import examine, lateness, queues
 from switchyard.operations.findings import facts as floods
 from switchyard.operations.findings.facts import QueueFacts, Snapshot
 from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings.lateness import LateSamples
+from switchyard.operations.findings.promises import burns, late, look
 from switchyard.operations.overview import Verdict, diagnose
 from switchyard.operations.queries import YardState
-from switchyard.operations.rows import Row, yard_rows
+from switchyard.operations.rows import Row, RowStatus, yard_rows
 from tests.unit.operations import yards
 from tests.unit.operations.yards import facts, lane, pool, state
 
@@ -46,9 +49,7 @@ def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails()
     assert failed.seen.startswith("crm is down: its circuit is open")
 
 
-def test_an_open_circuit_and_the_calls_before_it_are_one_finding_from_its_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_open_circuit_and_the_calls_before_it_are_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     said = "crm is down: 5 of 5 calls failed"
     calls = Finding("actors", "dependency_down", "warning", said, subject="mail", actor="sync")
     now = state()
@@ -138,22 +139,106 @@ def test_state_is_that_of_the_oldest_unfinished_message(now: YardState, word: st
     assert (row(now).state.word, row(now).state.level) == (word, level)
 
 
-def test_jobs_that_start_in_time_and_end_late_are_a_verdict_of_their_own() -> None:
-    found = verdict(held_for(4_200))
+def test_jobs_that_end_late_are_a_verdict_of_their_own_and_an_end_before_the_start_cannot_be_promised() -> None:
+    found, starts_late = verdict(held_for(4_200)), verdict(held_for(9_000, age_ms=9_000))
 
     late = "mail ends its jobs late: the oldest is 2.1 × behind the promise to end, 4.2 s after it was ready"
     assert found.sentence == f"{late}; what waits now is in time."
     assert found.facts[0] == ("2.1 ×", "its promise to end, the furthest: mail, 4.2 s")
     assert row(held_for(4_200)).state.detail == "2.1 × its promise to end"
-
-
-def test_jobs_that_start_late_are_told_by_their_start() -> None:
-    found = verdict(held_for(9_000, age_ms=9_000))
-
-    assert found.sentence.startswith("mail is 9.0 × behind its promise, because ")
-    assert found.also == ()
-
-
-def test_an_end_before_the_start_cannot_be_promised() -> None:
+    assert starts_late.sentence.startswith("mail is 9.0 × behind its promise, because ")
+    assert starts_late.also == ()
     with pytest.raises(InvalidDeclaration, match=r"done_objective_ms is 999; write milliseconds, 1000 or more"):
         replace(MAIL, done_objective_ms=999)
+
+
+NOW = 1_767_571_200_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(lateness, "time", SimpleNamespace(monotonic=lambda: now.s))
+    return now
+
+
+def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock: SimpleNamespace) -> None:
+    samples, said = LateSamples(), []
+    for names in (["urgent"], [], ["urgent"], ["urgent"], [], []):
+        said.append(bool(samples.note(names)))
+        clock.s += 2
+
+    assert said == [False, False, True, True, False, False]
+
+
+def test_readings_at_one_moment_are_one_sample_and_one_of_long_ago_does_not_count(clock: SimpleNamespace) -> None:
+    samples = LateSamples()
+
+    assert [bool(samples.note(["urgent"])) for _ in range(3)] == [False, False, False]
+    clock.s += 60
+    assert samples.note(["urgent"]) == frozenset()
+
+
+@pytest.mark.parametrize(("age_ms", "code"), [(1_010, "just_late"), (1_990, "just_late"), (2_000, "late")])
+def test_a_first_reading_counts_the_time_past_the_promise_not_the_whole_wait(
+    monkeypatch: pytest.MonkeyPatch, age_ms: int, code: str
+) -> None:
+    monkeypatch.setattr(lateness, "_late", lambda row, facts: SimpleNamespace(code="late"))
+    status = RowStatus("Late", "warn")
+    row = Row("mail", "queue", "", "open", status, queue="mail", waiting=3, oldest_age_ms=age_ms, ratio=age_ms / 1_000)
+
+    found = list(lateness.look(SimpleNamespace(queue_rows=[row], failing={}, running=[])))  # type: ignore[arg-type]
+
+    assert [each.code for each in found] == [code]
+
+
+def waited(quick: int, slow: int) -> dict[int, int]:
+    """Return starts within 80 ms, and between 1.28 and 2.56 s."""
+    return {WAITS + 4: quick, WAITS + 9: slow}
+
+
+@pytest.mark.parametrize(
+    ("counts", "promise_ms", "count"),
+    [
+        (waited(5, 3), 1_280, 3),
+        (waited(5, 3), 1_281, 0),  # some of the class may have been in time
+        (waited(5, 3), 40, 8),
+        ({}, 1_000, 0),
+    ],
+)
+def test_starts_are_late_that_certainly_waited_for_longer(counts: Counts, promise_ms: int, count: int) -> None:
+    assert late(counts, promise_ms) == count
+
+
+@pytest.mark.parametrize(
+    ("counts", "bad"), [(waited(85, 15), True), (waited(86, 14), False), (waited(40, 9), False), ({}, False)]
+)
+def test_a_seventh_of_the_starts_burns_ten_at_least(counts: Counts, bad: bool) -> None:
+    assert burns(counts, 1_000) is bad
+
+
+LATE = "mail is late again and again: 330 of 1,100 jobs of the last hour started later than 1 s"
+SPELLS = [{}, waited(0, 1), {}, waited(0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("hour", "recent", "ago", "said"),
+    [
+        ([waited(700, 298), *SPELLS], waited(70, 30), 3, [LATE]),
+        ([waited(7_000, 298), *SPELLS], waited(70, 30), 3, []),  # a burst of minutes
+        ([waited(700, 298), *SPELLS], waited(70, 3), 3, []),  # it is over
+        ([waited(700, 298), *SPELLS], waited(70, 30), 12, []),  # as well, for a minute
+        ([waited(700, 300)], waited(70, 30), 3, []),  # once is not again
+    ],
+)
+def test_a_queue_is_late_again_and_again(hour: list[Counts], recent: Counts, ago: int, said: list[str]) -> None:
+    def minutes(subject: str, since_ms: int, until_ms: int) -> dict[int, Counts]:
+        return {since_ms + n * MINUTE_MS: counts for n, counts in enumerate(hour)} if subject == "q:mail" else {}
+
+    store: Any = SimpleNamespace(minutes=minutes)
+    buckets = [(NOW - n * BUCKET_MS, {"q:mail": recent} if n == ago else {}) for n in range(90, 0, -1)]
+
+    found = list(look(store, buckets, NOW))
+
+    assert [each.seen for each in found] == said
+    assert {each.name for each in found} <= {"queues.burning"}

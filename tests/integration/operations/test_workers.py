@@ -1,14 +1,17 @@
-"""Supervisors are quieted, let take work again and stopped: from their page and by command."""
+"""Supervisors are instructed from their page and by command; a silent child is told alike by each of them."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+from collections import defaultdict
 from typing import Any
 
+import dramatiq
 import pytest
 import redis
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
@@ -19,9 +22,24 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.pool_reports import INSTRUCTION_TTL_MS, ChildStacks, Instruction, PoolReport, Stack
+from switchyard.broker.stores.pool_reports import (
+    INSTRUCTION_TTL_MS,
+    ChildStacks,
+    Instruction,
+    PoolReport,
+    SilentChild,
+    Stack,
+)
 from switchyard.commands import workers as command
+from switchyard.jobs.queries import families, running_jobs
+from switchyard.jobs.services import submit
 from switchyard.operations import worker_views
+from switchyard.operations.alerting import after_s
+from switchyard.operations.findings import facts, pools
+from switchyard.operations.findings.facts import facts_of
+from switchyard.operations.findings.finding import Finding, ranked
+from switchyard.operations.queries import yard_state
+from tests.factories.commands import output_of
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
@@ -72,16 +90,15 @@ def test_a_ticked_supervisor_is_quieted_after_a_question(
     assert (row.act, row.target, row.reason, row.count) == ("worker.quiet", supervisor.member, "leaks", 1)
 
 
-def test_all_supervisors_of_a_pool_are_quieted_together(
+def test_all_supervisors_of_a_pool_are_quieted(
     operator: Client, facilities: Facilities, supervisor: PoolReport
 ) -> None:
     second = replace(supervisor, host="h2", pid=7)
     facilities.pools.write(second)
     page = operator.get(PAGE).content.decode()
     asked = text_of(operator.get(QUIET, {"pool": "slow"}))
-    told = text_of(
-        operator.post(QUIET, {"member": [chosen(supervisor), chosen(second)], "reason": "deploy"}, follow=True)
-    )
+    both = [chosen(supervisor), chosen(second)]
+    told = text_of(operator.post(QUIET, {"member": both, "reason": "deploy"}, follow=True))
 
     assert f'href="{QUIET}?pool=slow">Quiet all 2…' in page and f'href="{STOP}?pool=slow">Stop all 2…' in page
     assert f'href="{RESUME}?pool=slow"' not in page, "none is quieted"
@@ -130,9 +147,9 @@ def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
 ) -> None:
     facilities.pools.write(replace(supervisor, state="quieted"))
 
-    row = re.search(r'>slow</code>.*?</tr>', staff("view_operations", "pause_queue").get(
-        reverse("switchyard-queues")).content.decode(), re.DOTALL)  # fmt: skip
+    page = staff("view_operations", "pause_queue").get(reverse("switchyard-queues")).content.decode()
 
+    row = re.search(r">slow</code>.*?</tr>", page, re.DOTALL)
     assert row is not None and "Quieted" in row[0] and "its pool takes no new work" in row[0]
 
 
@@ -164,16 +181,23 @@ def test_without_a_reason_nothing_is_stopped(operator: Client, facilities: Facil
     assert facilities.pools.write(supervisor).instruction is None and not AuditEntry.objects.exists()
 
 
-@pytest.mark.parametrize("written", [b"\xff", b"{}", b"[1]", b'{"id": 1}'])
-def test_an_instruction_that_somebody_wrote_by_hand_stops_no_supervisor(
-    facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis, written: bytes
+BY_HAND = {
+    "pool_instruction": (b"\xff", b"{}", b"[1]", b'{"id": 1}'),
+    "stacks_asked": (b"\xff\xfe", b"", b"a request", b"x" * 65, "\N{GREEK SMALL LETTER ALPHA}".encode()),
+}
+
+
+@pytest.mark.parametrize(("key", "written"), [(key, each) for key, written in BY_HAND.items() for each in written])
+def test_what_somebody_wrote_by_hand_stops_no_supervisor(
+    facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis, key: str, written: bytes
 ) -> None:
-    valkey.set(Keys().pool_instruction(supervisor.member), written)
+    valkey.set(getattr(Keys(), key)(supervisor.member), written)
 
-    assert facilities.pools.write(supervisor).instruction is None
+    answer = facilities.pools.write(supervisor)
+    assert (answer.instruction, answer.stacks) == (None, "")
 
 
-def test_command_says_who_has_not_obeyed(
+def test_command_says_who_disobeys(
     facilities: Facilities, supervisor: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "PATIENCE_S", 0.0)
@@ -194,24 +218,17 @@ def looker() -> Client:
     return staff("view_operations", "dump_stacks")
 
 
-def test_page_names_every_supervisor_and_its_children(looker: Client, slow_pool: PoolReport) -> None:
-    page = looker.get(PAGE).content.decode()
-
-    assert "slow</code> on h, pid 1" in page
-    assert page.count("pid 2</th>") == 2
-    assert "Show stacks" in page
-
-
-def test_page_names_what_each_supervisor_runs_since_when(
+def test_page_names_every_supervisor_its_children_and_what_it_runs_since_when(
     slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     since, worker = now_ms() - 5_000, "slow.h.1.0a1b2c3d.4.1"
     job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
     monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
 
-    page = staff("view_operations", "view_job").get(PAGE).content.decode()
+    page = staff("view_operations", "view_job", "dump_stacks").get(PAGE).content.decode()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
 
+    assert "slow</code> on h, pid 1" in page and page.count("pid 2</th>") == 2 and "Show stacks" in page
     assert f'id="{slow_pool.member}"' in page
     assert re.search(r"slow on h, pid 1 .* up 1 of 2 302 MB .* 1 by memory", text)
     assert re.search(r"runs render_report for [\d.]+ s \( 11112222 \)", text)
@@ -227,7 +244,7 @@ def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> 
     assert client.get(address).status_code == 405
 
 
-def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
+def test_request_reaches_the_supervisor_and_its_answer_the_page(
     looker: Client, facilities: Facilities, slow_pool: PoolReport
 ) -> None:
     asked = looker.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
@@ -242,23 +259,106 @@ def test_request_reaches_the_supervisor_once_and_its_answer_the_page(
     assert facilities.pools.write(slow_pool).stacks == request, "the supervisor may not have had the answer"
     assert "actors.py:7 &lt;lambda&gt;" in shown
     assert 'http-equiv="refresh"' not in shown
+    address = reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
+    page = looker.get(address).content.decode()
+
+    assert "No answer." in page and 'http-equiv="refresh"' not in page
 
 
-@pytest.mark.parametrize(
-    "written", [b"\xff\xfe", b"", b"a request", b"x" * 65, "\N{GREEK SMALL LETTER ALPHA}".encode()]
-)
-def test_request_that_somebody_wrote_by_hand_stops_no_supervisor(
-    facilities: Facilities, slow_pool: PoolReport, valkey: redis.Redis, written: bytes
+PID = 24_636
+FRAMES = ["python3.11/re/__init__.py:176 search", "tests/ways.py:71 hold", "dramatiq/worker.py:5 process_message"]
+
+
+def report(facilities: Facilities, silent: list[SilentChild]) -> None:
+    """Every pool reports that it is up; ``default`` has a child that runs something."""
+    now = now_ms()
+    child: Any = {"pid": PID, "ready": True, "busy": 1, "done": 0, "rss_bytes": 1}
+    for pool in settings.SWITCHYARD.topology.pools:
+        only = {"busy": 1, "children": [child], "silent": silent} if pool.name == "default" else {"busy": 0}
+        facilities.pools.write(
+            PoolReport(pool.name, "h", 1, pool.kind, pool.total_slots, started_at=now, beat_at=now, state="up", **only)
+        )
+
+
+@pytest.fixture
+def held(facilities: Facilities) -> list[str]:
+    """Ids of three jobs that a child of ``default`` holds; it runs the first, and has answered nothing for 8 s."""
+
+    @dramatiq.actor(actor_name="parse_address", queue_name="default")
+    def parse_address() -> None:
+        raise AssertionError("nothing runs here")
+
+    ids = [submit(parse_address) for _ in range(3)]
+    [family] = families(["default"])
+    family.join("default.h.1.0a1b2c3d.1.1/live")
+    family.fetch("default.h.1.0a1b2c3d.1.1/live", 3, request=1)
+    report(facilities, [SilentChild(PID, 1, 8_123, {ids[0]: now_ms() - 9_000}, [Stack("thread", FRAMES)])])
+    return ids
+
+
+def silences() -> list[Finding]:
+    return [one for one in pools.look_at_absence(facts_of(facts.read().state)) if one.code == "child_silent"]
+
+
+def shown(page: str, *arguments: str) -> str:
+    client = staff("view_operations", "view_job")
+    return text_of(client.get(reverse(page, args=arguments)))
+
+
+def test_what_a_silent_child_runs_counts_as_running_and_all_pages_agree(held: list[str]) -> None:
+    [job] = running_jobs()
+
+    assert (job.id, job.actor, job.silent_ms) == (held[0], "parse_address", 8_123)
+    assert job.run_ms is not None and job.run_ms >= 9_000
+    workers, queue = shown("switchyard-operations-workers"), shown("switchyard-queue", "default")
+    runs, waits = shown("switchyard-job", held[0]), shown("switchyard-job", held[1])
+
+    assert "No answer from child 24636 of default" in workers
+    assert "pid 24636 silent for 8 s 1" in workers
+    assert "Nobody" not in queue and "parse_address holds 1 of 8 slots, its longest job for" in queue
+    assert "parse_address running in a process that answers nothing" in runs
+    assert "parse_address waiting in a process that answers nothing" in waits
+    assert "Child 24636 of default on h holds it, and has answered nothing for 8.1 s." in runs
+
+
+def test_a_job_is_queued_again_once_the_child_answers(held: list[str], facilities: Facilities) -> None:
+    report(facilities, [])
+
+    assert running_jobs() == []
+    assert "parse_address queued" in shown("switchyard-job", held[0])
+    assert "Not known yet: what they run has no record of that." in shown("switchyard-queue", "default")
+
+
+def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
+    printed = output_of("workers", "--pool", "default")
+    [found] = silences()
+
+    assert "child 24636: silent for 8 s, 1 busy, 0 done" in printed
+    assert found.seen == (
+        "child 24636 of default has answered nothing for 8 s; it runs parse_address, in hold, tests/ways.py:71"
+    )
+    assert (found.severity, found.subject) == ("warning", "default")
+    assert after_s(ranked([found])[0]) == 120.0
+    assert yard_state().pools["default"].idle == 0, "its other slots start nothing"
+
+    submit(dramatiq.get_broker().actors["parse_address"])
+    [found] = silences()
+    assert (found.severity, after_s(ranked([found])[0])) == ("error", 30.0), "it has all slots, and work waits"
+    assert found.next.startswith("kill -USR1 24636, on h")
+    assert held[0] in found.then
+
+
+def test_children_that_are_silent_one_after_the_other_are_told_between_them(
+    held: list[str], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    valkey.set(Keys().stacks_asked(slow_pool.member), written)
+    seen_before = {24_635: (now_ms() - 20_000, held[1], "parse_address")}
+    monkeypatch.setattr(pools, "SILENT", defaultdict(dict, {"default": seen_before}))
+    silences()
+    report(facilities, [])
 
-    assert facilities.pools.write(slow_pool).stacks == ""
+    [found] = silences()
 
-
-def test_request_that_nobody_answers_stops_looking(looker: Client, slow_pool: PoolReport) -> None:
-    page = looker.get(
-        reverse("switchyard-operations-stacks", args=[slow_pool.member, "1000-" + "x" * 22])
-    ).content.decode()
-
-    assert "No answer." in page
-    assert 'http-equiv="refresh"' not in page
+    assert found.seen.startswith("2 children of default have answered nothing, one after the other; the last ran parse")
+    assert found.next == f"manage.py switchyard jobs cancel {held[0]}"
+    del pools.SILENT["default"][24_635]
+    assert silences() == [], "one alone is over when it answers"

@@ -1,11 +1,12 @@
-"""Dependencies, the database and actors are judged by what attempts spend and call."""
+"""Dependencies, databases and actors are judged by what attempts spend and call, and by the words of their errors."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
 from unittest.mock import Mock
 
 import pytest
+from django.db import OperationalError, ProgrammingError
 
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.broker.stores.yard_facts import (
@@ -20,6 +21,10 @@ from switchyard.broker.stores.yard_facts import (
     Counts,
 )
 from switchyard.operations.findings import spending
+from switchyard.operations.findings.actors import MOST_ROWS, host_of
+from switchyard.operations.findings.database import database_away
+from switchyard.operations.findings.error_kinds import kind_of
+from switchyard.operations.findings.finding import FindingGroup
 from switchyard.operations.findings.pools import MemoryReplacements
 from switchyard.operations.findings.spending import (
     DATABASE_SLOW,
@@ -94,11 +99,8 @@ def test_an_actor_is_bound_by_the_database_where_nearly_all_of_its_time_goes_the
 
 
 def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    actors: dict[str, Any] = {
-        "export": type("Actor", (), {"queue_name": "slow", "options": {}}),
-        "vat": type("Actor", (), {"queue_name": "default", "options": {}}),
-    }
-    monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: type("Broker", (), {"actors": actors}))
+    actors = {name: Mock(queue_name=queue, options={}) for name, queue in (("export", "slow"), ("vat", "default"))}
+    monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: Mock(actors=actors))
     bucket = {"a:vat": ran(6, 900, sql=800), "a:export": ran(8, 9_000, sql=8_000)}
     usual = {"a:vat": USUAL, "a:export": USUAL}
 
@@ -161,13 +163,11 @@ def test_an_actor_leaks_that_grew_two_processes_of_a_pool_which_replaced_two_for
 ) -> None:
     seen = MemoryReplacements()
     monkeypatch.setattr(spending, "REPLACED", seen)
-    monkeypatch.setattr(
-        spending.dramatiq, "get_broker", lambda: Mock(actors={"export": Mock(queue_name="slow", options={})})
-    )
+    broker = Mock(actors={"export": Mock(queue_name="slow", options={})})
+    monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: broker)
     for seconds, counts in enumerate(restarts):
-        seen.note(
-            [PoolReport("slow", "h", 7, "processes", 2, 0, 0, 0, "up", restarts=counts)], 900_000 + seconds * 2_000
-        )
+        report = PoolReport("slow", "h", 7, "processes", 2, 0, 0, 0, "up", restarts=counts)
+        seen.note([report], 900_000 + seconds * 2_000)
 
     found = list(look([(at, {"a:export": ran(1, 100, grown=each * 1_000_000)}) for at, each in enumerate(grown)], {}))
 
@@ -189,12 +189,8 @@ def test_replacements_are_told_of_a_pool_whose_supervisor_has_just_begun_and_no_
 
 def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak() -> None:
     actors = {"sync": "default", "cart": "default", "catalog": "default", "export": "slow", "vat": "default"}
-    grown = {
-        "cart": (374_000_000, 1_097, 36_000),
-        "catalog": (377_000_000, 267, 27_000),
-        "sync": (9_000_000, 6, 450_000),
-    }
-    grown |= {"export": (0, 0, 0), "vat": (0, 0, 0)}
+    grown = dict.fromkeys(("export", "vat"), (0, 0, 0)) | {"sync": (9_000_000, 6, 450_000)}
+    grown |= {"cart": (374_000_000, 1_097, 36_000), "catalog": (377_000_000, 267, 27_000)}
 
     [found] = leaking(actors, grown)
 
@@ -233,3 +229,94 @@ def test_an_actor_that_sends_itself_without_an_end_is_told(monkeypatch: pytest.M
     assert not [*loops("poll", "default", Usual("at this hour", sent_a_minute=8_000.0), steady)]
     itself[0] = False
     assert not [*loops("poll", "default", usual, steady)]
+
+
+SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "seen", "step"),
+    [
+        ('FATAL:  password authentication failed for user "yard"', "refused", "user or password", "Correct user"),
+        ('FATAL:  role "yard" does not exist', "refused", "user or password", "Correct user"),
+        ('FATAL:  database "nodb" does not exist', "refused", "has no database of that name", "createdb"),
+        ('FATAL:  too many connections for role "yard"', "refused", "CONNECTION LIMIT", "ALTER ROLE name CONNECTION"),
+        ('FATAL:  too many connections for database "yard"', "refused", "CONNECTION LIMIT", "or ALTER DATABASE"),
+        ("FATAL:  sorry, too many clients already", "refused", "max_connections", "Raise max_connections"),
+        ("FATAL:  remaining connection slots are reserved for", "refused", "max_connections", "Raise max_connections"),
+        ("FATAL:  no more connections allowed (max_client_conn)", "refused", "max_client_conn", "pgbouncer.ini"),
+        ("FATAL:  no such database: nodb", "refused", "the bouncer knows no database", "[databases] in pgbouncer.ini"),
+        ("FATAL:  server login has been failing, try again later", "away", "the server behind it", "bouncer's host"),
+        ("FATAL:  query_wait_timeout", "away", "does not reach the server behind it", "On the bouncer's host"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "yard"', "refused", "pg_hba.conf", "pg_reload_conf()"),
+        ("FATAL:  unsupported startup parameter: options", "bounced", "refuses our options", "DATABASE_BOUNCED=1"),
+        ("Connection refused\n\tIs the server running on that host?", "away", "nothing listens there", "server runs"),
+    ],
+)
+def test_each_error_has_its_remedy(text: str, code: str, seen: str, step: str) -> None:
+    found = database_away(FindingGroup("database"), OperationalError(SERVER + text))
+
+    assert found.code == code and found.severity == "error"
+    assert seen in found.seen and step in found.next
+    assert "127.0.0.1" not in found.seen + found.next
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "seen", "step"),
+    [
+        (ProgrammingError("permission denied for table switchyard_job"), "refused",
+         "the server refuses our user a right", "GRANT"),
+        (OperationalError("canceling statement due to statement timeout"), "refused",
+         "the server ended a statement of ours after its statement_timeout", "statement_timeout"),
+    ],
+)  # fmt: skip
+def test_a_right_that_is_missing_is_no_missing_table_and_a_statement_that_was_ended_no_server_that_is_away(
+    error: Exception, code: str, seen: str, step: str
+) -> None:
+    missing = database_away(FindingGroup("database"), ProgrammingError('relation "jobs" does not exist'))
+    found = database_away(FindingGroup("database"), error)
+
+    assert (missing.code, missing.next) == ("unmigrated", "manage.py migrate")
+    assert (found.code, found.seen) == (code, seen) and step in found.next
+
+
+@pytest.mark.parametrize(
+    ("error", "because"),
+    [
+        ('could not extend file "base/5/16437": No space left on device\nHINT: Check', "the database's disk is full"),
+        ("database or disk is full", "the database's disk is full"),
+        ("[Errno 28] No space left on device: '/media/a.pdf'", "a disk of its workers is full"),
+        ("cannot execute INSERT in a read-only transaction", "the database takes no writes"),
+        ("attempt to write a readonly database", "the database takes no writes"),
+        ("mail server: did not take the mail (452 4.2.2); it is tried again", "the mail server puts it off"),
+        ("SMTPDataError: (450, b'4.2.0 Greylisted')", "the mail server puts it off"),
+        ("permission denied for table mail_sentmail", "the database refuses its user a right"),
+        ("[Errno 13] Permission denied: '/media/a.pdf'", None),
+    ],
+)
+def test_what_a_server_refuses_is_told_by_its_cause(error: str, because: str | None) -> None:
+    kind = kind_of([f"OperationalError: {error}"] * 5)
+
+    assert (kind and kind.because) == because
+
+
+@pytest.mark.parametrize(
+    ("error", "host", "fact"),
+    [
+        ("a.example.com:8443: refused the connection; try again", "a.example.com:8443", "refused the connection"),
+        ("HTTPSConnectionPool(host='api.example.com', port=443)", "api.example.com", ""),
+        ("500 for url: https://ada:secret@pay.example.com/v1", "pay.example.com", ""),
+        ("division by zero", "", ""),
+    ],
+)
+def test_the_host_is_that_which_most_errors_name(error: str, host: str, fact: str) -> None:
+    assert host_of([error] * 5) == (host, fact)
+
+
+@pytest.mark.parametrize("text", ["a." * 1_000, ("a" * 60 + ".") * 40, "http://" * 300, "a.b: " * 400])
+def test_long_answers_of_a_foreign_server_cost_little(text: str) -> None:
+    began_s = time.process_time()
+
+    host_of(f"{number} {text}" for number in range(MOST_ROWS))
+
+    assert time.process_time() - began_s < 2
