@@ -1,24 +1,32 @@
-"""Servers that are slow, endless or lying: a request ends in time and takes no more memory than it may."""
+"""Slow, endless, lying and redirecting servers end in time, in little memory and never inside; with gevent as well."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
+import json
+import os
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import time
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
-from apps.outbound.errors import DeadlineExceeded, OutboundError, TooLarge, Unreachable
+from apps.outbound.connection import connect_tcp
+from apps.outbound.errors import DeadlineExceeded, ForbiddenAddress, OutboundError, TooLarge, Unreachable
 from apps.outbound.http import send
 from tests.integration.outbound.listener import Listener, answering, dripping, flooding, listening, read_request
 
 OK = b"HTTP/1.1 200 OK\r\n"
+SHORT = OK + b"Content-Length: 2\r\n\r\nok"
 DEADLINE_S = 0.4
 CERTIFICATE = Path(__file__).parent / "certificates" / "server.pem"
 
@@ -188,7 +196,7 @@ def test_an_answer_that_comes_before_the_body_is_read_counts(allow) -> None:
 
 def test_a_request_leaves_no_socket_and_no_watchdog_behind(allow) -> None:
     process = psutil.Process()
-    with listening(answering(OK + b"Content-Length: 2\r\n\r\nok")) as listener:
+    with listening(answering(SHORT)) as listener:
         url = allow(listener)
         send("GET", url, deadline_s=5, max_bytes=65536)
         before = process.num_fds()
@@ -203,7 +211,7 @@ def tls_server(listener: Listener, client: socket.socket) -> None:
     context.load_cert_chain(CERTIFICATE)
     with context.wrap_socket(client, server_side=True) as secure:
         read_request(listener, secure)
-        secure.sendall(OK + b"Content-Length: 2\r\n\r\nok")
+        secure.sendall(SHORT)
 
 
 def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(monkeypatch) -> None:
@@ -269,3 +277,120 @@ def test_every_hostile_answer_ends_as_an_error_of_the_client_or_as_an_answer(all
                 send("GET", url, deadline_s=2.0, max_bytes=65536, truncate=True)
 
     assert len(SHAPES) == 640
+
+
+PUBLIC = "93.184.216.34"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.1:{port}/", "//127.0.0.1:{port}/", "file:///etc/passwd", "gopher:"]
+)
+def test_a_redirect_is_an_answer_and_its_target_is_not_contacted(status: int, location: str, allow) -> None:
+    with listening(answering(SHORT)) as target:
+        allow(target)
+        where = location.format(port=target.port)
+        redirect = f"HTTP/1.1 {status} Elsewhere\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode()
+        with listening(answering(redirect)) as redirecting:
+            answer = send("POST", allow(redirecting), body=b"{}", deadline_s=5, max_bytes=100)
+
+    assert (answer.status, answer.headers["location"]) == (status, where)
+    assert (redirecting.accepted, target.accepted) == (1, 0)
+
+
+def test_a_name_whose_answer_alternates_never_leads_to_a_private_address(monkeypatch) -> None:
+    answers = itertools.cycle([[PUBLIC], ["127.0.0.1"], [PUBLIC, "10.0.0.1"], ["169.254.169.254"]])
+    look_ups, connected = [], []
+
+    def resolve(host: str, port: int, deadline_s: float) -> list[str]:
+        look_ups.append(host)
+        return next(answers)
+
+    def connect(address: str, port: int, timeout_s: float) -> socket.socket:
+        connected.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("apps.outbound.addresses.look_up", resolve)
+    monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
+    for _ in range(1_000):
+        with pytest.raises((ForbiddenAddress, Unreachable)):
+            send("GET", "https://rebinding.example/", deadline_s=5, max_bytes=10)
+
+    assert len(look_ups) == 1_000
+    assert connected == [PUBLIC] * 250
+
+
+def test_the_connection_goes_to_the_checked_address_and_carries_the_name(monkeypatch) -> None:
+    with listening(answering(SHORT)) as listener:
+        connected = []
+
+        def connect(address: str, port: int, timeout_s: float) -> socket.socket:
+            connected.append((address, port))
+            if address == "93.184.216.35":
+                raise TimeoutError
+            return socket.create_connection(("127.0.0.1", listener.port), timeout_s)
+
+        monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: ("93.184.216.35", PUBLIC))
+        monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
+        answer = send(
+            "POST",
+            "http://Example.com:8443/a?b=c",
+            headers={"Content-Type": "application/json", "Host": "evil.example", "Accept-Encoding": "gzip"},
+            body=b"{}",
+            deadline_s=5,
+            max_bytes=10,
+        )
+
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert connected == [("93.184.216.35", 8443), (PUBLIC, 8443)]
+    head, _, body = listener.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /a?b=c HTTP/1.1\r\n") and body == b"{}"
+    sent = [line.lower() for line in head.split(b"\r\n")[1:]]
+    assert {b"host: example.com:8443", b"accept-encoding: identity", b"connection: close"} <= set(sent)
+    assert len([line for line in sent if line.startswith((b"host", b"accept-encoding"))]) == 2
+
+
+def test_a_proxy_in_the_environment_is_ignored(monkeypatch, allow) -> None:
+    with listening(answering(SHORT)) as proxy, listening(answering(SHORT)) as target:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+
+        send("GET", allow(target), deadline_s=5, max_bytes=10)
+
+    assert (proxy.accepted, target.accepted) == (0, 1)
+
+
+def test_an_address_that_is_not_the_checked_one_is_not_spoken_to(settings) -> None:
+    with listening(answering(SHORT)) as listener, pytest.raises(Unreachable, match="another address"):
+        # The system connects 0.0.0.0 to 127.0.0.1.
+        connect_tcp("0.0.0.0", listener.port, 5)
+
+    assert listener.requests == []
+
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(("longest_s", "usual_s"), [(8.0, 1.0), pytest.param(2.5, 0.25, marks=pytest.mark.long)])
+def test_fifty_hostile_servers_end_in_time_and_do_not_slow_a_healthy_one(longest_s: float, usual_s: float) -> None:
+    acts = [*SLOW.values(), *ENDLESS.values()] * 2 + [silent] * 6
+    with contextlib.ExitStack() as stack:
+        healthy = stack.enter_context(listening(answering(SHORT)))
+        hostile = [stack.enter_context(listening(act)) for act in acts]
+        handshakes = [stack.enter_context(listening(act)) for act in (silent, one_byte_of_tls)]
+        everyone = [healthy, *hostile, *handshakes]
+        urls = [each.url for each in hostile] + [each.url.replace("http:", "https:") for each in handshakes]
+
+        allowed = {"SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES": " ".join(f"127.0.0.1:{each.port}" for each in everyone)}
+
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.integration.outbound.greenlets", healthy.url, *urls],
+            cwd=ROOT, env=os.environ | allowed, capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+
+    seen = json.loads(done.stdout)
+    assert Counter(outcome for outcome, _ in seen["beside"]) == {"200": 40}
+    assert {outcome for outcome, _ in seen["hostile"]} <= {"DeadlineExceeded", "TooLarge", "Unreachable"}
+    assert Counter(outcome for outcome, _ in seen["hostile"])["DeadlineExceeded"] >= len(SLOW) * 2 + 8
+    assert max(seconds for _, seconds in seen["hostile"]) < longest_s
+    assert sorted(seconds for _, seconds in seen["beside"])[37] < usual_s
