@@ -28,6 +28,7 @@ from switchyard.middleware.crashes import Poison
 from switchyard.middleware.logs import printable
 from tests.factories.commands import json_of, output_of
 from tests.factories.letters import discard, requeue
+from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -36,7 +37,7 @@ OPERATOR = Who("a.lind", "page")
 
 
 @pytest.fixture
-def made(bury: Callable[..., Letter]) -> Letter:
+def made(bury: Bury) -> Letter:
     """A letter with its row."""
     made = bury()
     projection.project_or_log(made)
@@ -65,17 +66,7 @@ def test_requeue_repeated_sends_nothing_twice(made: Letter, facilities: Faciliti
     assert waiting(facilities) == 1
 
 
-def test_letter_without_a_row_yet_can_be_requeued(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    made = bury()
-
-    assert acts.act_on(made.id, "requeue", by="a.lind") == ""
-
-    assert DeadLetter.objects.get().state == "requeued"
-
-
-def test_discard_drops_the_letter_and_keeps_the_row(
-    bury: Callable[..., Letter], facilities: Facilities, operator: User
-) -> None:
+def test_discard_drops_the_letter_and_keeps_the_row(bury: Bury, facilities: Facilities, operator: User) -> None:
     made = bury()
 
     assert acts.act_on(made.id, "discard", by=operator.username, reason="duplicate") == ""
@@ -85,7 +76,7 @@ def test_discard_drops_the_letter_and_keeps_the_row(
 
 
 def test_acknowledged_letter_stays_and_can_still_be_requeued(
-    bury: Callable[..., Letter], facilities: Facilities, operator: User
+    bury: Bury, facilities: Facilities, operator: User
 ) -> None:
     made = bury()
 
@@ -113,7 +104,7 @@ def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
         acts.apply("requeue", [], who=OPERATOR, group="nope")
 
 
-def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Bury, facilities: Facilities) -> None:
     made = [bury(died_at=1_800_000_000_000 + index) for index in range(5)]
     bury(fingerprint="another")
     reconcile.reconcile_all()
@@ -126,7 +117,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_two_operators_at_once_requeue_a_letter_once(bury: Bury, facilities: Facilities) -> None:
     made = [bury() for _ in range(5)]
     reconcile.reconcile_all()
     barrier = threading.Barrier(2)
@@ -206,20 +197,20 @@ def test_old_claim_is_settled_by_whoever_acts_next(made: Letter, facilities: Fac
 
 
 @pytest.mark.parametrize("act", ["requeue", "discard", "acknowledge"])
-def test_reason_is_written_without_what_postgresql_cannot_store(bury: Callable[..., Letter], act: acts.ActName) -> None:
+def test_reason_is_written_without_what_postgresql_cannot_store(bury: Bury, act: acts.ActName) -> None:
     result = acts.act_on(bury().id, act, by="b.lind", reason="why\0")
 
     assert result == "" and DeadLetter.objects.get().history[-1]["note"] == "why\\x00"
 
 
-def test_list_shows_letters_that_have_no_row_yet(bury: Callable[..., Letter]) -> None:
+def test_list_shows_letters_that_have_no_row_yet(bury: Bury) -> None:
     made = bury()
 
     assert made.id in output_of("deadletters", "list")
     assert [item["id"] for item in json_of("deadletters", "list")] == [made.id]
 
 
-def test_list_filters_by_queue_group_and_state(bury: Callable[..., Letter]) -> None:
+def test_list_filters_by_queue_group_and_state(bury: Bury) -> None:
     one = bury(queue="webhook", fingerprint="aaaa")
     two = bury()
 
@@ -229,13 +220,13 @@ def test_list_filters_by_queue_group_and_state(bury: Callable[..., Letter]) -> N
 
 
 @pytest.mark.parametrize("name", ["[/]", "[link=file:///etc/passwd]here", "\x1b[2Jgone", "\x9b2J\u202eenog"])
-def test_a_name_that_somebody_made_up_is_listed_as_it_is(bury: Callable[..., Letter], name: str) -> None:
+def test_a_name_that_somebody_made_up_is_listed_as_it_is(bury: Bury, name: str) -> None:
     bury(actor=name)
 
     assert printable(name) in output_of("deadletters", "list")
 
 
-def test_show_tells_everything_and_drives_no_terminal(bury: Callable[..., Letter]) -> None:
+def test_show_tells_everything_and_drives_no_terminal(bury: Bury) -> None:
     made = bury(error="\x1b]0;evil\x07 red \x1b[31m")
 
     text = output_of("deadletters", "show", made.id)
@@ -245,7 +236,7 @@ def test_show_tells_everything_and_drives_no_terminal(bury: Callable[..., Letter
     assert json_of("deadletters", "show", made.id)["payload"]["arguments"] == {"number": 7}
 
 
-def test_requeue_and_discard_by_id(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_requeue_and_discard_by_id(bury: Bury, facilities: Facilities) -> None:
     one, two, three = bury(), bury(), bury()
 
     assert "Requeued 2 dead letters." in output_of("deadletters", "requeue", one.id, two.id, one.id)
@@ -256,15 +247,8 @@ def test_requeue_and_discard_by_id(bury: Callable[..., Letter], facilities: Faci
     assert "(shell)" in DeadLetter.objects.get(message_id=three.id).history[0]["by"]
 
 
-def test_requeue_by_group(bury: Callable[..., Letter]) -> None:
-    made = {bury().id for _ in range(3)}
-    output_of("deadletters", "list")
-
-    assert set(json_of("deadletters", "requeue", "--group", "f00dfacef00dface")["done"]) == made
-
-
 @pytest.mark.parametrize(("verb", "past"), [("requeue", "Requeued"), ("discard", "Discarded")])
-def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Callable[..., Letter], verb: str, past: str) -> None:
+def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Bury, verb: str, past: str) -> None:
     now = now_ms()
     old, wanted, other = bury(died_at=now - 7_200_000), bury(died_at=now - 600_000), bury(fingerprint="other")
 
@@ -282,7 +266,7 @@ def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Callable[..., Let
         output_of("deadletters", verb, "--since", "noon")
 
 
-def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Callable[..., Letter]) -> None:
+def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Bury) -> None:
     made, err = bury(), io.StringIO()
 
     with pytest.raises(SystemExit) as exit_:
@@ -345,8 +329,6 @@ def test_wrong_arguments_end_with_2(arguments: tuple[str, ...], facilities: Faci
     assert caught.value.returncode == 2
 
 
-CAUSE = "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB\nabout to crash <at 3>\nreading"
-
 TOLD = (
     "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB",
     "Actor: fail_always",
@@ -355,15 +337,12 @@ TOLD = (
 )
 
 
-@pytest.fixture
-def poisoned(bury: Callable[..., Letter]) -> Letter:
-    """A letter as the middleware writes it."""
-    error = Poison("fail_always", 3, CAUSE, arguments="0123456789abcdef")
-    told: dict[str, Any] = {"traceback": "".join(traceback.format_exception(error)), "error": str(error)}
-    return bury(reason="poison", exception="Poison", **told)
+def test_command_shows_how_the_worker_of_a_poison_message_ended(bury: Bury) -> None:
+    cause = f"{TOLD[0]}\nabout to crash <at 3>\nreading"
+    error = Poison("fail_always", 3, cause, arguments="0123456789abcdef")
+    told = "".join(traceback.format_exception(error))
+    made = bury(reason="poison", exception="Poison", traceback=told, error=str(error))
 
-
-def test_command_shows_how_the_worker_of_a_poison_message_ended(poisoned: Letter) -> None:
-    shown = output_of("deadletters", "show", poisoned.id)
+    shown = output_of("deadletters", "show", made.id)
 
     assert [line for line in TOLD if line not in shown] == []

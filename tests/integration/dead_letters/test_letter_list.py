@@ -29,6 +29,7 @@ from switchyard.dead_letters.projection import project
 from switchyard.dead_letters.queries import groups
 from tests.factories.letters import letter
 from tests.factories.staff import staff
+from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -174,7 +175,7 @@ def mirrored(made: Letter) -> DeadLetter:
     return DeadLetter.objects.get(message_id=made.id)
 
 
-def test_list_counts_bugs_and_shows_open_letters_only(bury: Callable[..., Letter], client: Client) -> None:
+def test_list_counts_bugs_and_shows_open_letters_only(bury: Bury, client: Client) -> None:
     mirrored(bury(error="the open one"))
     mirrored(bury(error="the other one", fingerprint="beef"))
     acts.act_on(mirrored(bury(error="the discarded one")), "discard", by="a.lind")
@@ -189,7 +190,7 @@ def test_list_counts_bugs_and_shows_open_letters_only(bury: Callable[..., Letter
 @pytest.mark.parametrize(
     "query", ["?q=vat_rate", "?queue=default&reason=exhausted", "?died_at__gte=2026-01-01T00:00:00Z", "?o=-6"]
 )
-def test_list_can_be_searched_filtered_and_sorted(bury: Callable[..., Letter], client: Client, query: str) -> None:
+def test_list_can_be_searched_filtered_and_sorted(bury: Bury, client: Client, query: str) -> None:
     mirrored(bury())
 
     answer = client.get(LIST + query)
@@ -198,7 +199,7 @@ def test_list_can_be_searched_filtered_and_sorted(bury: Callable[..., Letter], c
     assert "KeyError: &#x27;vat_rate&#x27;" in answer.content.decode()
 
 
-def test_detail_shows_traceback_payload_and_history_escaped(bury: Callable[..., Letter], client: Client) -> None:
+def test_detail_shows_traceback_payload_and_history_escaped(bury: Bury, client: Client) -> None:
     made = bury(
         exception=EVIL,
         error=EVIL,
@@ -215,7 +216,7 @@ def test_detail_shows_traceback_payload_and_history_escaped(bury: Callable[..., 
     assert "[redacted]" in page and ">ada<" not in page
 
 
-def test_detail_offers_what_the_user_may_do(bury: Callable[..., Letter], client: Client, reader: Client) -> None:
+def test_detail_offers_what_the_user_may_do(bury: Bury, client: Client, reader: Client) -> None:
     row = mirrored(bury())
 
     full, poor = (who.get(page_of(row)).content.decode() for who in (client, reader))
@@ -224,7 +225,7 @@ def test_detail_offers_what_the_user_may_do(bury: Callable[..., Letter], client:
     assert not any(word in poor for word in ("Requeue letter", "Discard letter…", "Acknowledge"))
 
 
-def test_arguments_are_shown_to_who_may_view_them(bury: Callable[..., Letter], client: Client, reader: Client) -> None:
+def test_arguments_are_shown_to_who_may_view_them(bury: Bury, client: Client, reader: Client) -> None:
     made = bury(message={**bury().message, "kwargs": {"number": "argument-7731"}})
     row = mirrored(made)
 
@@ -251,7 +252,7 @@ def test_bytes_in_the_quarantine_are_shown_to_who_may_view_arguments_but_redacte
     assert "switchyard_jobs.view_arguments" in poor and "newer" in poor
 
 
-def test_requeue_button_requeues(bury: Callable[..., Letter], client: Client, facilities: Facilities) -> None:
+def test_requeue_button_requeues(bury: Bury, client: Client, facilities: Facilities) -> None:
     row = mirrored(bury())
 
     answer = client.post(one(row, "requeue"), follow=True)
@@ -261,9 +262,7 @@ def test_requeue_button_requeues(bury: Callable[..., Letter], client: Client, fa
     assert "<strong>Requeue" in client.get(page_of(row)).content.decode()
 
 
-def test_discard_asks_first_and_wants_a_reason(
-    bury: Callable[..., Letter], client: Client, facilities: Facilities
-) -> None:
+def test_discard_asks_first_and_wants_a_reason(bury: Bury, client: Client, facilities: Facilities) -> None:
     row = mirrored(bury())
 
     asked = client.get(one(row, "discard")).content.decode()
@@ -279,7 +278,7 @@ def test_discard_asks_first_and_wants_a_reason(
 
 
 def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(
-    bury: Callable[..., Letter], client: Client, facilities: Facilities
+    bury: Bury, client: Client, facilities: Facilities
 ) -> None:
     rows = [mirrored(bury()) for _ in range(3)]
     address = reverse("switchyard-bulk-begin", args=["letter.requeue"])
@@ -304,9 +303,7 @@ def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(
-    bury: Callable[..., Letter], interrupted: bool
-) -> None:
+def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(bury: Bury, interrupted: bool) -> None:
     rows = [mirrored(bury()) for _ in range(3)]
     acts.act_on(rows[0], "acknowledge", by="a.lind")
     act = services.start("letter.acknowledge", {"fingerprint": rows[0].fingerprint}, who=Who("m.keller", "page"))
@@ -325,7 +322,7 @@ def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(
     ]  # fmt: skip
 
 
-def test_groups_name_error_frame_trend_and_lead_to_their_letters(bury: Callable[..., Letter], client: Client) -> None:
+def test_groups_name_error_frame_trend_and_lead_to_their_letters(bury: Bury, client: Client) -> None:
     row = mirrored(bury(error="no <b>rate</b>"))
 
     page = client.get(LIST).content.decode()

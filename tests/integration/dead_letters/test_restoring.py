@@ -32,10 +32,10 @@ from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.passport.again import edited_call, requeue_edited
 from switchyard.payload import shown_arguments
 from tests.factories.letters import letter
+from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-Bury = Callable[..., Letter]
 
 
 def discarded(bury: Bury, **changes: Any) -> Letter:
