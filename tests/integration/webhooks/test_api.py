@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from switchyard.api.request_jobs import RequestJobs, request_jobs
 from switchyard.broker.interface import facilities as facilities_of
 from tests.factories.staff import client_of, log_in
 from tests.integration.outbound.listener import dripping, listening
+from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -43,9 +43,7 @@ def waiting() -> int:
 
 
 def fields(response) -> list[str]:
-    document = json.loads(response.content)
-    assert response["Content-Type"] == "application/problem+json"
-    return [error["field"] for error in document["errors"]]
+    return [error["field"] for error in problem(response, 422)["errors"]]
 
 
 def test_an_endpoint_is_registered_and_its_secret_given_once(post):
@@ -96,10 +94,7 @@ def test_no_name_is_resolved_in_a_request_and_what_is_inside_by_its_form_is_refu
     ],
 )
 def test_events_that_are_none_or_repeat_are_refused(post, events):
-    response = post(ENDPOINTS, {"url": URL, "events": events})
-
-    assert response.status_code == 422
-    assert fields(response)[0].startswith("events")
+    assert fields(post(ENDPOINTS, {"url": URL, "events": events}))[0].startswith("events")
     assert not Endpoint.objects.exists()
 
 
@@ -186,13 +181,15 @@ def test_hostile_text_is_shown_as_text(failed):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_redelivering_enqueues_a_new_job(failed, facilities):
+def test_redelivering_enqueues_a_new_job_to_which_the_delivery_leads(failed, facilities):
     page = act(log_in(), "delivery", "redeliver", failed.pk)
 
     failed.refresh_from_db()
     assert "1 on the way again" in page.content.decode()
-    assert failed.state == DeliveryState.PENDING
-    assert facilities.records.read(failed.job_id).state == "queued"
+    assert (failed.state, facilities.records.read(failed.job_id).state) == (DeliveryState.PENDING, "queued")
+    client = client_of(User.objects.get(username="root"))
+    shown = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
+    assert f'href="{reverse("switchyard-job", args=[failed.job_id])}"' in shown
 
 
 def test_endpoints_are_disabled_and_enabled(failed):
@@ -204,17 +201,6 @@ def test_endpoints_are_disabled_and_enabled(failed):
 
     assert (disabled.active, disabled.disabled_reason) == (False, "disabled by root")
     assert (Endpoint.objects.get().active, Endpoint.objects.get().disabled_reason) == (True, "")
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_delivery_leads_to_its_job(failed):
-    act(log_in(), "delivery", "redeliver", failed.pk)
-    failed.refresh_from_db()
-    client = client_of(User.objects.get(username="root"))
-
-    page = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
-
-    assert f'href="{reverse("switchyard-job", args=[failed.job_id])}"' in page
 
 
 def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:

@@ -28,16 +28,6 @@ pytestmark = pytest.mark.django_db
 LANES = ("webhook", "webhook-retry")
 
 
-@pytest.fixture
-def allow(settings):
-    def let(listener) -> str:
-        allowed = frozenset({("127.0.0.1", listener.port)})
-        settings.ALLOWED_PRIVATE_ADDRESSES = allowed
-        return listener.url
-
-    return let
-
-
 def answer_with(status: int, headers: str = "", body: str = ""):
     return answering(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{headers}\r\n{body}".encode())
 
@@ -310,20 +300,6 @@ def test_a_broken_endpoint_is_given_up_after_six_attempts_and_reached_after_a_re
     assert (letter.reason, letter.exception, letter.attempts) == ("exhausted", "DeliveryFailed", 6)
     assert (state, seen) == (DeliveryState.DEAD, 6)
     assert [attempt.status_code for attempt in delivery.attempts.order_by("number")] == [500] * 6 + [200]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_gone_is_dead_at_once(receiver, make_delivery, hurried, run_worker):
-    broker, actor = hurried
-    delivery = make_delivery(receiver.url + "gone")
-
-    with run_worker(*LANES, broker=broker):
-        message = actor.send(delivery_id=str(delivery.pk))
-        letter = wait_for(lambda: facilities_of(broker).transport.find_dead_letter("webhook", message.message_id))
-
-    assert (letter.reason, letter.attempts) == ("permanent", 1)
-    assert len(receiver.log) == 1
-    assert not Endpoint.objects.get().active
 
 
 @pytest.mark.django_db(transaction=True)
