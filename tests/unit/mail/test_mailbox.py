@@ -281,17 +281,11 @@ def two_in_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowances, "WINDOW", timedelta(minutes=5))
 
 
-def test_of_three_requests_two_are_allowed_and_the_third_waits_for_the_window() -> None:
+def test_of_three_requests_for_a_mailbox_two_are_allowed_and_the_third_waits_for_the_window() -> None:
     answers = [allowances.use("ada") for _ in range(3)]
 
     assert answers[:2] == [0, 0]
     assert 295 <= answers[2] <= 300
-
-
-def test_mailboxes_are_counted_apart() -> None:
-    for _ in range(2):
-        allowances.use("ada")
-
     assert allowances.use("bob") == 0
 
 
