@@ -121,15 +121,6 @@ def test_an_event_whose_enqueue_failed_is_enqueued_when_it_comes_again(waiting, 
     assert (PaymentEvent.objects.count(), waiting()) == (1, 1)
 
 
-@LIVE
-def test_a_job_whose_event_was_deleted_is_dead_at_once(facilities, run_worker):
-    job_id = submit(apply_payment_event, kwargs={"event_id": 10**6})
-    with run_worker("urgent"):
-        job = wait_for(lambda: (found := find_job(job_id)) and found.ended and found)
-
-    assert (job.state, job.reason) == ("dead", "permanent")
-
-
 def test_an_event_that_may_have_been_enqueued_is_enqueued_once(waiting, monkeypatch):
     def lose_answer(*args: Any, **options: Any) -> str:
         submit(*args, **options)
@@ -147,11 +138,7 @@ def test_an_event_that_may_have_been_enqueued_is_enqueued_once(waiting, monkeypa
 
 
 def finished(job_id: str):
-    def look():
-        job = find_job(job_id)
-        return job if job is not None and job.ended else None
-
-    return wait_for(look, what=f"job {job_id} ended")
+    return wait_for(lambda: (job := find_job(job_id)) and job.ended and job, what=f"job {job_id} ended")
 
 
 @LIVE
@@ -170,9 +157,15 @@ def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
 
 
 @LIVE
-def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_worker):
-    job_id = send(reconcile_month, kwargs={"month": "2026-13"})
-    with run_worker("billing"):
+@pytest.mark.parametrize(
+    ("actor", "kwargs", "queue"),
+    [(reconcile_month, {"month": "2026-13"}, "billing"), (apply_payment_event, {"event_id": 10**6}, "urgent")],
+    ids=["a wrong month in a hand-made message", "an event that was deleted"],
+)
+def test_what_cannot_succeed_is_dead_at_once(actor, kwargs, queue, facilities, run_worker):
+    job_id = send(actor, kwargs=kwargs)
+
+    with run_worker(queue):
         job = finished(job_id)
 
     assert (job.state, job.reason, job.attempts) == ("dead", "permanent", 1)

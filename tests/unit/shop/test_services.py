@@ -134,18 +134,15 @@ def test_a_list_can_be_searched_and_a_row_opened(page, admin_client):
 
 
 @pytest.mark.parametrize(
-    ("paid", "status"),
+    ("total", "paid", "status"),
     [
-        *(("0.00", InvoiceStatus.OPEN), ("0.01", InvoiceStatus.PARTLY_PAID), ("99.99", InvoiceStatus.PARTLY_PAID)),
-        *(("100.00", InvoiceStatus.PAID), ("100.01", InvoiceStatus.OVERPAID)),
+        *(("100.00", paid, InvoiceStatus.PARTLY_PAID) for paid in ("0.01", "99.99")),
+        *(("100.00", "0.00", InvoiceStatus.OPEN), ("100.00", "100.00", InvoiceStatus.PAID)),
+        *(("100.00", "100.01", InvoiceStatus.OVERPAID), ("0.00", "0.00", InvoiceStatus.PAID)),
     ],
 )
-def test_status_follows_what_was_paid(paid, status):
-    assert settlement.status_for(Decimal("100.00"), Decimal(paid)) == status
-
-
-def test_an_invoice_over_nothing_is_paid():
-    assert settlement.status_for(Decimal("0.00"), Decimal("0.00")) == InvoiceStatus.PAID
+def test_status_follows_what_was_paid(total, paid, status):
+    assert settlement.status_for(Decimal(total), Decimal(paid)) == status
 
 
 def test_only_linked_payments_in_the_invoices_currency_count():
