@@ -89,14 +89,14 @@ def test_one_then_ten_then_all(start: Start, ran: list[str], facilities: Facilit
     assert {*DeadLetter.objects.values_list("state", flat=True)} == {"requeued"}
 
 
-@pytest.mark.parametrize(("failing", "reached"), [(0, 1), (5, 11)])
+@pytest.mark.parametrize(("failing", "reached", "plan"), [(0, 1, {}), (5, 11, {}), (3, 5, {"canary": 5})])
 def test_the_first_retry_stops_it_and_the_page_links_the_job(
-    failing: int, reached: int, start: Start, ran: list[str], facilities: Facilities, run_worker: Any,
-    admin_client: Client,
+    failing: int, reached: int, plan: dict[str, int], start: Start, ran: list[str], facilities: Facilities,
+    run_worker: Any, admin_client: Client,
 ) -> None:  # fmt: skip
     ids = letters(30)
     dramatiq.get_broker().failing.add(ids[failing])  # type: ignore[attr-defined]
-    act = step(start("letter.canary", GROUP))
+    act = step(start("letter.canary", GROUP, plan=plan))
     while act.unfinished:
         work_off(facilities, run_worker)
         act = step(act)
@@ -161,21 +161,6 @@ def test_a_waiting_act_keeps_no_other_from_its_steps(
     assert (canary.state, canary.done, canary.step, canary.cursor["waits"]) == ("running", 1, 1, True)
 
 
-def test_the_command_and_the_button_start_it(
-    ran: list[str], facilities: Facilities, admin_client: Client, finish: Callable[[BulkAct], BulkAct]
-) -> None:
-    letters(3)
-    group = admin_client.get(reverse("switchyard-letters"), GROUP).content.decode()
-    address = reverse("switchyard-bulk-begin", args=["letter.canary"]) + "?fingerprint=f00dfacef00dface"
-    asked = admin_client.get(address).content.decode()
-
-    started = json_of("deadletters", "requeue", "--group", "f00dfacef00dface", "--canary")
-
-    assert address in group and "Roll out the requeue of 3 dead letters?" in asked
-    act = BulkAct.objects.get(pk=started["bulk_act"])
-    assert (act.kind, act.total) == ("letter.canary", 3)
-
-
 @pytest.fixture
 def stopped(start: Start, ran: list[str], facilities: Facilities, run_worker: Any) -> BulkAct:
     """A rollout whose canary of 4 has ended well, of whose other 10 none has started, and that was stopped."""
@@ -187,20 +172,6 @@ def stopped(start: Start, ran: list[str], facilities: Facilities, run_worker: An
     act = step(act)
     assert (act.state, act.done, len(waiting_ids(facilities))) == ("stopped", 14, 10)
     return act
-
-
-def test_a_canary_of_its_own_size_stops_where_one_fails(
-    start: Start, ran: list[str], facilities: Facilities, run_worker: Any
-) -> None:  # fmt: skip
-    ids = letters(30)
-    dramatiq.get_broker().failing.add(ids[3])  # type: ignore[attr-defined]
-    act = step(start("letter.canary", GROUP, plan={"canary": 5}))
-    while act.unfinished:
-        work_off(facilities, run_worker)
-        act = step(act)
-
-    assert (act.state, act.done, len(dead_ids(facilities))) == ("stopped", 5, 25)
-    assert f"job {ids[3]} has failed and is to be retried" in act.error
 
 
 def test_the_others_follow_at_the_rate_and_a_share_of_failures_stops_them(
@@ -301,6 +272,8 @@ def test_page_and_command_start_it_and_take_it_back(
     letters(6)
     begin = reverse("switchyard-bulk-begin", args=["letter.canary"]) + "?fingerprint=f00dfacef00dface"
     form = {"count": "6", "canary": "3", "stop_percent": "5", "rate": "2"}
+    group = admin_client.get(reverse("switchyard-letters"), GROUP).content.decode()
+    asked = admin_client.get(begin).content.decode()
     refused = admin_client.post(begin, form | {"canary": "501"}).content.decode()
 
     admin_client.post(begin, form)
@@ -315,6 +288,7 @@ def test_page_and_command_start_it_and_take_it_back(
     answer = admin_client.post(address, {"reason": "wrong"})
     undo = finish(BulkAct.objects.latest("pk"))
 
+    assert begin in group and "Roll out the requeue of 6 dead letters?" in asked
     assert "canary: 501 is not in its range" in refused
     assert (act.plan, act.rate) == ({"canary": 3, "stop_percent": 5}, 2)
     assert address in page and answer.status_code == 302
@@ -323,13 +297,13 @@ def test_page_and_command_start_it_and_take_it_back(
         call_command("switchyard", "bulk", "take-back", str(undo.pk))
 
 
-def test_the_command_starts_a_rollout_with_its_plan(ran: list[str], facilities: Facilities) -> None:
+def test_the_command_starts_a_rollout_with_its_plan_or_without_one(ran: list[str], facilities: Facilities) -> None:
     letters(6)
     words = ["requeue", "--group", "f00dfacef00dface", "--canary", "3", "--rate", "7", "--stop-percent", "0"]
 
-    call_command("switchyard", "deadletters", *words, "--json")
+    planned, plain = (BulkAct.objects.get(pk=json_of("deadletters", *each)["bulk_act"]) for each in (words, words[:4]))
 
-    act = BulkAct.objects.get()
-    assert (act.plan, act.rate, act.total) == ({"canary": 3, "stop_percent": 0}, 7, 6)
+    assert (planned.plan, planned.rate, planned.total) == ({"canary": 3, "stop_percent": 0}, 7, 6)
+    assert (plain.kind, plain.plan, plain.total) == ("letter.canary", {}, 6)
     with pytest.raises(CommandError, match="--rate and --stop-percent take --canary"):
         call_command("switchyard", "deadletters", "requeue", "--group", "f00dfacef00dface", "--rate", "7")
