@@ -30,6 +30,7 @@ from switchyard.dead_letters.projection import project
 from switchyard.jobs import pauses
 from switchyard.jobs.services import submit
 from tests.factories.letters import keep, letter
+from tests.factories.staff import client_of, log_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAUSE = "switchyard_operations.pause_queue"
@@ -53,9 +54,7 @@ def user(group: Group) -> User:
 
 @pytest.fixture
 def page(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_of(user)
 
 
 @pytest.fixture
@@ -285,8 +284,7 @@ def test_bulk_act_is_refused_as_a_whole_unless_all_that_match_are_on_such_queues
 
 
 def test_admin_gives_queues_to_a_group_and_keeps_those_that_are_not_declared(group: Group) -> None:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
+    client = log_in()
     row = GroupQueues.objects.get()
     row.queues = ["slow", "gone"]
     row.save()

@@ -23,13 +23,20 @@ from switchyard.console.commands import INTERRUPTED, READER_LEFT, PrintingComman
 from tests.factories.commands import manage
 
 pytestmark = pytest.mark.django_db
-LISTS = ("jobs list", "history list", "deadletters list", "deadletters groups", "alerts list")
+LISTS = (
+    *(
+        "jobs list",
+        "history list",
+        "deadletters list",
+        "deadletters groups",
+        "alerts list",
+        "bulk list",
+        "batches list",
+    ),
+)
 JOB = "0c3f9b1e-6a9f-4a90-9ec5-4a3c1d5a2a11"
 SEND = "from dramatiq import Message, get_broker; get_broker().enqueue(Message('default', 'none', (), {}, {}))"
 PRINTING = [["topology"], ["switchyard", "topology"]]
-
-
-LISTS += ("bulk list", "batches list")
 
 
 @pytest.fixture
