@@ -116,10 +116,6 @@ def test_folder_of_a_killed_export_is_removed_by_the_next_one(tmp_path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} - {"media"} == {"switchyard-export-b", "of-somebody-else"}
 
 
-def waiting(facilities):
-    return facilities.transport.stats("slow").live.waiting
-
-
 @pytest.mark.django_db(transaction=True)
 def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities, run_worker):
     make_invoice()
@@ -145,7 +141,7 @@ def test_the_admin_exports_again(admin_client, facilities):
 
     page = admin_client.post(reverse("admin:exports_export_changelist"), form, follow=True)
 
-    assert waiting(facilities) == 1
+    assert facilities.transport.stats("slow").live.waiting == 1
     assert "1 export is on the way." in page.content.decode()
 
 

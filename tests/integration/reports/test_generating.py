@@ -108,10 +108,6 @@ def test_an_unknown_customer_or_month_fails_for_good(ada, customer_id, month):
         services.generate(ada.pk if customer_id is None else customer_id, month)
 
 
-def waiting(facilities):
-    return facilities.transport.stats("slow").live.waiting
-
-
 @pytest.mark.django_db(transaction=True)
 def test_an_accepted_request_ends_as_a_pdf_and_the_second_one_finds_it_unchanged(facilities, run_worker):
     customer = make_customer()
@@ -151,5 +147,5 @@ def test_the_admin_regenerates_a_report(admin_client, facilities):
 
     page = admin_client.post(reverse("admin:reports_report_changelist"), form, follow=True)
 
-    assert waiting(facilities) == 1
+    assert facilities.transport.stats("slow").live.waiting == 1
     assert "1 statement is on the way" in page.content.decode()

@@ -189,15 +189,6 @@ def test_of_an_endless_answer_four_kibibytes_are_kept(make_delivery, allow):
     assert "\0" not in kept
 
 
-def test_a_delivery_that_succeeded_is_not_sent_again_when_its_message_comes_twice(receiver, make_delivery):
-    delivery = make_delivery(receiver.url + "healthy")
-
-    run(delivery)
-    run(delivery)
-
-    assert len(receiver.log) == 1
-
-
 def test_a_delivery_that_was_deleted_is_final():
     for unknown in ("5f1b1a0e-0000-4000-8000-000000000000", "no id at all", ""):
         with pytest.raises(PermanentFailure, match="does not exist"):

@@ -146,10 +146,6 @@ def test_another_content_type_is_415(probe: Client, bearer: dict[str, str], cont
     assert "application/json" in problem(response, 415)["detail"]
 
 
-def test_a_body_over_a_mebibyte_is_413(post: Post) -> None:
-    problem(post("/orders", b" " * (1024 * 1024 + 1)), 413)
-
-
 @pytest.mark.parametrize("number", ["many", "%00"])
 def test_a_query_parameter_of_the_wrong_kind_is_422(probe: Client, number: str) -> None:
     document = problem(probe.get(f"/api/v1/probe/open?number={number}"), 422)
