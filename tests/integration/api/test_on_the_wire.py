@@ -94,8 +94,7 @@ def test_a_declared_body_of_100_mb_is_413(web: str) -> None:
 
     answer = connection.getresponse()
 
-    assert answer.status == 413
-    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert (answer.status, answer.headers["Content-Type"]) == (413, "application/problem+json")
     connection.close()
 
 

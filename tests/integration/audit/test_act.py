@@ -279,9 +279,7 @@ def test_page_and_export_filter_alike(reader: Client, query: dict[str, str], act
     did("job.cancel", who="bob", via="command", target="x")
 
     shown = [row["entry"].act for row in reader.get(PAGE, query).context["rows"]]
-    exported = reader.get(PAGE, {**query, "export": "json"}).json()["audit"]
-
-    assert shown == [row["act"] for row in exported] == acts
+    assert shown == [row["act"] for row in reader.get(PAGE, {**query, "export": "json"}).json()["audit"]] == acts
 
 
 @pytest.mark.parametrize(

@@ -184,9 +184,7 @@ def test_own_job_is_cancelled_on_any_queue(user: User, sent: Callable[[str], str
     sent("default")
     own = submit(dramatiq.get_broker().get_actor("of_default"), owner=token.owner_key, customer=1)
 
-    answer = Client(headers={"Authorization": f"Bearer {plain}"}).delete(f"/api/v1/jobs/{own}")
-
-    assert answer.status_code == 202
+    assert Client(headers={"Authorization": f"Bearer {plain}"}).delete(f"/api/v1/jobs/{own}").status_code == 202
 
 
 def test_actor_is_paused_on_its_own_queue(user: User, sent: Callable[[str], str]) -> None:

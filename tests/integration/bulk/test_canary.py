@@ -140,8 +140,7 @@ def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(
         work_off(facilities, run_worker)
         act.refresh_from_db()
 
-    assert (act.state, act.done, act.skipped) == ("done", 12, 0)
-    assert ran == ids
+    assert (act.state, act.done, act.skipped, ran) == ("done", 12, 0, ids)
 
 
 def test_a_waiting_act_keeps_no_other_from_its_steps(
@@ -223,8 +222,7 @@ def test_what_has_not_started_is_taken_back(
 
     assert (undo.state, undo.done, undo.skips) == ("done", 10, {"has started or moved": 4})
     assert (len(waiting_ids(facilities)), len(dead_ids(facilities))) == (0, 10)
-    states = DeadLetter.objects.values_list("state", flat=True)
-    assert sorted(states) == ["new"] * 10 + ["requeued"] * 4
+    assert sorted(DeadLetter.objects.values_list("state", flat=True)) == ["new"] * 10 + ["requeued"] * 4
     assert dict(DeadLetter.objects.values_list("message_id", "died_at")) == before
     assert AuditEntry.objects.get(act="letter.take_back").count == 10
     again = finish(services.start("letter.requeue", GROUP, who=WHO))

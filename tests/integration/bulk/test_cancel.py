@@ -88,9 +88,7 @@ def test_only_what_matches_is_cancelled(
     others = [work.send(number=1, customer="c-8").message_id, work.send(2, "c-9").message_id]
     hit_by_place = work.send(3, "c-7").message_id
 
-    act = finish(start("job.cancel", {"queue": "urgent", "argument": "customer=c-7"}))
-
-    assert act.done == 2
+    assert finish(start("job.cancel", {"queue": "urgent", "argument": "customer=c-7"})).done == 2
     assert states(facilities, [hit, hit_by_place]) == {"cancelled"}
     assert states(facilities, others) == {"queued"}
 
@@ -101,9 +99,7 @@ def test_only_children_of_the_job_that_is_named_are_cancelled(
     child = work.send_with_options(args=(1,), parent="p-1").message_id
     others = [work.send_with_options(args=(1,), parent="p-2").message_id, work.send(1).message_id]
 
-    act = finish(start("job.cancel", {"parent": "p-1"}))
-
-    assert (act.done, states(facilities, [child])) == (1, {"cancelled"})
+    assert (finish(start("job.cancel", {"parent": "p-1"})).done, states(facilities, [child])) == (1, {"cancelled"})
     assert states(facilities, others) == {"queued"}
 
 

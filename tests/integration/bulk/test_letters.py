@@ -93,8 +93,7 @@ def test_requeues_each_letter_of_a_group_once_oldest_first(
     act = finish(start("letter.requeue", {"fingerprint": "f00dfacef00dface"}, reason="mended"))
 
     assert (act.state, act.total, act.done, act.skipped) == ("done", 50, 50, 0)
-    assert waiting_ids(facilities) == of_group
-    assert dead_ids(facilities) == other
+    assert (waiting_ids(facilities), dead_ids(facilities)) == (of_group, other)
     rows = DeadLetter.objects.filter(message_id__in=of_group)
     assert {(row.state, row.state_by, row.claim_token) for row in rows} == {("requeued", "a.lind", "")}
     assert all(
@@ -166,9 +165,7 @@ def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> No
     runner.begin(act.pk, act.run)
     DeadLetter.objects.update(claim_at="2026-01-01T00:00:00Z")
 
-    result = acts.act_on(made.id, "discard", by="b.berg")
-
-    assert "a.lind has begun to requeue" in result
+    assert "a.lind has begun to requeue" in acts.act_on(made.id, "discard", by="b.berg")
 
 
 def test_act_whose_step_fails_ends_and_releases_its_letters(
@@ -210,9 +207,7 @@ def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_
         letters += bury(1, fingerprint=fingerprint, queue="urgent" if n % 5 == 0 else "default")
     kept = [one for one in letters if one.fingerprint == "other"]
 
-    act = finish(start("letter.requeue", {"fingerprint": "wanted"}))
-
-    assert act.done == 60 - len(kept)
+    assert finish(start("letter.requeue", {"fingerprint": "wanted"})).done == 60 - len(kept)
     for queue in ("default", "urgent"):
         assert dead_ids(facilities, queue) == [one.id for one in kept if one.queue == queue]
 
@@ -229,8 +224,7 @@ def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(
     assert not services.stop(act.pk, who=WHO)
 
     act = finish(act)
-    assert (act.state, act.done) == ("stopped", 5)
-    assert len(dead_ids(facilities)) == 7
+    assert (act.state, act.done, len(dead_ids(facilities))) == ("stopped", 5, 7)
     assert AuditEntry.objects.get(act="letter.requeue").count == 5
 
 
@@ -324,9 +318,7 @@ def test_a_letter_is_not_requeued_into_a_full_queue(facilities: Facilities, monk
     first, second = bury(2)
     assert acts.act_on(first.id, "requeue", by="b.berg") == ""
 
-    result = acts.act_on(second.id, "requeue", by="b.berg")
-
-    assert "raise max_depth" in result
+    assert "raise max_depth" in acts.act_on(second.id, "requeue", by="b.berg")
     assert dead_ids(facilities) == [second.id]
     make_room(facilities)
     assert acts.act_on(second.id, "requeue", by="b.berg") == ""
@@ -363,8 +355,7 @@ def test_page_asks_who_is_hit_and_starts_nothing(page: Client) -> None:
 
     text = text_of(page.get(BEGIN))
 
-    assert "Requeue 3 dead letters?" in text
-    assert "KeyError in fail_always (3)" in text
+    assert "Requeue 3 dead letters?" in text and "KeyError in fail_always (3)" in text
     assert "fingerprint = f00dfacef00dface" in text
     assert not BulkAct.objects.exists()
 
@@ -382,8 +373,7 @@ def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Fi
     assert "It waits for the scheduler" in text_of(page.get(answer["Location"]))
     finish(act)
     text = text_of(page.get(answer["Location"]))
-    assert "Everything that matched at its start was reached: 3 done" in text
-    assert "Stop and leave" not in text
+    assert "Everything that matched at its start was reached: 3 done" in text and "Stop and leave" not in text
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,9 @@ def test_requeue_moves_the_letter_and_says_who(made: Letter, facilities: Facilit
     act = acts.act_on(made.id, "requeue", by=operator.username, reason="mended")
 
     row = DeadLetter.objects.get()
-    assert act == ""
-    assert (row.state, row.state_by, row.claim_token) == ("requeued", "a.lind", "")
+    assert (act, row.state, row.state_by, row.claim_token) == ("", "requeued", "a.lind", "")
     assert [(entry["act"], entry["by"], entry["note"]) for entry in row.history] == [("requeue", "a.lind", "mended")]
-    assert waiting(facilities) == 1
-    assert facilities.transport.stats("default").dead == 0
+    assert (waiting(facilities), facilities.transport.stats("default").dead) == (1, 0)
 
 
 def test_requeue_repeated_sends_nothing_twice(made: Letter, facilities: Facilities) -> None:
@@ -67,9 +65,7 @@ def test_requeue_repeated_sends_nothing_twice(made: Letter, facilities: Faciliti
 
 
 def test_discard_drops_the_letter_and_keeps_the_row(bury: Bury, facilities: Facilities, operator: User) -> None:
-    made = bury()
-
-    assert acts.act_on(made.id, "discard", by=operator.username, reason="duplicate") == ""
+    assert acts.act_on(bury().id, "discard", by=operator.username, reason="duplicate") == ""
 
     assert DeadLetter.objects.get().state == "discarded"
     assert (facilities.transport.stats("default").dead, waiting(facilities)) == (0, 0)
@@ -90,11 +86,8 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
 def test_letter_that_something_else_took_is_missing(made: Letter, facilities: Facilities) -> None:
     discard(facilities.transport, "default", made.id)
 
-    act = acts.act_on(made.id, "requeue", by="a.lind")
-
-    assert act != ""
-    assert DeadLetter.objects.get().state == "missing"
-    assert waiting(facilities) == 0
+    assert acts.act_on(made.id, "requeue", by="a.lind") != ""
+    assert (DeadLetter.objects.get().state, waiting(facilities)) == ("missing", 0)
 
 
 def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
@@ -112,8 +105,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Bury, facilities: 
     oldest = list(queries.listing(fingerprint="f00dfacef00dface").order_by("died_at")[:3])
     outcome = acts.apply("requeue", oldest, who=OPERATOR, group="f00dfacef00dface")
 
-    assert outcome.done == tuple(letter.id for letter in made[:3])
-    assert waiting(facilities) == 3
+    assert (outcome.done, waiting(facilities)) == (tuple(letter.id for letter in made[:3]), 3)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -141,8 +133,7 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Bury, facilities: Fac
     assert waiting(facilities) == sum(requeue for requeue, _ in pairs)
     assert facilities.transport.stats("default").dead == 0
     states = {row.message_id: row.state for row in DeadLetter.objects.all()}
-    expected = ["requeued" if requeue else "discarded" for requeue, _ in pairs]
-    assert [states[letter.id] for letter in made] == expected
+    assert [states[letter.id] for letter in made] == ["requeued" if requeue else "discarded" for requeue, _ in pairs]
 
 
 def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
@@ -175,16 +166,13 @@ def test_act_killed_after_the_letter_moved_is_finished(
     reconcile.reconcile_all()
 
     row = DeadLetter.objects.get()
-    assert (row.state, row.state_by, row.claim_token) == (state, "a.lind", "")
-    assert len(row.history) == 1
+    assert (row.state, row.state_by, row.claim_token, len(row.history)) == (state, "a.lind", "", 1)
 
 
 def test_act_just_begun_elsewhere_is_not_done_twice(made: Letter, facilities: Facilities) -> None:
     interrupt(made.id, "requeue", seconds_ago=1)
 
-    act = acts.act_on(made.id, "discard", by="m.keller")
-
-    assert "a.lind has begun to requeue" in act
+    assert "a.lind has begun to requeue" in acts.act_on(made.id, "discard", by="m.keller")
     assert facilities.transport.stats("default").dead == 1
 
 
@@ -231,8 +219,7 @@ def test_show_tells_everything_and_drives_no_terminal(bury: Bury) -> None:
 
     text = output_of("deadletters", "show", made.id)
 
-    assert "Traceback (most recent call last)" in text
-    assert "\x1b" not in text and "\\x1b]0;evil" in text
+    assert "Traceback (most recent call last)" in text and "\x1b" not in text and "\\x1b]0;evil" in text
     assert json_of("deadletters", "show", made.id)["payload"]["arguments"] == {"number": 7}
 
 

@@ -48,9 +48,7 @@ def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> Non
     made = discarded(bury)
     assert facilities.transport.find_dead_letter("default", made.id) is None
 
-    result = acts.act_on(made.id, "restore", by="b.berg", reason="it was none")
-
-    assert result == ""
+    assert acts.act_on(made.id, "restore", by="b.berg", reason="it was none") == ""
     assert facilities.transport.find_dead_letter("default", made.id) == made
     row = DeadLetter.objects.get()
     assert (row.state, row.state_by, row.kept) == ("new", "b.berg", "")
@@ -94,13 +92,11 @@ def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: 
 
     reconcile.reconcile_all()
 
-    assert DeadLetter.objects.get().state == "new"
-    assert facilities.transport.stats("default").dead == 1
+    assert (DeadLetter.objects.get().state, facilities.transport.stats("default").dead) == ("new", 1)
 
 
 def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> None:
-    opened = bury()
-    assert "is new already" in acts.act_on(opened.id, "restore", by="a.lind")
+    assert "is new already" in acts.act_on(bury().id, "restore", by="a.lind")
     made = discarded(bury)
     DeadLetter.objects.filter(message_id=made.id).update(kept="")
 
@@ -126,8 +122,7 @@ def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, fac
     client.post(f"{page}restore/do/")
     client.post(f"{page}note/", {"text": "waits for <rates>"})
 
-    shown = client.get(f"{page}change/").content.decode()
-    assert "waits for &lt;rates&gt;" in shown
+    assert "waits for &lt;rates&gt;" in client.get(f"{page}change/").content.decode()
     assert facilities.transport.stats("default").dead == 1
     assert set(AuditEntry.objects.values_list("act", "count")) >= {("letter.restore", 1), ("letter.note", 1)}
     operator.user_permissions.clear()
@@ -166,8 +161,7 @@ def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str
     call_command("switchyard", "deadletters", "note", made.id, "waits for the rates")
 
     out = capsys.readouterr().out
-    assert "Restored 1 dead letter." in out
-    assert "Noted on fail_always" in out
+    assert "Restored 1 dead letter." in out and "Noted on fail_always" in out
     assert DeadLetter.objects.get().history[-1]["note"] == "waits for the rates"
     with pytest.raises(SystemExit):
         call_command("switchyard", "deadletters", "restore", made.id)
@@ -213,8 +207,7 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(
     assert message is not None
     assert (message.args, message.kwargs) == (({"api_key": "k-1", "rows": [5, 2]},), {"address": "a@b.c"})
     row.refresh_from_db()
-    assert row.state == "requeued"
-    assert row.history[-1]["note"] == "wrong row (changed: number)"
+    assert (row.state, row.history[-1]["note"]) == ("requeued", "wrong row (changed: number)")
     entry = AuditEntry.objects.get(act="letter.edit")
     assert (entry.outcome, entry.count, entry.reason) == ("done", 1, "wrong row")
     assert entry.detail["changed"] == ["number"]

@@ -408,8 +408,7 @@ def test_it_exits_as_the_worst_finding_says(
 
     told = json.loads(printed)
     assert (exit_code, told["exit_code"], told["verdict"]) == (code, code, verdict)
-    assert told["version"] == switchyard.__version__
-    assert sum(told["counts"].values()) == len(findings)
+    assert (told["version"], sum(told["counts"].values())) == (switchyard.__version__, len(findings))
 
 
 def test_people_read_what_was_seen_why_and_what_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,8 +488,7 @@ def test_a_broker_that_stands_still_holds_up_no_other_group(
 
     told = json.loads(printed)
     by_group = {found["group"]: found["severity"] for found in told["findings"]}
-    assert code == 2
-    assert (by_group["broker"], by_group["pools"], by_group["database"]) == ("error", "skipped", "ok")
+    assert (code, by_group["broker"], by_group["pools"], by_group["database"]) == (2, "error", "skipped", "ok")
 
 
 def test_checks_that_all_hang_end_in_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -538,7 +536,6 @@ def test_a_user_that_may_not_look_is_a_warning_with_the_user_that_may(
 
     try:
         assert refused("worker") == [("queues", "warning")]
-        assert refused("scheduler") == []
-        assert refused("room") == []
+        assert (refused("scheduler"), refused("room")) == ([], [])
     finally:
         server.close()

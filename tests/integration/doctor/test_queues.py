@@ -165,9 +165,7 @@ def test_messages_of_a_queue_that_another_release_may_serve_are_a_warning(
     now = now_ms()
     facilities.pools.write(PoolReport(pool, "h", 7, "threads", 2, 0, now, now, state="up", release=release))
 
-    found = of(look(), "warning")["undeclared"]
-
-    assert found.cause == f"Pools of another release may serve it: {pool}"
+    assert of(look(), "warning")["undeclared"].cause == f"Pools of another release may serve it: {pool}"
 
 
 def test_a_removed_queue_is_found_among_any_number_of_keys(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,8 +58,7 @@ def test_the_last_pieces_go_to_the_orders_that_came_first(
                 actors.place("lamp", 1, "ada@example.com")
             wait_for(lambda: "new" not in states() and len(mail.outbox) == 6)
 
-        assert states() == ["reserved"] * 2 + ["sold out"] * 4
-        assert models.Stock.objects.get().pieces == 0
+        assert (states(), models.Stock.objects.get().pieces) == (["reserved"] * 2 + ["sold out"] * 4, 0)
         assert Counter(sent.subject.partition(": ")[2] for sent in mail.outbox) == {"reserved": 2, "sold out": 4}
         assert facilities(broker).transport.stats("default").live.scheduled == 6
 
@@ -122,8 +121,7 @@ def test_a_portion_that_runs_again_after_a_kill_changes_nothing_and_each_sensor_
         waiting = [message.args[0] for message in enqueued(app["actors"].watch)]
 
         assert redelivered() == ["store", "watch"]
-        assert (portions, waiting) == (["store"] * 2, ["s0", "s1", "s2"])
-        assert app["models"].Reading.objects.count() == 700
+        assert (portions, waiting, app["models"].Reading.objects.count()) == (["store"] * 2, ["s0", "s1", "s2"], 700)
 
 
 def test_a_reading_that_does_not_fit_is_refused_where_it_is_sent(switchyard_broker: Broker) -> None:

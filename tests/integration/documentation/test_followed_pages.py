@@ -265,9 +265,7 @@ def test_yard_knows_the_new_actors(project: Path) -> None:
 
 
 def test_work_test_and_address_do_what_tutorial_and_guide_say(project: Path) -> None:
-    output = run(project, "-m", "pytest", "tests/integration/loyalty", "tests/integration/greetings")
-
-    assert "12 passed" in output
+    assert "12 passed" in run(project, "-m", "pytest", "tests/integration/loyalty", "tests/integration/greetings")
 
 
 @pytest.mark.parametrize("most_s", [inf, pytest.param(0.1, marks=pytest.mark.long)])

@@ -286,8 +286,7 @@ def test_the_guides_bonus_is_credited_once(
         wait_for(lambda: all((job := find_job(id_)) and job.ended for id_ in jobs))
 
     assert [find_job(id_).state for id_ in jobs] == ["succeeded"] * 3
-    assert account.failures == 0
-    assert account.saved_cents == 500
+    assert (account.failures, account.saved_cents) == (0, 500)
     row = DoneOnce.objects.get()
     assert row.job_id in jobs
     run_block("do-something-once", 2)
@@ -413,11 +412,9 @@ def test_the_pages_threads_leave_no_connection_open(
         own = [(name, made) for name, made in opened if name.startswith("ThreadPoolExecutor")]
         still_open = [name for name, made in own if made.connection is not None]
 
-    assert ended.state == "succeeded"
-    assert sorted(pk for pk, _ in rows.refreshed) == list(range(8))
+    assert (ended.state, sorted(pk for pk, _ in rows.refreshed)) == ("succeeded", list(range(8)))
     assert {name for name, _ in own} == {name for _, name in rows.refreshed}
-    assert len({name for name, _ in own}) == 4
-    assert still_open == []
+    assert (len({name for name, _ in own}), still_open) == (4, [])
 
 
 PAGE = "convert-videos"
@@ -466,8 +463,7 @@ def test_a_video_is_converted_by_ffmpeg_with_its_progress(videos: Any, run_worke
 
     assert (job.state, job.progress["total"]) == ("succeeded", 2)
     assert 1 <= job.progress["done"] <= 2
-    assert videos.target.read_bytes()[4:8] == b"ftyp"
-    assert list(videos.target.parent.glob(".converting-*")) == []
+    assert (videos.target.read_bytes()[4:8], list(videos.target.parent.glob(".converting-*"))) == (b"ftyp", [])
 
 
 def test_the_time_limit_ends_ffmpeg_and_leaves_the_old_video(videos: Any, run_worker: RunWorker, ffmpeg: str) -> None:

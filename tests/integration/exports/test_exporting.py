@@ -126,8 +126,7 @@ def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities,
         wait_for(lambda: facilities.records.read(answer.json()["job_id"]).ended)
     job = caller.get(f"/jobs/{answer.json()['job_id']}").json()
 
-    assert answer.status_code == 202
-    assert (job["state"], job["result"]["rows"]) == ("succeeded", 1)
+    assert (answer.status_code, job["state"], job["result"]["rows"]) == (202, "succeeded", 1)
     assert job["progress"]["done"] == job["progress"]["total"] == 1
     assert job["result_url"].endswith("/result")
 

@@ -193,9 +193,7 @@ def shown(client: Client, address: str) -> str:
 def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client: Client) -> None:
     row = job_row(state="dead", error_type="ValueError", error_message=EVIL, fingerprint="f00d", owner=EVIL)
 
-    page = shown(admin_client, reverse("switchyard-job", args=[row.job_id]))
-
-    assert r"\x1b]0;evil\x07 \x9b2J" in page
+    assert r"\x1b]0;evil\x07 \x9b2J" in shown(admin_client, reverse("switchyard-job", args=[row.job_id]))
     assert r"\x1b]0;evil" in shown(admin_client, reverse("switchyard-jobs") + "?state=dead")
 
 
@@ -297,8 +295,7 @@ def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
     (found,) = addresses()
     pages = {address: admin_client.get(address).status_code for address in ("/admin/operations/", "/api/v1/docs")}
 
-    assert pages == dict.fromkeys(pages, 200)
-    assert found.id == "switchyard.E030"
+    assert (pages, found.id) == (dict.fromkeys(pages, 200), "switchyard.E030")
     assert f'"ADMIN_SITE": "{__name__}.{name}"' in str(found.hint)
 
 

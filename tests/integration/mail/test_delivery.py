@@ -34,9 +34,7 @@ def test_a_repeated_run_of_a_job_sends_its_mail_once(smtp):
     job_id = job()
 
     first = services.deliver(Template.WELCOME, TO, job_id=job_id)
-    second = services.deliver(Template.WELCOME, TO, job_id=job_id)
-
-    assert (first, second) == (True, False)
+    assert (first, services.deliver(Template.WELCOME, TO, job_id=job_id)) == (True, False)
     assert smtp.recipients == [TO]
     assert SentMail.objects.get().state == MailState.SENT
 
@@ -49,8 +47,7 @@ def test_a_mail_has_a_text_and_an_html_version_and_the_jobs_message_id(smtp):
 
     (mail,) = smtp.mails
     text, html = mail.get_body(("plain",)).get_content(), mail.get_body(("html",)).get_content()
-    assert mail["Message-ID"] == f"<{job_id}@switchyard.example>"
-    assert mail["To"] == TO
+    assert (mail["Message-ID"], mail["To"]) == (f"<{job_id}@switchyard.example>", TO)
     assert "Welcome, Ada <b>Lovelace</b>." in text
     assert "Welcome, Ada &lt;b&gt;Lovelace&lt;/b&gt;." in html
 
@@ -63,8 +60,7 @@ def test_a_crash_after_the_server_accepted_sends_again_under_the_same_message_id
 
     services.deliver(Template.WELCOME, TO, job_id=job_id)
 
-    assert len(smtp.mails) == 2
-    assert smtp.mails[0]["Message-ID"] == smtp.mails[1]["Message-ID"]
+    assert (len(smtp.mails), smtp.mails[0]["Message-ID"]) == (2, smtp.mails[1]["Message-ID"])
 
 
 def test_a_second_run_beside_the_first_waits_until_the_claim_lapses(smtp):
@@ -102,8 +98,7 @@ def test_a_greylisting_server_is_asked_again_in_a_minute_and_then_takes_it(smtp)
 
     assert later.value.delay == 60_000
     assert sent
-    assert SentMail.objects.get().runs == 2
-    assert len(smtp.mails) == 1
+    assert (SentMail.objects.get().runs, len(smtp.mails)) == (2, 1)
 
 
 def test_a_server_that_is_not_there_means_another_try(settings):
@@ -159,9 +154,7 @@ def test_a_reset_mail_carries_a_link_that_no_table_holds(smtp, django_user_model
 def test_a_newsletter_that_is_refused_is_dropped_without_a_failure(smtp):
     smtp.replies = ["550 5.1.1 gone"]
 
-    sent = services.send_newsletter(TO, "News", ["One thing."], job_id=job())
-
-    assert sent is False
+    assert services.send_newsletter(TO, "News", ["One thing."], job_id=job()) is False
 
 
 def test_a_newsletter_says_its_headline_and_how_to_leave(smtp):
@@ -227,8 +220,7 @@ def test_an_accepted_request_ends_as_one_mail(template, queue, smtp, facilities,
     with run_worker(queue):
         job = wait_for(lambda: (found := facilities.records.read(job_id)) and found.ended and found)
 
-    assert answer.status_code == 202
-    assert (job.queue, job.state, job.attempts) == (queue, "succeeded", 1)
+    assert (answer.status_code, job.queue, job.state, job.attempts) == (202, queue, "succeeded", 1)
     assert [mail["Message-ID"] for mail in smtp.mails] == [f"<{job_id}@switchyard.example>"]
 
 
@@ -240,8 +232,7 @@ def test_a_job_tells_neither_the_address_nor_the_link(smtp, facilities, run_work
         wait_for(lambda: (found := facilities.records.read(job_id)) and found.ended)
     shown = caller.get(f"/jobs/{job_id}").content.decode()
 
-    assert "ada@" not in shown
-    assert "/reset/" not in shown
+    assert "ada@" not in shown and "/reset/" not in shown
 
 
 def test_the_eleventh_welcome_mail_of_a_minute_waits(smtp, facilities, run_worker):
@@ -275,8 +266,7 @@ def test_one_mailbox_gets_ten_reset_mails_however_it_is_spelt(smtp, facilities):
     assert answers[-1]["Content-Type"] == "application/problem+json"
     assert 0 < int(answers[-1]["Retry-After"]) <= 15 * 60
     assert "ada" not in answers[-1].json()["detail"]
-    assert other.status_code == 202
-    assert waiting(facilities, "urgent") == 11
+    assert (other.status_code, waiting(facilities, "urgent")) == (202, 11)
 
 
 def make_mail(to, template="password_reset", job="j1"):

@@ -228,8 +228,7 @@ def test_a_certificate_counts_for_the_name_in_the_url_not_for_the_address(monkey
         monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: ("93.184.216.34",))
         monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
         monkeypatch.setattr("apps.outbound.http._tls", lambda: trusting)
-        assert request("example.com") == 200
-        assert request("93.184.216.34") == 200
+        assert (request("example.com"), request("93.184.216.34")) == (200, 200)
         assert listener.requests[0].startswith(b"POST /hook HTTP/1.1\r\n")
         assert b"\r\nhost: example.com\r\n" in listener.requests[0]
         with pytest.raises(Unreachable, match=r"not trusted.*mismatch"):
@@ -316,8 +315,7 @@ def test_a_name_whose_answer_alternates_never_leads_to_a_private_address(monkeyp
         with pytest.raises((ForbiddenAddress, Unreachable)):
             send("GET", "https://rebinding.example/", deadline_s=5, max_bytes=10)
 
-    assert len(look_ups) == 1_000
-    assert connected == [PUBLIC] * 250
+    assert (len(look_ups), connected) == (1_000, [PUBLIC] * 250)
 
 
 def test_the_connection_goes_to_the_checked_address_and_carries_the_name(monkeypatch) -> None:

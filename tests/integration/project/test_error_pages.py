@@ -216,8 +216,7 @@ def test_further_wrong_passwords_are_not_answered(ada: User, caplog: pytest.LogC
         statuses = [log_in(f"wrong {number}").status_code for number in range(FAILURES + 3)]
     answer = log_in("correct horse")
 
-    assert statuses.count(200) == FAILURES - 1
-    assert statuses[FAILURES:] == [429] * 3
+    assert (statuses.count(200), statuses[FAILURES:]) == (FAILURES - 1, [429] * 3)
     assert (answer.status_code, answer["Retry-After"]) == (429, "900")
     assert "Try again in 15 minutes" in answer.content.decode()
     assert any("ada" in record.getMessage() and "192.0.2.1" in record.getMessage() for record in caplog.records)

@@ -100,9 +100,7 @@ def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: ti
     caller = Caller()
     caller.headers["Idempotency-Key"] = "k"
 
-    answer = caller.post("/reconciliations", {"month": "2026-10"})
-
-    assert answer.status_code == 202
+    assert caller.post("/reconciliations", {"month": "2026-10"}).status_code == 202
     assert abs(IdempotentRequest.objects.get().claimed_at - (datetime.now(UTC) - off)) < timedelta(seconds=30)
 
 

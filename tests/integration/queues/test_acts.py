@@ -59,8 +59,7 @@ def test_a_pause_names_its_operator_its_reason_and_its_end(facilities: Facilitie
     told = json_of("queues", "pause", "default", "--until", "2h", "--reason", "disk is full")
 
     pause = pause_of_default()["pause"]
-    assert told["until"][:19] == pause["until"][:19]
-    assert (pause["reason"], bool(pause["by"])) == ("disk is full", True)
+    assert (told["until"][:19], pause["reason"], bool(pause["by"])) == (pause["until"][:19], "disk is full", True)
     lasts_s = (datetime.fromisoformat(pause["until"]) - datetime.fromisoformat(pause["since"])).total_seconds()
     assert 7_190 < lasts_s <= 7_201
     entry = AuditEntry.objects.get()
@@ -94,8 +93,7 @@ def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redi
 
     assert first is not None and second is not None
     assert first.reason == 'first "quoted" \n ünïcode'
-    assert (second.since, second.until, second.reason) == (first.since, None, "second")
-    assert valkey.pttl(KEY) == -1
+    assert (second.since, second.until, second.reason, valkey.pttl(KEY)) == (first.since, None, "second", -1)
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2020-01-01", "0s", "400d", "25:00"])
@@ -249,8 +247,7 @@ def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
 def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkeypatch: pytest.MonkeyPatch) -> None:
     purge.set_aside(family, "p", by="me", undo_ms=0)
 
-    assert finish_moves() == 6
-    assert purge.purges(family) == []
+    assert (finish_moves(), purge.purges(family)) == (6, [])
     with pytest.raises(CommandError, match="no purge that can be undone"):
         json_of("queues", "purge", "default", "--undo")
 
@@ -259,8 +256,7 @@ def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> 
     purge.set_aside(family, "p", by="me")
     family.calls.call(script("claim_purge"), [family.keys.purges], ["p", "undo"])
 
-    assert finish_moves() == 6
-    assert family.calls.client.hlen(family.keys.bodies) == 6
+    assert (finish_moves(), family.calls.client.hlen(family.keys.bodies)) == (6, 6)
 
 
 def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facilities: Facilities) -> None:

@@ -65,10 +65,8 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
     with run_worker("default"):
         wait_for(lambda: len(ran) == 120)
 
-    assert printed == "default: 121 messages imported\n"
-    assert (live.waiting, live.scheduled) == (120, 1)
-    assert json.loads(again)[0]["moved"] == 0
-    assert sorted(ran) == list(range(120))
+    assert (printed, live.waiting, live.scheduled) == ("default: 121 messages imported\n", 120, 1)
+    assert (json.loads(again)[0]["moved"], sorted(ran)) == (0, list(range(120)))
     assert {facilities.records.read(id_).state for id_ in ids} == {"succeeded"}
     assert facilities.records.read(late).state == "scheduled"
     newest = AuditEntry.objects.filter(act="queue.import").latest("pk")
@@ -114,8 +112,7 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
     broker = RedisBroker(url=valkey_url, middleware=[])
     broker.declare_queue("default")
     held = broker.enqueue(message(1)).message_id
-    consumer = broker.consume("default", prefetch=1, timeout=100)
-    assert next(consumer).message_id == held
+    assert next(broker.consume("default", prefetch=1, timeout=100)).message_id == held
     refused = broker.enqueue(message(2, no_such_option=1)).message_id
 
     lines = output_of("queues", "import", valkey_url, "default").splitlines()

@@ -69,8 +69,7 @@ def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> No
     assert found[AT_ONCE]["since"]
     assert (found[MAIL]["declared"], found[MAIL]["window_ms"], found[MAIL]["waiting"]) == (10, 60_000, 0)
     assert page.status_code == 200
-    assert "2 of 2" in text
-    assert f"?limit={BY_CUSTOMER.replace(':', '%3A')}" in text
+    assert "2 of 2" in text and f"?limit={BY_CUSTOMER.replace(':', '%3A')}" in text
     assert "state=scheduled&amp;queue=default&amp;actor=reconcile" in text
     assert row_of(AT_ONCE, "limits")[:4] == [AT_ONCE, "reconcile 2", "2 of 2", "3"]
 
@@ -83,8 +82,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
     assert (key["value"], key["taken"], key["waiting"], key["next_job"]) == ("7", 1, 2, "b")
     assert key["since"]
     assert (found["largest"], found["after"]) == ([key], "")
-    assert "1 of 1" in page
-    assert "argument=customer_id%3D7" in page
+    assert "1 of 1" in page and "argument=customer_id%3D7" in page
     assert row_of("7", "limits", BY_CUSTOMER)[:4] == ["7", "1", "2", "b"]
     assert watcher.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).status_code == 403
     assert superuser.get(reverse("switchyard-limits"), {"limit": "none"}).status_code == 404
@@ -124,8 +122,7 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
 
     assert waiting.next() == ["b"]
     page = operator.get(reverse("switchyard-limits")).content.decode()
-    assert "2 until" in page
-    assert "by operator: they asked" in page
+    assert "2 until" in page and "by operator: they asked" in page
     assert operator.post(address, {"limit": BY_CUSTOMER, "restore": "1"}).status_code == 302
     assert limits.find(BY_CUSTOMER).current == 1
     done = [(each.act, each.target, each.outcome, each.count) for each in AuditEntry.objects.order_by("pk")]
@@ -210,8 +207,7 @@ def test_metrics_count_by_limit_and_tell_the_part_of_the_largest_customer(
     text = admin_client.get("/metrics").content.decode()
 
     of = '{actor="sync",argument="customer_id",kind="concurrency",queue="default"}'
-    assert f"switchyard_limit_taken{of} 1.0" in text
-    assert f"switchyard_limit_waiting{of} 2.0" in text
+    assert f"switchyard_limit_taken{of} 1.0" in text and f"switchyard_limit_waiting{of} 2.0" in text
     assert 'switchyard_fair_values{queue="slow"} 2.0' in text
     assert 'switchyard_fair_largest_share{queue="slow"} 0.75' in text
 

@@ -45,8 +45,7 @@ def test_the_pdf_has_several_numbered_pages_with_the_figures(ada):
     drawn = ("1.5k", *["Nov", "Dec", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep"])
     for said in ("October 2026", "Engines Ltd", "Ada Lovelace", "1,234.50", "1,000.00", "234.50", *drawn):
         assert said in pages[0]
-    assert invoice.number in pages[1]
-    assert "Consulting, hour" in pages[1]
+    assert invoice.number in pages[1] and "Consulting, hour" in pages[1]
 
 
 def test_a_table_that_is_longer_than_a_page_runs_over_with_its_heading(ada):
@@ -56,8 +55,7 @@ def test_a_table_that_is_longer_than_a_page_runs_over_with_its_heading(ada):
 
     pages = pages_of(services.generate(ada.pk, MONTH))
 
-    with_invoices = [page for page in pages if "Invoice and what it is for" in page]
-    assert len(with_invoices) >= 3
+    assert len([page for page in pages if "Invoice and what it is for" in page]) >= 3
     assert "Invoiced in October 2026 6,000.00" in " ".join(pages)
 
 

@@ -180,8 +180,7 @@ def test_rights_of_a_token_end_with_those_of_its_owner(probe: Client, make_token
     during, listed = statuses(), Token.objects.get(pk=token.pk).shown_scopes
     given.add(submit)
 
-    assert (before[0] < 300, before[1]) == (True, 200)
-    assert (during, listed) == ((403, 200), "submit (not its owner's), read")
+    assert (before[0] < 300, before[1], during, listed) == (True, 200, (403, 200), "submit (not its owner's), read")
     assert statuses() == before
 
 
@@ -253,9 +252,7 @@ def test_a_new_token_is_in_no_cookie_and_no_cache(admin_client: Client, owner: U
 def test_a_token_without_known_scopes_is_not_made(admin_client: Client, owner: User, scopes: list[str]) -> None:
     form = {"name": "ci", "owner": owner.pk, "scopes": scopes}
 
-    response = admin_client.post(reverse("admin:switchyard_api_token_add"), form)
-
-    assert response.status_code == 200
+    assert admin_client.post(reverse("admin:switchyard_api_token_add"), form).status_code == 200
     assert not Token.objects.exists()
 
 
@@ -268,8 +265,7 @@ def test_once_made_only_the_name_changes(admin_client: Client, make_token: MakeT
         assert Token.objects.get().name == form["name"]
 
     token.refresh_from_db()
-    assert (token.name, token.scopes, token.owner.username) == ("renamed", ["read"], "ada")
-    assert find_token(plain) == token
+    assert (token.name, token.scopes, token.owner.username, find_token(plain)) == ("renamed", ["read"], "ada", token)
 
 
 def test_pages_show_no_secret_and_no_hash(admin_client: Client, make_token: MakeToken) -> None:
@@ -277,9 +273,7 @@ def test_pages_show_no_secret_and_no_hash(admin_client: Client, make_token: Make
 
     for address in (reverse(LIST), reverse("admin:switchyard_api_token_change", args=[token.pk])):
         page = admin_client.get(address).content.decode()
-        assert f"sy_{token.prefix}_…" in page
-        assert plain not in page
-        assert token.secret_hash not in page
+        assert f"sy_{token.prefix}_…" in page and plain not in page and token.secret_hash not in page
 
 
 def test_tokens_are_revoked(admin_client: Client, make_token: MakeToken) -> None:
@@ -326,11 +320,7 @@ def make_as(user: User, *scopes: str, owner: User | None = None) -> Token | None
 def test_a_user_gives_a_token_the_scopes_of_their_permissions(
     permissions: tuple[str, ...], scope: str, may: bool
 ) -> None:
-    user = staff(*permissions)
-
-    token = make_as(user, scope)
-
-    assert (token is not None) is may
+    assert (make_as(staff(*permissions), scope) is not None) is may
 
 
 def test_a_user_makes_tokens_for_themselves_and_a_superuser_every_token_for_everybody(owner: User) -> None:
@@ -338,8 +328,7 @@ def test_a_user_makes_tokens_for_themselves_and_a_superuser_every_token_for_ever
 
     own, any_ = make_as(user, "read", owner=owner), make_as(User.objects.create_superuser("root"), *SCOPES, owner=owner)
 
-    assert own.owner == user
-    assert (any_.owner, set(any_.scopes)) == (owner, set(SCOPES))
+    assert (own.owner, any_.owner, set(any_.scopes)) == (user, owner, set(SCOPES))
 
 
 def post_as(user: User) -> HttpRequest:
@@ -354,9 +343,7 @@ def test_a_superusers_form_at_the_same_time_widens_no_other() -> None:
     narrow = page.get_form(post_as(staff()))
     page.get_form(post_as(User.objects.create_superuser("root")))({})
 
-    form = narrow({"name": "ci", "scopes": ["operate"]})
-
-    assert "scopes" in form.errors
+    assert "scopes" in narrow({"name": "ci", "scopes": ["operate"]}).errors
 
 
 @pytest.mark.django_db
@@ -391,10 +378,8 @@ def test_the_first_answer_comes_again_byte_for_byte(post: Post) -> None:
     first = post("/orders", ORDER, key="k1")
     second = post("/orders", ORDER, key="k1")
 
-    assert len(probe_urls.calls) == 1
-    assert (second.status_code, second.content) == (first.status_code, first.content)
-    assert second["Content-Type"] == first["Content-Type"]
-    assert second["Idempotency-Replayed"] == "true"
+    assert (len(probe_urls.calls), second.status_code, second.content) == (1, first.status_code, first.content)
+    assert (second["Content-Type"], second["Idempotency-Replayed"]) == (first["Content-Type"], "true")
     assert "Idempotency-Replayed" not in first
 
 
@@ -405,9 +390,7 @@ def test_the_first_answer_comes_again_byte_for_byte(post: Post) -> None:
 def test_the_key_with_another_request_is_422(post: Post, path: str, body: object) -> None:
     post("/orders", ORDER, key="k1")
 
-    document = problem(post(path, body, key="k1"), 422)
-
-    assert document["type"] == "urn:switchyard:problem:idempotency-key-reused"
+    assert problem(post(path, body, key="k1"), 422)["type"] == "urn:switchyard:problem:idempotency-key-reused"
     assert len(probe_urls.calls) == 1
 
 
@@ -424,8 +407,7 @@ def test_a_refusal_is_an_answer_and_comes_again(post: Post, status: int) -> None
     first = post(f"/fail/{status}", key="k1")
     second = post(f"/fail/{status}", key="k1")
 
-    assert len(probe_urls.calls) == 1
-    assert second.content == first.content
+    assert (len(probe_urls.calls), second.content) == (1, first.content)
     problem(second, status)
 
 
@@ -540,8 +522,7 @@ def test_a_key_whose_process_died_lapses_after_a_minute_and_still_belongs_to_its
     other, response = post("/orders", ORDER | {"id": 2}, key="k1"), post("/orders", ORDER, key="k1")
 
     problem(other, 422)
-    assert response.status_code == 201
-    assert len(probe_urls.calls) == 2
+    assert (response.status_code, len(probe_urls.calls)) == (201, 2)
     assert post("/orders", ORDER, key="k1").content == response.content
 
 
@@ -562,13 +543,9 @@ def test_a_key_is_free_again_after_a_day_and_purged(post: Post) -> None:
     post("/orders", ORDER, key="old")
     age(timedelta(hours=24, seconds=1))
 
-    response = post("/orders", ORDER | {"id": 2}, key="k1")
-
-    assert response.status_code == 201
-    assert len(probe_urls.calls) == 3
+    assert (post("/orders", ORDER | {"id": 2}, key="k1").status_code, len(probe_urls.calls)) == (201, 3)
     age(timedelta(minutes=59))
-    assert idempotency.purge() == 1
-    assert IdempotentRequest.objects.get().key == "k1"
+    assert (idempotency.purge(), IdempotentRequest.objects.get().key) == (1, "k1")
 
 
 @pytest.mark.parametrize("key", ["", " ", "a\tb", "x" * 256, "grün"])
@@ -602,8 +579,7 @@ def test_the_same_file_is_the_same_request_whatever_its_boundary(probe: Client, 
 
     first, second, other = send(b"hello", "one"), send(b"hello", "two"), send(b"bye", "one")
 
-    assert json.loads(first.content)["content"] == "hello"
-    assert second.content == first.content
+    assert (json.loads(first.content)["content"], second.content) == ("hello", first.content)
     problem(other, 422)
     assert len(probe_urls.calls) == 1
 

@@ -69,14 +69,11 @@ def test_two_events_of_one_payment_make_one_payment():
     for external_id in ("evt_1", "evt_2"):
         services.apply_event(received(external_id, reference=invoice.number).pk)
 
-    assert Payment.objects.count() == 1
-    assert Invoice.objects.get().status == InvoiceStatus.PAID
+    assert (Payment.objects.count(), Invoice.objects.get().status) == (1, InvoiceStatus.PAID)
 
 
 def test_an_event_that_names_no_invoice_waits_for_a_person():
-    event = received(reference="thank you")
-
-    assert services.apply_event(event.pk) == EventState.UNPLACED
+    assert services.apply_event(received(reference="thank you").pk) == EventState.UNPLACED
     assert not Payment.objects.exists()
 
 
@@ -85,8 +82,7 @@ def test_an_event_finds_its_invoice_once_that_exists():
     services.apply_event(event.pk)
     invoice = make_invoice(number="INV-2026-999999")
 
-    assert services.apply_event(event.pk) == EventState.APPLIED
-    assert Payment.objects.get().invoice == invoice
+    assert (services.apply_event(event.pk), Payment.objects.get().invoice) == (EventState.APPLIED, invoice)
 
 
 def read(**changes) -> PaymentReceived:
@@ -282,8 +278,7 @@ def test_a_corrected_status_is_counted_and_remembered():
     first, second = reconcile(), reconcile()
 
     entry = ReconciliationEntry.objects.get(invoice=invoice)
-    assert (first["corrected"], second["corrected"]) == (1, 0)
-    assert entry.corrected_from == InvoiceStatus.PAID
+    assert (first["corrected"], second["corrected"], entry.corrected_from) == (1, 0, InvoiceStatus.PAID)
     assert Reconciliation.objects.get(month=MONTH).corrected == 1
 
 
@@ -294,9 +289,7 @@ def test_a_payment_whose_reference_names_an_invoice_of_its_customer_is_linked():
     foreign = make_payment(customer=make_customer(), reference=invoice.number)
     vague = make_payment(customer=invoice.customer, reference="thank you")
 
-    result = reconcile()
-
-    assert result == {"matched": 1, "unmatched": 0, "corrected": 1}
+    assert reconcile() == {"matched": 1, "unmatched": 0, "corrected": 1}
     assert list(Payment.objects.filter(invoice=invoice)) == [payment]
     assert set(Payment.objects.filter(invoice=None)) == {foreign, vague}
 
@@ -305,9 +298,7 @@ def test_a_void_invoice_asks_for_nothing_and_stays_void():
     make_invoice(status=InvoiceStatus.VOID)
     make_payment(make_invoice(status=InvoiceStatus.VOID))
 
-    result = reconcile()
-
-    assert result == {"matched": 1, "unmatched": 1, "corrected": 0}
+    assert reconcile() == {"matched": 1, "unmatched": 1, "corrected": 0}
     assert set(Invoice.objects.values_list("status", flat=True)) == {InvoiceStatus.VOID}
 
 

@@ -95,8 +95,7 @@ def test_no_cell_starts_with_a_trigger_and_only_quotes_are_added(text):
     safe = safe_text(text)
 
     assert safe[:1] not in TRIGGERS or safe == ""
-    cells = re.split(r"[;\t\r\n]", safe)
-    assert [cell for cell in cells if cell.strip()[:1] in TRIGGERS and cell.strip()] == []
+    assert [cell for cell in re.split(r"[;\t\r\n]", safe) if cell.strip()[:1] in TRIGGERS and cell.strip()] == []
     assert safe.replace("'", "") == text.replace("'", "")
 
 

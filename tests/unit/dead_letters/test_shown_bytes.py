@@ -75,8 +75,7 @@ def test_innermost_frame_of_the_project_is_marked_with_its_source_line() -> None
         '  File "apps/shop/months.py", line 19, in first_day',
         "    raise ValueError(month)",
     ]
-    assert len(shown) == len(TRACEBACK.splitlines())
-    assert own_frame(TRACEBACK) == "apps/shop/months.py:19 first_day"
+    assert (len(shown), own_frame(TRACEBACK)) == (len(TRACEBACK.splitlines()), "apps/shop/months.py:19 first_day")
 
 
 def test_traceback_without_a_frame_of_the_project_marks_nothing() -> None:

@@ -158,9 +158,7 @@ def test_every_metric_that_ops_asks_for_is_described_and_each_of_those_is_made_s
 
 def test_every_alert_is_described_and_no_other() -> None:
     alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
-    described = {name for name in first_column("docs/how-to/triage.md") if name.startswith("Switchyard")}
-
-    assert described == alerts
+    assert {name for name in first_column("docs/how-to/triage.md") if name.startswith("Switchyard")} == alerts
 
 
 def test_every_address_of_the_api_and_every_reason_of_a_jobs_state_is_described() -> None:

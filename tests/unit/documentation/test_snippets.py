@@ -93,10 +93,8 @@ def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page() -> None:
 
     yard: Yard = found["YARD"]
 
-    assert check_yard(yard) == []
-    assert check_yard(Yard(yard.queues, (*yard.pools[:-1], shown))) == []
-    assert (shown.nice, shown.cpus) == (10, (2, 3))
-    assert replace(shown, nice=0, cpus=()) == yard.pools[-1]
+    assert (check_yard(yard), check_yard(Yard(yard.queues, (*yard.pools[:-1], shown)))) == ([], [])
+    assert (shown.nice, shown.cpus, replace(shown, nice=0, cpus=())) == (10, (2, 3), yard.pools[-1])
 
 
 def test_yard_of_the_reference_fits_together() -> None:

@@ -33,8 +33,7 @@ def test_a_control_character_is_an_escape(text: str, escaped: str) -> None:
 
 @pytest.mark.parametrize("text", ["tab\tline\r\n", "Grüße aus Tromsø, £5 \u00a0 ÂÃ", "עברית \u202b", ""])
 def test_other_text_stays_as_it_is(text: str) -> None:
-    assert shown(text.encode()) == text.encode()
-    assert shown(text.encode() + b"\x1b") == text.encode() + rb"\x1b"
+    assert (shown(text.encode()), shown(text.encode() + b"\x1b")) == (text.encode(), text.encode() + rb"\x1b")
 
 
 @pytest.mark.parametrize("field", ['<input name="a" value="{}">', '<textarea\nname="a">\n{}</textarea>'])
@@ -84,9 +83,7 @@ def test_pages_of_async_views_are_escaped() -> None:
     async def view(_: HttpRequest) -> HttpResponse:
         return HttpResponse("\x1b")
 
-    answer = async_to_sync(control_characters(view))(HttpRequest())
-
-    assert answer.content == rb"\x1b"
+    assert async_to_sync(control_characters(view))(HttpRequest()).content == rb"\x1b"
 
 
 @dataclass
@@ -120,8 +117,7 @@ def test_it_is_read_again_when_it_is_older_than_asked(yard: Yard) -> None:
     assert kept.verdict(PAGE_S) is kept.verdict(PAGE_S)
     yard.now_s += PAGE_S
 
-    assert kept.verdict(PAGE_S).verdict.sentence == "Read 2."
-    assert kept.verdict(0.0).verdict.sentence == "Read 3."
+    assert (kept.verdict(PAGE_S).verdict.sentence, kept.verdict(0.0).verdict.sentence) == ("Read 2.", "Read 3.")
 
 
 @pytest.mark.parametrize(("age_s", "waits"), [(OLD_S - 1, False), (OLD_S + 1, True)])
@@ -144,5 +140,4 @@ def test_while_it_is_read_the_one_before_is_shown_unless_it_is_old(yard: Yard, a
     for reader in readers:
         reader.join(30)
 
-    assert seen == (["Read 2.", "Read 2."] if waits else ["Read 1.", "Read 2."])
-    assert yard.reads == 2
+    assert (seen, yard.reads) == (["Read 2.", "Read 2."] if waits else ["Read 1.", "Read 2."], 2)

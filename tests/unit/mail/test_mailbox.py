@@ -70,8 +70,7 @@ def test_the_list_can_be_searched(admin_client, box):
     found = admin_client.get("/admin/mail/mailbox/", {"q": "A0@mail"}).content.decode()
 
     assert "Mail number 000" not in admin_client.get("/admin/mail/mailbox/").content.decode()
-    assert "Mail number 000" in found
-    assert "Mail number 008" not in found
+    assert "Mail number 000" in found and "Mail number 008" not in found
 
 
 def test_an_empty_mailbox_says_what_would_fill_it(admin_client, box):
@@ -96,8 +95,7 @@ def test_a_mails_html_is_shown_in_a_frame_that_runs_nothing(admin_client, box):
     seen = Tags(page).seen
     (frame,) = [attrs for tag, attrs in seen if tag == "iframe"]
     assert frame["sandbox"] == "allow-popups allow-popups-to-escape-sandbox"
-    assert "default-src 'none'" in frame["srcdoc"]
-    assert SCRIPT in frame["srcdoc"]
+    assert "default-src 'none'" in frame["srcdoc"] and SCRIPT in frame["srcdoc"]
     assert SCRIPT not in page
     assert not [attrs for tag, attrs in seen if tag == "img" and "onerror" in attrs]
 
@@ -137,8 +135,7 @@ def test_a_mail_that_cannot_be_parsed_is_shown_as_its_text_beside_the_others(adm
     listed = admin_client.get("/admin/mail/mailbox/").content.decode()
     shown = admin_client.get(reverse("admin:mail_mailbox_mail", args=[odd.name])).content.decode()
 
-    assert "Readable" in listed
-    assert "Unreadable mail" in listed
+    assert "Readable" in listed and "Unreadable mail" in listed
     assert "its text" in shown
 
 
@@ -328,5 +325,4 @@ def test_old_counts_are_purged() -> None:
     UsedAllowance.objects.update(began_at=timezone.now() - timedelta(days=3))
     allowances.use("bob")
 
-    assert allowances.purge() == 1
-    assert UsedAllowance.objects.count() == 1
+    assert (allowances.purge(), UsedAllowance.objects.count()) == (1, 1)

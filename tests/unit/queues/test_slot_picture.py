@@ -48,8 +48,7 @@ def test_slots_of_a_pool_for_retries_are_not_counted_among_the_queues() -> None:
     first, second, third = holders_of("mail", ("mail",), [*jobs, running("old", "retries")])
 
     assert (first.actor, first.holding(8)) == ("bad_import", "holds 2 of 8 slots and 6 of other pools")
-    assert (second.actor, second.holding(8)) == ("sync", "holds 2 of 8 slots")
-    assert (third.actor, third.here) == ("old", 0)
+    assert (second.actor, second.holding(8), third.actor, third.here) == ("sync", "holds 2 of 8 slots", "old", 0)
 
 
 @pytest.fixture

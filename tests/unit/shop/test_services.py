@@ -35,8 +35,7 @@ def test_a_payment_in_full_makes_its_invoice_paid():
 
     payment = record(invoice, "100.00")
 
-    assert (payment.invoice, payment.customer) == (invoice, invoice.customer)
-    assert status_of(invoice) == InvoiceStatus.PAID
+    assert (payment.invoice, payment.customer, status_of(invoice)) == (invoice, invoice.customer, InvoiceStatus.PAID)
 
 
 def test_the_same_payment_twice_counts_once():
@@ -45,8 +44,7 @@ def test_the_same_payment_twice_counts_once():
     record(invoice, "60.00")
     record(invoice, "60.00")
 
-    assert Payment.objects.count() == 1
-    assert status_of(invoice) == InvoiceStatus.PARTLY_PAID
+    assert (Payment.objects.count(), status_of(invoice)) == (1, InvoiceStatus.PARTLY_PAID)
 
 
 def test_a_payment_that_moves_brings_both_invoices_up_to_date():
@@ -55,8 +53,7 @@ def test_a_payment_that_moves_brings_both_invoices_up_to_date():
 
     record(right, "100.00")
 
-    assert status_of(wrong) == InvoiceStatus.OPEN
-    assert status_of(right) == InvoiceStatus.PAID
+    assert (status_of(wrong), status_of(right)) == (InvoiceStatus.OPEN, InvoiceStatus.PAID)
     assert Payment.objects.get().customer == right.customer
 
 
@@ -253,9 +250,7 @@ def test_a_second_run_changes_nothing():
     first = sample.create(customers=10, until=UNTIL)
     before = contents()
 
-    second = sample.create(customers=20, until=UNTIL)
-
-    assert first and not second
+    assert first and not sample.create(customers=20, until=UNTIL)
     assert contents() == before
 
 

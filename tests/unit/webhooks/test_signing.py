@@ -24,8 +24,7 @@ def at_attempt() -> datetime:
 def test_a_known_message_gets_the_known_signature() -> None:
     headers = headers_for(MESSAGE_ID, BODY, SECRET, at_attempt())
 
-    assert headers["webhook-id"] == MESSAGE_ID
-    assert headers["webhook-timestamp"] == "1614265330"
+    assert (headers["webhook-id"], headers["webhook-timestamp"]) == (MESSAGE_ID, "1614265330")
     assert headers["webhook-signature"] == SIGNATURE
 
 
