@@ -8,7 +8,6 @@ from typing import Any
 import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
@@ -71,7 +70,7 @@ def work_off(facilities: Facilities, run_worker: Any) -> None:
         wait_for(lambda: facilities.transport.stats("default").live.total == 0)
 
 
-def test_one_then_ten_then_all(start: Start, ran: list[str], facilities: Facilities, run_worker: Any) -> None:
+def test_one_then_ten_then_all(start, ran, facilities, run_worker):
     ids = letters(30)
     act = start("letter.canary", GROUP)
     sizes = []
@@ -91,9 +90,8 @@ def test_one_then_ten_then_all(start: Start, ran: list[str], facilities: Facilit
 
 @pytest.mark.parametrize(("failing", "reached", "plan"), [(0, 1, {}), (5, 11, {}), (3, 5, {"canary": 5})])
 def test_the_first_retry_stops_it_and_the_page_links_the_job(
-    failing: int, reached: int, plan: dict[str, int], start: Start, ran: list[str], facilities: Facilities,
-    run_worker: Any, admin_client: Client,
-) -> None:  # fmt: skip
+    failing, reached, plan, start, ran, facilities, run_worker, admin_client
+):
     ids = letters(30)
     dramatiq.get_broker().failing.add(ids[failing])  # type: ignore[attr-defined]
     act = step(start("letter.canary", GROUP, plan=plan))
@@ -108,9 +106,7 @@ def test_the_first_retry_stops_it_and_the_page_links_the_job(
     assert len(dead_ids(facilities)) == 30 - reached
 
 
-def test_a_letter_that_is_dead_again_stops_it(
-    start: Start, fail_always: Any, facilities: Facilities, run_worker: Any
-) -> None:
+def test_a_letter_that_is_dead_again_stops_it(start, fail_always, facilities, run_worker):
     made = bury(3)
     act = step(start("letter.canary", GROUP))
     with run_worker("default"):
@@ -123,9 +119,7 @@ def test_a_letter_that_is_dead_again_stops_it(
 
 
 @pytest.mark.parametrize("killed", ["in hand", "moved", "waiting"])
-def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(
-    killed: str, start: Start, ran: list[str], facilities: Facilities, run_worker: Any
-) -> None:
+def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(killed, start, ran, facilities, run_worker):
     ids = letters(12)
     act = start("letter.canary", GROUP)
     while act.unfinished:
@@ -143,9 +137,7 @@ def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(
     assert (act.state, act.done, act.skipped, ran) == ("done", 12, 0, ids)
 
 
-def test_a_waiting_act_keeps_no_other_from_its_steps(
-    start: Start, ran: list[str], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_waiting_act_keeps_no_other_from_its_steps(start, ran, facilities, monkeypatch):
     letters(3)
     bury(40, fingerprint="other", actor="mended")
     canary = start("letter.canary", GROUP)
@@ -174,8 +166,8 @@ def stopped(start: Start, ran: list[str], facilities: Facilities, run_worker: An
 
 
 def test_the_others_follow_at_the_rate_and_a_share_of_failures_stops_them(
-    start: Start, ran: list[str], facilities: Facilities, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+    start, ran, facilities, run_worker, monkeypatch
+):
     monkeypatch.setattr(bulk_moves, "LEAST_ENDED", 10)
     ids = letters(60)
     dramatiq.get_broker().failing |= {*ids[10:14], *ids[20:40]}  # type: ignore[attr-defined]
@@ -193,8 +185,8 @@ def test_the_others_follow_at_the_rate_and_a_share_of_failures_stops_them(
 
 
 def test_nothing_is_requeued_while_the_circuit_of_its_actor_is_open(
-    start: Start, ran: list[str], facilities: Facilities, finish: Finish, run_worker: Any, admin_client: Client
-) -> None:  # fmt: skip
+    start, ran, facilities, finish, run_worker, admin_client
+):
     letters(3)
     [family] = families(["default"])
     circuit = Circuit(Dependency("stripe", open_ms=1_000), 60_000, {"mended": 0})
@@ -212,9 +204,7 @@ def test_nothing_is_requeued_while_the_circuit_of_its_actor_is_open(
     assert (act.done, act.cursor["circuit"]) == (3, "")
 
 
-def test_what_has_not_started_is_taken_back(
-    stopped: BulkAct, finish: Finish, ran: list[str], facilities: Facilities, run_worker: Any
-) -> None:  # fmt: skip
+def test_what_has_not_started_is_taken_back(stopped, finish, ran, facilities, run_worker):
     before = dict(DeadLetter.objects.values_list("message_id", "died_at"))
 
     undo = finish(services.take_back(stopped.pk, who=WHO, reason="wrong release"))
@@ -231,9 +221,7 @@ def test_what_has_not_started_is_taken_back(
 
 
 @pytest.mark.parametrize("killed", ["in hand", "moved"])
-def test_a_kill_while_it_is_taken_back_is_exact(
-    killed: str, stopped: BulkAct, finish: Finish, facilities: Facilities
-) -> None:
+def test_a_kill_while_it_is_taken_back_is_exact(killed, stopped, finish, facilities):
     undo = services.take_back(stopped.pk, who=WHO)
     begun = runner.begin(undo.pk, undo.run)
     assert begun is not None and len(begun[0].hand) == 14
@@ -249,9 +237,7 @@ def test_a_kill_while_it_is_taken_back_is_exact(
     assert DeadLetter.objects.filter(state="new").count() == 10
 
 
-def test_what_a_worker_has_fetched_or_somebody_else_requeued_stays(
-    stopped: BulkAct, finish: Finish, facilities: Facilities
-) -> None:
+def test_what_a_worker_has_fetched_or_somebody_else_requeued_stays(stopped, finish, facilities):
     [family] = families(["default"])
     family.join("default.h.7.0a1b2c3d.0.1/live")
     held = family.fetch("default.h.7.0a1b2c3d.0.1/live", 3, request=1).grants
@@ -264,9 +250,7 @@ def test_what_a_worker_has_fetched_or_somebody_else_requeued_stays(
     assert (undo.done, len(waiting_ids(facilities)), len(dead_ids(facilities))) == (7, 2, 7)
 
 
-def test_page_and_command_start_it_and_take_it_back(
-    ran: list[str], facilities: Facilities, admin_client: Client, finish: Finish
-) -> None:  # fmt: skip
+def test_page_and_command_start_it_and_take_it_back(ran, facilities, admin_client, finish):
     letters(6)
     begin = reverse("switchyard-bulk-begin", args=["letter.canary"]) + "?fingerprint=f00dfacef00dface"
     form = {"count": "6", "canary": "3", "stop_percent": "5", "rate": "2"}
@@ -295,7 +279,7 @@ def test_page_and_command_start_it_and_take_it_back(
         call_command("switchyard", "bulk", "take-back", str(undo.pk))
 
 
-def test_the_command_starts_a_rollout_with_its_plan_or_without_one(ran: list[str], facilities: Facilities) -> None:
+def test_the_command_starts_a_rollout_with_its_plan_or_without_one(ran, facilities):
     letters(6)
     words = ["requeue", "--group", "f00dfacef00dface", "--canary", "3", "--rate", "7", "--stop-percent", "0"]
 

@@ -21,7 +21,6 @@ from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.history.models import JobRow
-from tests.integration.bulk.conftest import Start
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -48,10 +47,7 @@ def states(facilities: Facilities, ids: list[str]) -> set[str | None]:
     return set(facilities.records.states(ids))
 
 
-def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch,
-    run_worker: Callable[..., Any],
-) -> None:  # fmt: skip
+def test_waiting_and_scheduled_jobs_of_an_actor_never_start(start, finish, facilities, work, monkeypatch, run_worker):
     monkeypatch.setattr(runner, "MOST", 7)
     ran: list[int] = []
     work.fn = ran.append
@@ -70,9 +66,7 @@ def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
     assert ran == []
 
 
-def test_an_act_that_a_release_before_began_walks_anew(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_an_act_that_a_release_before_began_walks_anew(start, finish, facilities, work):
     sent = [work.send(n).message_id for n in range(5)]
     act = start("job.cancel", {"actor": "work"}, reason="wrong price")
     act.cursor = {"queue": 0, "stop": 1, "after": [5_000], "walk": 1, "hit": False}
@@ -81,9 +75,7 @@ def test_an_act_that_a_release_before_began_walks_anew(
     assert (finish(act).done, states(facilities, sent)) == (5, {"cancelled"})
 
 
-def test_only_what_matches_is_cancelled(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_only_what_matches_is_cancelled(start, finish, facilities, work):
     hit = work.send(number=1, customer="c-7").message_id
     others = [work.send(number=1, customer="c-8").message_id, work.send(2, "c-9").message_id]
     hit_by_place = work.send(3, "c-7").message_id
@@ -93,9 +85,7 @@ def test_only_what_matches_is_cancelled(
     assert states(facilities, others) == {"queued"}
 
 
-def test_only_children_of_the_job_that_is_named_are_cancelled(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_only_children_of_the_job_that_is_named_are_cancelled(start, finish, facilities, work):
     child = work.send_with_options(args=(1,), parent="p-1").message_id
     others = [work.send_with_options(args=(1,), parent="p-2").message_id, work.send(1).message_id]
 
@@ -103,9 +93,7 @@ def test_only_children_of_the_job_that_is_named_are_cancelled(
     assert states(facilities, others) == {"queued"}
 
 
-def test_jobs_of_other_owners_states_and_later_ones_stay(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_jobs_of_other_owners_states_and_later_ones_stay(start, finish, facilities, work):
     owned = work.send_with_options(args=(1,), owner="token-1").message_id
     delayed = work.send_with_options(args=(2,), owner="token-1", delay=600_000).message_id
     act = start("job.cancel", {"owner": "token-1", "state": "queued"})
@@ -120,9 +108,7 @@ def test_jobs_of_other_owners_states_and_later_ones_stay(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_running_job_is_asked_to_stop(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], run_worker: Callable[..., Any]
-) -> None:
+def test_running_job_is_asked_to_stop(start, finish, facilities, work, run_worker):
     began = threading.Event()
 
     def wait(number: int = 0, customer: str = "") -> None:
@@ -143,9 +129,7 @@ def test_running_job_is_asked_to_stop(
 
 
 @pytest.mark.parametrize("killed", ["before the calls", "in the middle of the calls", "after the calls"])
-def test_step_repeated_after_a_kill_counts_each_job_once(
-    killed: str, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_step_repeated_after_a_kill_counts_each_job_once(killed, start, finish, facilities, work):
     ids = [work.send_with_options(args=(n,), delay=600_000 if n % 2 else None).message_id for n in range(12)]
     act = start("job.cancel", {"actor": "work"})
     while (begun := runner.begin(act.pk, act.run)) is not None and not begun[0].hand:
@@ -162,9 +146,7 @@ def test_step_repeated_after_a_kill_counts_each_job_once(
     assert states(facilities, ids) == {"cancelled"}
 
 
-def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(start, finish, facilities, work, monkeypatch):
     waiting, scheduled = work.send(1).message_id, work.send_with_options(args=(2,), delay=600_000).message_id
     act = start("job.cancel", {"actor": "work"})
     taken = 0
@@ -192,14 +174,12 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
     [({"fingerprint": "f00d"}, "ended jobs only"), ({"state": "succeeded"}, "have ended"), ({"queue": "x"}, "a queue"),
      ({"colour": "red"}, "is not a filter")],
 )  # fmt: skip
-def test_filter_that_no_waiting_job_can_match_is_refused(filter: dict[str, str], fault: str, start: Start) -> None:
+def test_filter_that_no_waiting_job_can_match_is_refused(filter, fault, start):
     with pytest.raises(ValueError, match=fault):
         start("job.cancel", filter)
 
 
-def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(
-    start: Start, facilities: Facilities, fail_always: Actor[Any, Any]
-) -> None:
+def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(start, facilities, fail_always):
     administration.pause(dramatiq.get_broker().lane("default")[0], reason="fan-out")  # type: ignore[attr-defined]
     ids = [fail_always.send(number).message_id for number in range(200)]
     act = start("job.cancel", {"actor": "fail_always"}, reason="wrong price")
@@ -241,10 +221,7 @@ def sent(facilities: Facilities) -> list[int]:
 
 
 @pytest.mark.parametrize("killed", ["", "killed", "killed, and the broker has forgotten"])
-def test_ended_jobs_run_again_once_each(
-    killed: str, start: Start, finish: Finish, facilities: Facilities, repeated: Actor[Any, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_ended_jobs_run_again_once_each(killed, start, finish, facilities, repeated, monkeypatch):
     monkeypatch.setattr(runner, "MOST", 4)
     for number in range(10):
         ended(number)
@@ -269,9 +246,7 @@ def test_ended_jobs_run_again_once_each(
     assert AuditEntry.objects.get(act="job.run_again").count == 10
 
 
-def test_jobs_that_no_release_would_take_are_left_out(
-    start: Start, finish: Finish, facilities: Facilities, repeated: Actor[Any, Any]
-) -> None:
+def test_jobs_that_no_release_would_take_are_left_out(start, finish, facilities, repeated):
     ended(1)
     ended(2, arguments='{"number":[2]}')
     ended(3, arguments='{"numbers":3}')
@@ -286,6 +261,6 @@ def test_jobs_that_no_release_would_take_are_left_out(
 
 
 @pytest.mark.parametrize("filter", [{}, {"state": "running"}, {"colour": "red"}])
-def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter: dict[str, str], start: Start) -> None:
+def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter, start):
     with pytest.raises(ValueError, match=r"state|colour"):
         start("job.run_again", filter)

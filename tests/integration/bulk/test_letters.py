@@ -37,7 +37,7 @@ from switchyard.schedules.runner import maintenance_tasks
 from tests.factories.letters import discard, keep, letter
 from tests.factories.pages import text_of
 from tests.factories.staff import client_of
-from tests.integration.bulk.conftest import WHO, Start
+from tests.integration.bulk.conftest import WHO
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fail_always")]
 Finish = Callable[[BulkAct], BulkAct]
@@ -64,7 +64,7 @@ def dead_ids(facilities: Facilities, queue: str = "default") -> list[str]:
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("filter", [{}, {"state": "new"}])
-def test_a_cause_is_counted_along_its_index_not_by_the_time_of_all_letters(filter: dict[str, str]) -> None:
+def test_a_cause_is_counted_along_its_index_not_by_the_time_of_all_letters(filter):
     bury(2)
     planned = BulkAct(
         kind="letter.requeue", filter={"fingerprint": "f00dfacef00dface", **filter}, created_at=timezone.now()
@@ -83,9 +83,7 @@ def test_a_cause_is_counted_along_its_index_not_by_the_time_of_all_letters(filte
         assert "dead_letter_groups (is_open=? AND fingerprint=?" in plan, plan
 
 
-def test_requeues_each_letter_of_a_group_once_oldest_first(
-    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requeues_each_letter_of_a_group_once_oldest_first(start, finish, facilities, monkeypatch):
     monkeypatch.setattr(runner, "MOST", 20)
     of_group = [one.id for one in bury(50)]
     other = [one.id for one in bury(3, fingerprint="other")]
@@ -106,9 +104,7 @@ def test_requeues_each_letter_of_a_group_once_oldest_first(
 
 @pytest.mark.parametrize("kind", ["letter.requeue", "letter.discard"])
 @pytest.mark.parametrize("killed", ["before the broker moved", "after the moves", "in the middle of the moves"])
-def test_step_repeated_after_a_kill_moves_each_letter_once(
-    kind: str, killed: str, start: Start, finish: Finish, facilities: Facilities
-) -> None:
+def test_step_repeated_after_a_kill_moves_each_letter_once(kind, killed, start, finish, facilities):
     letters = bury(10)
     act = start(kind, {"fingerprint": "f00dfacef00dface"})
     begun = runner.begin(act.pk, act.run)
@@ -131,9 +127,7 @@ def test_step_repeated_after_a_kill_moves_each_letter_once(
     assert AuditEntry.objects.get(act=kind).count == 10
 
 
-def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_once(
-    start: Start, finish: Finish, facilities: Facilities
-) -> None:
+def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_once(start, finish, facilities):
     made = bury(1)[0]
     act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
     begun = runner.begin(act.pk, act.run)
@@ -150,7 +144,7 @@ def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_o
     assert dead_ids(facilities) == [made.id]
 
 
-def test_letter_that_a_person_has_claimed_is_left_to_that_person(start: Start, finish: Finish) -> None:
+def test_letter_that_a_person_has_claimed_is_left_to_that_person(start, finish):
     first, _ = bury(2)
     DeadLetter.objects.filter(message_id=first.id).update(claim_token="x", claim_by="b.berg", claim_act="discard")
 
@@ -159,7 +153,7 @@ def test_letter_that_a_person_has_claimed_is_left_to_that_person(start: Start, f
     assert (act.done, act.skips) == (1, {"another act has claimed it": 1})
 
 
-def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> None:
+def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start):
     made = bury(1)[0]
     act = start("letter.requeue", {})
     runner.begin(act.pk, act.run)
@@ -168,9 +162,7 @@ def test_letter_in_hand_of_a_bulk_act_is_refused_to_a_person(start: Start) -> No
     assert "a.lind has begun to requeue" in acts.act_on(made.id, "discard", by="b.berg")
 
 
-def test_act_whose_step_fails_ends_and_releases_its_letters(
-    start: Start, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_act_whose_step_fails_ends_and_releases_its_letters(start, facilities, monkeypatch):
     bury(2)
     act = start("letter.requeue", {}, reason="mended")
 
@@ -186,9 +178,7 @@ def test_act_whose_step_fails_ends_and_releases_its_letters(
     assert AuditEntry.objects.get(act="letter.requeue").outcome == "failed"
 
 
-def test_letter_that_the_broker_lost_is_skipped_and_marked(
-    start: Start, finish: Finish, facilities: Facilities
-) -> None:
+def test_letter_that_the_broker_lost_is_skipped_and_marked(start, finish, facilities):
     made = bury(2)[0]
     discard(facilities.transport, "default", made.id)
 
@@ -198,9 +188,7 @@ def test_letter_that_the_broker_lost_is_skipped_and_marked(
     assert DeadLetter.objects.get(message_id=made.id).state == "missing"
 
 
-def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_order(
-    start: Start, finish: Finish, facilities: Facilities
-) -> None:
+def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_order(start, finish, facilities):
     letters = []
     for n in range(60):
         fingerprint = "wanted" if n % 7 == 0 else "other"
@@ -212,9 +200,7 @@ def test_letters_of_several_queues_and_scattered_ones_leave_the_others_in_their_
         assert dead_ids(facilities, queue) == [one.id for one in kept if one.queue == queue]
 
 
-def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(
-    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(start, finish, facilities, monkeypatch):
     monkeypatch.setattr(runner, "MOST", 5)
     bury(12)
     act = start("letter.requeue", {})
@@ -228,7 +214,7 @@ def test_stop_ends_the_act_after_its_step_and_what_is_done_stays(
     assert AuditEntry.objects.get(act="letter.requeue").count == 5
 
 
-def test_letters_that_die_after_the_start_are_not_touched(start: Start, finish: Finish, facilities: Facilities) -> None:
+def test_letters_that_die_after_the_start_are_not_touched(start, finish, facilities):
     bury(2)
     act = start("letter.requeue", {})
     late = keep(letter(died_at=now_ms() + 60_000))
@@ -239,8 +225,8 @@ def test_letters_that_die_after_the_start_are_not_touched(start: Start, finish: 
 
 
 def test_the_schedulers_task_does_every_act_and_one_that_cannot_go_on_waits_and_holds_up_no_other(
-    start: Start, finish: Finish, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    start, finish, facilities, monkeypatch
+):
     bury(2, fingerprint="away")
     bury(30, fingerprint="mended")
     away, slowly = start("letter.requeue", {"fingerprint": "away"}), start("letter.discard", {}, rate=1_000)
@@ -259,7 +245,7 @@ def test_the_schedulers_task_does_every_act_and_one_that_cannot_go_on_waits_and_
     assert finish(away).done == 2
 
 
-def test_a_scheduler_that_takes_over_ends_the_run_of_the_one_before(start: Start, facilities: Facilities) -> None:
+def test_a_scheduler_that_takes_over_ends_the_run_of_the_one_before(start, facilities):
     bury(1)
     act = start("letter.requeue", {})
     first, second = runner.claim(act.pk), runner.claim(act.pk)
@@ -279,9 +265,7 @@ def make_room(facilities: Facilities) -> None:
     administration.flush(dramatiq.get_broker().lane("default")[0])  # type: ignore[attr-defined]
 
 
-def test_a_requeue_waits_while_its_queue_is_full(
-    start: Start, finish: Finish, facilities: Facilities, limit: int
-) -> None:
+def test_a_requeue_waits_while_its_queue_is_full(start, finish, facilities, limit):
     bury(200)
     act = start("letter.requeue", {})
 
@@ -297,9 +281,7 @@ def test_a_requeue_waits_while_its_queue_is_full(
     assert len(waiting_ids(facilities)) == 80 and dead_ids(facilities) == []
 
 
-def test_a_requeue_that_waits_for_room_can_be_stopped(
-    start: Start, finish: Finish, facilities: Facilities, limit: int
-) -> None:
+def test_a_requeue_that_waits_for_room_can_be_stopped(start, finish, facilities, limit):
     bury(150)
     act = start("letter.requeue", {})
     BulkRunner().go_on()
@@ -313,7 +295,7 @@ def test_a_requeue_that_waits_for_room_can_be_stopped(
     assert DeadLetter.objects.filter(state="new", claim_token="").count() == 30
 
 
-def test_a_letter_is_not_requeued_into_a_full_queue(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_is_not_requeued_into_a_full_queue(facilities, monkeypatch):
     monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 1}))
     first, second = bury(2)
     assert acts.act_on(first.id, "requeue", by="b.berg") == ""
@@ -350,7 +332,7 @@ def many_letters(count: int) -> None:
     DeadLetter.objects.bulk_create(DeadLetter(**values, message_id=f"copy-{n}") for n in range(count - 1))
 
 
-def test_page_asks_who_is_hit_and_starts_nothing(page: Client) -> None:
+def test_page_asks_who_is_hit_and_starts_nothing(page):
     bury(3)
 
     text = text_of(page.get(BEGIN))
@@ -360,7 +342,7 @@ def test_page_asks_who_is_hit_and_starts_nothing(page: Client) -> None:
     assert not BulkAct.objects.exists()
 
 
-def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Finish) -> None:
+def test_act_starts_and_its_page_shows_it_until_its_end(page, finish):
     bury(3)
 
     answer = page.post(BEGIN, {"count": "3", "reason": "mended", "rate": ""})
@@ -382,7 +364,7 @@ def test_act_starts_and_its_page_shows_it_until_its_end(page: Client, finish: Fi
      ({"count": "101", "typed": "101", "rate": "0"}, "from 1 to 1000000"),
      ({"count": "1", "typed": "1"}, "")],
 )  # fmt: skip
-def test_more_than_100_need_their_count_typed(page: Client, given: dict[str, str], said: str) -> None:
+def test_more_than_100_need_their_count_typed(page, given, said):
     many_letters(101)
 
     answer = page.post(BEGIN, given)
@@ -392,7 +374,7 @@ def test_more_than_100_need_their_count_typed(page: Client, given: dict[str, str
     assert BulkAct.objects.exists() is (said == "")
 
 
-def test_destructive_act_needs_a_reason(page: Client) -> None:
+def test_destructive_act_needs_a_reason(page):
     bury(1)
     begin = BEGIN.replace("requeue", "discard")
 
@@ -402,14 +384,12 @@ def test_destructive_act_needs_a_reason(page: Client) -> None:
     assert "enter a reason" in text_of(refused)
 
 
-def test_unknown_things_are_not_found(page: Client) -> None:
+def test_unknown_things_are_not_found(page):
     assert page.get("/admin/operations/bulk/99/").status_code == 404
     assert page.get("/admin/operations/bulk/begin/letter.requeue/?colour=red").status_code == 400
 
 
-def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(
-    start: Start, operator: User, page: Client
-) -> None:
+def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(start, operator, page):
     act = start("job.cancel", {"argument": "month=argument-7731", "queue": "billing"})
     address = f"/admin/operations/bulk/{act.pk}/"
 
@@ -422,7 +402,7 @@ def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_form_that_is_sent_twice_starts_one_act(page: Client, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_form_that_is_sent_twice_starts_one_act(page, at_once, monkeypatch):
     bury(3)
     form = re.search(r'name="form_id" value="([0-9a-f-]{36})"', page.get(BEGIN).content.decode())
     assert form is not None
@@ -438,7 +418,7 @@ def test_form_that_is_sent_twice_starts_one_act(page: Client, at_once: bool, mon
     assert AuditEntry.objects.filter(act="letter.requeue").count() == 1
 
 
-def test_an_act_that_waited_for_the_scheduler_took_that_long(page: Client, start: Start, finish: Finish) -> None:
+def test_an_act_that_waited_for_the_scheduler_took_that_long(page, start, finish):
     bury(1)
     done = finish(start("letter.requeue", {"fingerprint": "f00dfacef00dface"}))
     BulkAct.objects.filter(pk=done.pk).update(created_at=done.created_at - timedelta(seconds=65))
@@ -446,9 +426,7 @@ def test_an_act_that_waited_for_the_scheduler_took_that_long(page: Client, start
     assert re.search(r"all in 1 min 0\d s", text_of(page.get("/admin/operations/bulk/")))
 
 
-def test_lists_shows_and_stops(
-    start: Start, finish: Callable[[BulkAct], BulkAct], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lists_shows_and_stops(start, finish, capsys):
     bury(2)
     done = finish(start("letter.requeue", {"queue": "default"}, reason="mended"))
     bury(1)
@@ -468,7 +446,7 @@ def test_lists_shows_and_stops(
     assert BulkAct.objects.get(pk=going.pk).state == "stopped"
 
 
-def test_ended_acts_are_deleted_after_90_days(start: Start, finish: Callable[[BulkAct], BulkAct]) -> None:
+def test_ended_acts_are_deleted_after_90_days(start, finish):
     [task] = [task for task in maintenance_tasks() if task.name == "old bulk acts"]
     acts = {days: finish(start("letter.discard", {})) for days in (0, 89, 91, 400)}
     unfinished = start("letter.discard", {})

@@ -57,7 +57,7 @@ def an_alert() -> Alert:
 
 
 @pytest.mark.parametrize("page", LISTS)
-def test_every_list_links_its_files(page: str, admin_client: Client, facilities: Facilities) -> None:
+def test_every_list_links_its_files(page, admin_client, facilities):
     shown = admin_client.get(reverse(page)).content.decode()
     table = admin_client.get(reverse(page), {"export": "csv"})
 
@@ -66,7 +66,7 @@ def test_every_list_links_its_files(page: str, admin_client: Client, facilities:
     assert isinstance(read(admin_client, page), list)
 
 
-def test_a_file_has_what_matches_the_filter_of_its_page(admin_client: Client, facilities: Facilities) -> None:
+def test_a_file_has_what_matches_the_filter_of_its_page(admin_client, facilities):
     job_row(actor="probe_write")
     waiting = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
     bury(2, actor="probe_fail")
@@ -83,7 +83,7 @@ def test_a_file_has_what_matches_the_filter_of_its_page(admin_client: Client, fa
     assert {each["queue"] for each in read(admin_client, "switchyard-queues")} >= {"default", "urgent"}
 
 
-def test_arguments_stay_hidden_without_the_right(facilities: Facilities) -> None:
+def test_arguments_stay_hidden_without_the_right(facilities):
     submit(probe_actors.add, kwargs={"a": 1, "b": 2})
 
     [job] = read(staff("view_job"), "switchyard-jobs")
@@ -91,21 +91,21 @@ def test_arguments_stay_hidden_without_the_right(facilities: Facilities) -> None
     assert job["arguments"] is None
 
 
-def test_without_a_broker_there_is_no_half_of_a_list(admin_client: Client) -> None:
+def test_without_a_broker_there_is_no_half_of_a_list(admin_client):
     with broker_without_server():
         answer = admin_client.get(reverse("switchyard-jobs"), {"export": "csv"})
 
     assert answer.status_code == 503 and "export: " in answer.content.decode()
 
 
-def test_an_unusable_filter_is_no_file(admin_client: Client) -> None:
+def test_an_unusable_filter_is_no_file(admin_client):
     answer = admin_client.get(reverse("switchyard-jobs"), {"export": "csv", "since": "soon"})
 
     assert answer.status_code == 400 and "since" in answer.content.decode()
 
 
 @pytest.mark.parametrize("kind", ["alert", "queue"])
-def test_a_note_is_on_its_page_and_in_the_audit_log(kind: str, admin_client: Client, facilities: Facilities) -> None:
+def test_a_note_is_on_its_page_and_in_the_audit_log(kind, admin_client, facilities):
     target = str(an_alert().pk) if kind == "alert" else "default"
     page = reverse(f"switchyard-{kind}", args=[target])
     address = reverse(f"switchyard-{kind}-note", args=[target])
@@ -121,7 +121,7 @@ def test_a_note_is_on_its_page_and_in_the_audit_log(kind: str, admin_client: Cli
     assert [row["reason"] for row in log if row["act"] == f"{kind}.note"] == ["waits for <b>Stripe</b>, see you at 6"]
 
 
-def test_commands_write_the_same_notes(facilities: Facilities, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_write_the_same_notes(facilities, capsys):
     alert = an_alert()
 
     call_command("switchyard", "alerts", "note", str(alert.pk), "ticket 88")
@@ -162,7 +162,7 @@ def root(facilities: Facilities) -> Client:
 
 
 @pytest.mark.parametrize("page", ["switchyard_api/token/add/?owner=", "shop/invoice/add/?customer="])
-def test_a_new_row_is_filled_in_with_rows_that_there_are(root: Client, page: str) -> None:
+def test_a_new_row_is_filled_in_with_rows_that_there_are(root, page):
     assert {root.get(f"/admin/{page}{value}").status_code for value in (*VALUES, "nobody")} == {200}
     Customer.objects.create(pk=7, name="Ada", email="ada@mail.example", country="DE")
     User.objects.create(pk=7, username="ada")
@@ -170,7 +170,7 @@ def test_a_new_row_is_filled_in_with_rows_that_there_are(root: Client, page: str
 
 
 @pytest.mark.parametrize("value", ["0", "99999", "-1"])
-def test_a_year_that_does_not_exist_leads_to_the_list_without_it(root: Client, value: str) -> None:
+def test_a_year_that_does_not_exist_leads_to_the_list_without_it(root, value):
     page = reverse("admin:switchyard_api_token_changelist")
 
     answer = root.get(f"{page}?created_at__year={value}")
@@ -196,7 +196,7 @@ def test_a_year_that_does_not_exist_leads_to_the_list_without_it(root: Client, v
         "django_dramatiq/task/?message_data__contains=a",
     ],
 )
-def test_a_lookup_that_no_filter_uses_is_refused(root: Client, query: str) -> None:
+def test_a_lookup_that_no_filter_uses_is_refused(root, query):
     assert root.get(f"/admin/{query}").status_code == 400
 
 
@@ -208,7 +208,7 @@ def test_a_lookup_that_no_filter_uses_is_refused(root: Client, query: str) -> No
         "django_dramatiq/task/?created_at__year=0",
     ],
 )
-def test_a_value_that_no_column_has_leads_to_the_list_without_it(root: Client, query: str) -> None:
+def test_a_value_that_no_column_has_leads_to_the_list_without_it(root, query):
     answer = root.get(f"/admin/{query}")
 
     refused = query.startswith("auth/user")  # its list filters no dates
@@ -217,7 +217,7 @@ def test_a_value_that_no_column_has_leads_to_the_list_without_it(root: Client, q
     )
 
 
-def test_a_failing_list_that_asks_for_nothing_is_an_error(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_list_that_asks_for_nothing_is_an_error(root, monkeypatch):
     def fail(*_: object) -> None:
         raise ProgrammingError("no such table")
 
@@ -242,13 +242,13 @@ def test_a_failing_list_that_asks_for_nothing_is_an_error(root: Client, monkeypa
         (User, "groups__id__exact=1&is_staff__exact=1"),
     ],
 )
-def test_the_lists_own_links_are_answered(root: Client, model: type[Model], query: str) -> None:
+def test_the_lists_own_links_are_answered(root, model, query):
     page = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
 
     assert root.get(f"{page}?{query}").status_code == 200
 
 
-def test_every_choice_of_every_filter_is_answered(root: Client) -> None:
+def test_every_choice_of_every_filter_is_answered(root):
     for model, page in admin.site._registry.items():
         address = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
         context = root.get(address).context
@@ -260,7 +260,7 @@ def test_every_choice_of_every_filter_is_answered(root: Client) -> None:
 
 
 @pytest.mark.parametrize("models", [(Token,), pytest.param((), marks=[pytest.mark.long, pytest.mark.timeout(900)])])
-def test_no_value_in_an_address_is_an_internal_error(root: Client, models: tuple[type[Model], ...]) -> None:
+def test_no_value_in_an_address_is_an_internal_error(root, models):
     """Ask for each; in the long run on every page of the admin."""
     failed = [
         address

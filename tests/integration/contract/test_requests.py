@@ -74,7 +74,7 @@ def waiting(facilities: Facilities) -> dict[str, int]:
         ("reconciliations", [{"month": MONTH}], "billing"),
     ],
 )
-def test_work_is_accepted_on_its_queue(client: Client, path: str, bodies: list[dict[str, Any]], queue: str) -> None:
+def test_work_is_accepted_on_its_queue(client, path, bodies, queue):
     for body in bodies:
         about = {"customer_id": make_customer().pk} if path == "reports" else {}
         answer = post(client, path, body | about)
@@ -115,7 +115,7 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
 
 
 @pytest.mark.parametrize("path", SUBMITS)
-def test_a_wrong_field_is_422_named_and_nothing_is_enqueued(client: Client, facilities: Facilities, path: str) -> None:
+def test_a_wrong_field_is_422_named_and_nothing_is_enqueued(client, facilities, path):
     customer = make_customer().pk
     for change, field in [*WRONG[path], ({"surprise": 1}, "surprise")]:
         body = SUBMITS[path] | ({"customer_id": customer} if path == "reports" else {}) | change
@@ -136,14 +136,14 @@ UNUSABLE = (
 
 
 @pytest.mark.parametrize("path", SUBMITS)
-def test_an_unusable_body_is_refused(client: Client, facilities: Facilities, path: str) -> None:
+def test_an_unusable_body_is_refused(client, facilities, path):
     for body, content_type, status in UNUSABLE:
         problem(client.post(f"/api/v1/{path}", body, content_type=content_type), status)
     assert waiting(facilities) == {}
 
 
 @pytest.mark.parametrize("path", SUBMITS)
-def test_no_token_a_wrong_one_or_one_without_the_scope_is_refused(ada: User, facilities: Facilities, path: str) -> None:
+def test_no_token_a_wrong_one_or_one_without_the_scope_is_refused(ada, facilities, path):
     revoked, old = create_token(owner=ada, scopes=["submit"], name="old")
     revoke_token(revoked.prefix, who=Who("ada", "command"))
     _, reader = create_token(owner=ada, scopes=["read"], name="reader")
@@ -156,7 +156,7 @@ def test_no_token_a_wrong_one_or_one_without_the_scope_is_refused(ada: User, fac
     assert waiting(facilities) == {}
 
 
-def test_the_description_names_every_request(client: Client) -> None:
+def test_the_description_names_every_request(client):
     document = Client().get("/api/v1/openapi.json").json()
 
     assert document["openapi"].startswith("3.1")
@@ -169,7 +169,7 @@ def test_the_description_names_every_request(client: Client) -> None:
     assert offered == promised
 
 
-def test_the_page_of_the_description_takes_nothing_from_elsewhere(client: Client) -> None:
+def test_the_page_of_the_description_takes_nothing_from_elsewhere(client):
     page = Client().get("/api/v1/docs")
 
     assert page.status_code == 200

@@ -3,14 +3,11 @@ from __future__ import annotations
 import io
 import threading
 import traceback
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
@@ -48,7 +45,7 @@ def waiting(facilities: Facilities) -> int:
     return facilities.transport.stats("default").live.waiting
 
 
-def test_requeue_moves_the_letter_and_says_who(made: Letter, facilities: Facilities, operator: User) -> None:
+def test_requeue_moves_the_letter_and_says_who(made, facilities, operator):
     act = acts.act_on(made.id, "requeue", by=operator.username, reason="mended")
 
     row = DeadLetter.objects.get()
@@ -57,23 +54,21 @@ def test_requeue_moves_the_letter_and_says_who(made: Letter, facilities: Facilit
     assert (waiting(facilities), facilities.transport.stats("default").dead) == (1, 0)
 
 
-def test_requeue_repeated_sends_nothing_twice(made: Letter, facilities: Facilities) -> None:
+def test_requeue_repeated_sends_nothing_twice(made, facilities):
     first, second = (acts.act_on(made.id, "requeue", by="a.lind") for _ in range(2))
 
     assert first == "" and "is requeued already" in second
     assert waiting(facilities) == 1
 
 
-def test_discard_drops_the_letter_and_keeps_the_row(bury: Bury, facilities: Facilities, operator: User) -> None:
+def test_discard_drops_the_letter_and_keeps_the_row(bury, facilities, operator):
     assert acts.act_on(bury().id, "discard", by=operator.username, reason="duplicate") == ""
 
     assert DeadLetter.objects.get().state == "discarded"
     assert (facilities.transport.stats("default").dead, waiting(facilities)) == (0, 0)
 
 
-def test_acknowledged_letter_stays_and_can_still_be_requeued(
-    bury: Bury, facilities: Facilities, operator: User
-) -> None:
+def test_acknowledged_letter_stays_and_can_still_be_requeued(bury, facilities, operator):
     made = bury()
 
     assert acts.act_on(made.id, "acknowledge", by=operator.username) == ""
@@ -83,21 +78,21 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
     assert acts.act_on(made.id, "requeue", by=operator.username) == ""
 
 
-def test_letter_that_something_else_took_is_missing(made: Letter, facilities: Facilities) -> None:
+def test_letter_that_something_else_took_is_missing(made, facilities):
     discard(facilities.transport, "default", made.id)
 
     assert acts.act_on(made.id, "requeue", by="a.lind") != ""
     assert (DeadLetter.objects.get().state, waiting(facilities)) == ("missing", 0)
 
 
-def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
+def test_unknown_ids_and_groups_are_refused(facilities):
     with pytest.raises(NotFound, match="'nope'"):
         acts.act_on("nope", "requeue", by="a.lind")
     with pytest.raises(NotFound, match="'nope'"):
         acts.apply("requeue", [], who=OPERATOR, group="nope")
 
 
-def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Bury, facilities: Facilities) -> None:
+def test_group_is_requeued_oldest_first_up_to_the_limit(bury, facilities):
     made = [bury(died_at=1_800_000_000_000 + index) for index in range(5)]
     bury(fingerprint="another")
     reconcile.reconcile_all()
@@ -109,7 +104,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Bury, facilities: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_operators_at_once_requeue_a_letter_once(bury: Bury, facilities: Facilities) -> None:
+def test_two_operators_at_once_requeue_a_letter_once(bury, facilities):
     made = [bury() for _ in range(5)]
     reconcile.reconcile_all()
     barrier = threading.Barrier(2)
@@ -144,7 +139,7 @@ def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
     )  # fmt: skip
 
 
-def test_act_killed_before_the_letter_moved_changes_nothing(made: Letter, facilities: Facilities) -> None:
+def test_act_killed_before_the_letter_moved_changes_nothing(made, facilities):
     interrupt(made.id, "requeue")
 
     report = reconcile.reconcile_all()
@@ -156,9 +151,7 @@ def test_act_killed_before_the_letter_moved_changes_nothing(made: Letter, facili
 
 
 @pytest.mark.parametrize(("act", "state"), [("requeue", "requeued"), ("discard", "discarded")])
-def test_act_killed_after_the_letter_moved_is_finished(
-    made: Letter, facilities: Facilities, act: str, state: str
-) -> None:
+def test_act_killed_after_the_letter_moved_is_finished(made, facilities, act, state):
     {"requeue": requeue, "discard": discard}[act](facilities.transport, "default", made.id)
     interrupt(made.id, act)
 
@@ -169,14 +162,14 @@ def test_act_killed_after_the_letter_moved_is_finished(
     assert (row.state, row.state_by, row.claim_token, len(row.history)) == (state, "a.lind", "", 1)
 
 
-def test_act_just_begun_elsewhere_is_not_done_twice(made: Letter, facilities: Facilities) -> None:
+def test_act_just_begun_elsewhere_is_not_done_twice(made, facilities):
     interrupt(made.id, "requeue", seconds_ago=1)
 
     assert "a.lind has begun to requeue" in acts.act_on(made.id, "discard", by="m.keller")
     assert facilities.transport.stats("default").dead == 1
 
 
-def test_old_claim_is_settled_by_whoever_acts_next(made: Letter, facilities: Facilities) -> None:
+def test_old_claim_is_settled_by_whoever_acts_next(made, facilities):
     interrupt(made.id, "requeue")
 
     assert acts.act_on(made.id, "discard", by="m.keller") == ""
@@ -185,20 +178,20 @@ def test_old_claim_is_settled_by_whoever_acts_next(made: Letter, facilities: Fac
 
 
 @pytest.mark.parametrize("act", ["requeue", "discard", "acknowledge"])
-def test_reason_is_written_without_what_postgresql_cannot_store(bury: Bury, act: acts.ActName) -> None:
+def test_reason_is_written_without_what_postgresql_cannot_store(bury, act):
     result = acts.act_on(bury().id, act, by="b.lind", reason="why\0")
 
     assert result == "" and DeadLetter.objects.get().history[-1]["note"] == "why\\x00"
 
 
-def test_list_shows_letters_that_have_no_row_yet(bury: Bury) -> None:
+def test_list_shows_letters_that_have_no_row_yet(bury):
     made = bury()
 
     assert made.id in output_of("deadletters", "list")
     assert [item["id"] for item in json_of("deadletters", "list")] == [made.id]
 
 
-def test_list_filters_by_queue_group_and_state(bury: Bury) -> None:
+def test_list_filters_by_queue_group_and_state(bury):
     one = bury(queue="webhook", fingerprint="aaaa")
     two = bury()
 
@@ -208,13 +201,13 @@ def test_list_filters_by_queue_group_and_state(bury: Bury) -> None:
 
 
 @pytest.mark.parametrize("name", ["[/]", "[link=file:///etc/passwd]here", "\x1b[2Jgone", "\x9b2J\u202eenog"])
-def test_a_name_that_somebody_made_up_is_listed_as_it_is(bury: Bury, name: str) -> None:
+def test_a_name_that_somebody_made_up_is_listed_as_it_is(bury, name):
     bury(actor=name)
 
     assert printable(name) in output_of("deadletters", "list")
 
 
-def test_show_tells_everything_and_drives_no_terminal(bury: Bury) -> None:
+def test_show_tells_everything_and_drives_no_terminal(bury):
     made = bury(error="\x1b]0;evil\x07 red \x1b[31m")
 
     text = output_of("deadletters", "show", made.id)
@@ -223,7 +216,7 @@ def test_show_tells_everything_and_drives_no_terminal(bury: Bury) -> None:
     assert json_of("deadletters", "show", made.id)["payload"]["arguments"] == {"number": 7}
 
 
-def test_requeue_and_discard_by_id(bury: Bury, facilities: Facilities) -> None:
+def test_requeue_and_discard_by_id(bury, facilities):
     one, two, three = bury(), bury(), bury()
 
     assert "Requeued 2 dead letters." in output_of("deadletters", "requeue", one.id, two.id, one.id)
@@ -235,7 +228,7 @@ def test_requeue_and_discard_by_id(bury: Bury, facilities: Facilities) -> None:
 
 
 @pytest.mark.parametrize(("verb", "past"), [("requeue", "Requeued"), ("discard", "Discarded")])
-def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Bury, verb: str, past: str) -> None:
+def test_letters_of_a_time_are_moved_and_the_others_stay(bury, verb, past):
     now = now_ms()
     old, wanted, other = bury(died_at=now - 7_200_000), bury(died_at=now - 600_000), bury(fingerprint="other")
 
@@ -253,7 +246,7 @@ def test_letters_of_a_time_are_moved_and_the_others_stay(bury: Bury, verb: str, 
         output_of("deadletters", verb, "--since", "noon")
 
 
-def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Bury) -> None:
+def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury):
     made, err = bury(), io.StringIO()
 
     with pytest.raises(SystemExit) as exit_:
@@ -265,9 +258,7 @@ def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury: Bury) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_quarantined_messages_are_listed_with_their_bytes(
-    facilities: Facilities, run_worker: Callable[..., Any]
-) -> None:
+def test_quarantined_messages_are_listed_with_their_bytes(facilities, run_worker):
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)
     broker.families["default"].enqueue([Entry("broken", b"\x00<b>no message</b>")])
@@ -281,9 +272,7 @@ def test_quarantined_messages_are_listed_with_their_bytes(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(
-    facilities: Facilities, run_worker: Callable[..., Any]
-) -> None:
+def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(facilities, run_worker):
     broker = dramatiq.get_broker()
     assert isinstance(broker, RedisBroker)
     body = b'{"actor":"send_welcome_mail","sent_at":1,"options":{"newer":7}}'
@@ -309,7 +298,7 @@ def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(
 
 
 @pytest.mark.parametrize("arguments", [("requeue",), ("discard", "ID", "--group", "FP")])
-def test_wrong_arguments_end_with_2(arguments: tuple[str, ...], facilities: Facilities) -> None:
+def test_wrong_arguments_end_with_2(arguments, facilities):
     with pytest.raises(CommandError) as caught:
         output_of("deadletters", *arguments)
 
@@ -324,7 +313,7 @@ TOLD = (
 )
 
 
-def test_command_shows_how_the_worker_of_a_poison_message_ended(bury: Bury) -> None:
+def test_command_shows_how_the_worker_of_a_poison_message_ended(bury):
     cause = f"{TOLD[0]}\nabout to crash <at 3>\nreading"
     error = Poison("fail_always", 3, cause, arguments="0123456789abcdef")
     told = "".join(traceback.format_exception(error))

@@ -15,7 +15,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.audit.services import Who
-from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
@@ -29,7 +28,6 @@ from switchyard.dead_letters.projection import project
 from switchyard.dead_letters.queries import groups
 from tests.factories.letters import letter
 from tests.factories.staff import staff
-from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -47,7 +45,7 @@ PAGE, LIST = reverse("switchyard-quarantine"), reverse("switchyard-letters")
         ({"died_until": "2026-13-01"}, "died_until: '2026-13-01' is not a time"),
     ],
 )
-def test_value_that_cannot_be_compared_is_refused(filter: dict[str, str], words: str) -> None:
+def test_value_that_cannot_be_compared_is_refused(filter, words):
     with pytest.raises(ValueError) as refused:
         bulk_moves.check(filter)
 
@@ -55,7 +53,7 @@ def test_value_that_cannot_be_compared_is_refused(filter: dict[str, str], words:
     assert bulk_moves.of_list(filter) is None
 
 
-def test_most_words_are_one_expression_that_the_database_takes() -> None:
+def test_most_words_are_one_expression_that_the_database_takes():
     assert bulk_moves.matching(bulk_moves.check({"search": "a " * bulk_moves.MOST_WORDS})).count() == 0
 
 
@@ -68,12 +66,12 @@ def test_most_words_are_one_expression_that_the_database_takes() -> None:
         ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999Z"),
     ],
 )
-def test_a_time_without_a_zone_is_utc_and_all_are_stored_in_one_form(text: str, at: str) -> None:
+def test_a_time_without_a_zone_is_utc_and_all_are_stored_in_one_form(text, at):
     assert bulk_moves.check({"died_since": text}) == {"died_since": at}
     assert bulk_moves.of_list({"died_at__lt": text}) == {"died_until": at}
 
 
-def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client: Client) -> None:
+def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client):
     """Only those of the group that died in the hour are listed, counted and hit by the button."""
     for hour in (11, 12, 13):
         project(letter(died_at=int(datetime(2026, 11, 25, hour, 30, tzinfo=UTC).timestamp() * 1000)))
@@ -103,7 +101,7 @@ def test_the_list_and_the_acts_of_a_group_take_a_time(admin_client: Client) -> N
     assert "Requeue 2 dead letters?" in admin_client.get(begin, form).content.decode()
 
 
-def test_the_filter_lists_names_as_they_are_and_reasons_in_words(admin_client: Client) -> None:
+def test_the_filter_lists_names_as_they_are_and_reasons_in_words(admin_client):
     name = next(name for name in sorted(dramatiq.get_broker().actors) if "_" in name)
 
     page = admin_client.get(LIST).content.decode()
@@ -128,14 +126,14 @@ def ids_of(page: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("facilities")
-def test_many_long_messages_make_a_short_page(client: Client) -> None:
+def test_many_long_messages_make_a_short_page(client):
     put("default", count=100, error="e" * 100_000)
 
     assert len(client.get(PAGE).content) < 100_000
 
 
 @pytest.mark.usefixtures("facilities")
-def test_pages_show_every_message_of_every_queue_once(client: Client) -> None:
+def test_pages_show_every_message_of_every_queue_once(client):
     ids = [id_ for queue, count in (("urgent", 20), ("default", 20)) for id_ in put(queue, count=count)]
     seen, address = [], PAGE
 
@@ -171,7 +169,7 @@ def mirrored(made: Letter) -> DeadLetter:
     return DeadLetter.objects.get(message_id=made.id)
 
 
-def test_list_counts_bugs_and_shows_open_letters_only(bury: Bury, client: Client) -> None:
+def test_list_counts_bugs_and_shows_open_letters_only(bury, client):
     mirrored(bury(error="the open one"))
     mirrored(bury(error="the other one", fingerprint="beef"))
     acts.act_on(mirrored(bury(error="the discarded one")), "discard", by="a.lind")
@@ -185,7 +183,7 @@ def test_list_counts_bugs_and_shows_open_letters_only(bury: Bury, client: Client
 @pytest.mark.parametrize(
     "query", ["?q=vat_rate", "?queue=default&reason=exhausted", "?died_at__gte=2026-01-01T00:00:00Z", "?o=-6"]
 )
-def test_list_can_be_searched_filtered_and_sorted(bury: Bury, client: Client, query: str) -> None:
+def test_list_can_be_searched_filtered_and_sorted(bury, client, query):
     mirrored(bury())
 
     answer = client.get(LIST + query)
@@ -194,7 +192,7 @@ def test_list_can_be_searched_filtered_and_sorted(bury: Bury, client: Client, qu
     assert "KeyError: &#x27;vat_rate&#x27;" in answer.content.decode()
 
 
-def test_detail_shows_traceback_payload_and_history_escaped(bury: Bury, client: Client) -> None:
+def test_detail_shows_traceback_payload_and_history_escaped(bury, client):
     made = bury(
         exception=EVIL,
         error=EVIL,
@@ -211,7 +209,7 @@ def test_detail_shows_traceback_payload_and_history_escaped(bury: Bury, client: 
     assert "[redacted]" in page and ">ada<" not in page
 
 
-def test_detail_offers_what_the_user_may_do(bury: Bury, client: Client, reader: Client) -> None:
+def test_detail_offers_what_the_user_may_do(bury, client, reader):
     row = mirrored(bury())
 
     full, poor = (who.get(page_of(row)).content.decode() for who in (client, reader))
@@ -220,7 +218,7 @@ def test_detail_offers_what_the_user_may_do(bury: Bury, client: Client, reader: 
     assert not any(word in poor for word in ("Requeue letter", "Discard letter…", "Acknowledge"))
 
 
-def test_arguments_are_shown_to_who_may_view_them(bury: Bury, client: Client, reader: Client) -> None:
+def test_arguments_are_shown_to_who_may_view_them(bury, client, reader):
     made = bury(message={**bury().message, "kwargs": {"number": "argument-7731"}})
     row = mirrored(made)
 
@@ -232,8 +230,8 @@ def test_arguments_are_shown_to_who_may_view_them(bury: Bury, client: Client, re
 
 @pytest.mark.django_db(transaction=True)
 def test_bytes_in_the_quarantine_are_shown_to_who_may_view_arguments_but_redacted_ones(
-    facilities: Facilities, run_worker: Callable[..., Any], client: Client, reader: Client
-) -> None:
+    facilities, run_worker, client, reader
+):
     body = b'{"actor":"send_welcome_mail","sent_at":1,"args":["ada@yard.example"],"options":{"newer":7}}'
     cast(RedisBroker, dramatiq.get_broker()).families["default"].enqueue([Entry("newer", body)])
     with run_worker("default"):
@@ -247,7 +245,7 @@ def test_bytes_in_the_quarantine_are_shown_to_who_may_view_arguments_but_redacte
     assert "switchyard_jobs.view_arguments" in poor and "newer" in poor
 
 
-def test_requeue_button_requeues(bury: Bury, client: Client, facilities: Facilities) -> None:
+def test_requeue_button_requeues(bury, client, facilities):
     row = mirrored(bury())
 
     assert "Requeued 1 dead letter." in client.post(one(row, "requeue"), follow=True).content.decode()
@@ -255,7 +253,7 @@ def test_requeue_button_requeues(bury: Bury, client: Client, facilities: Facilit
     assert "<strong>Requeue" in client.get(page_of(row)).content.decode()
 
 
-def test_discard_asks_first_and_wants_a_reason(bury: Bury, client: Client, facilities: Facilities) -> None:
+def test_discard_asks_first_and_wants_a_reason(bury, client, facilities):
     row = mirrored(bury())
 
     asked = client.get(one(row, "discard")).content.decode()
@@ -270,9 +268,7 @@ def test_discard_asks_first_and_wants_a_reason(bury: Bury, client: Client, facil
     assert (row.state, row.history[-1]["note"]) == ("discarded", "duplicate")
 
 
-def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(
-    bury: Bury, client: Client, facilities: Facilities
-) -> None:
+def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(bury, client, facilities):
     rows = [mirrored(bury()) for _ in range(3)]
     address = reverse("switchyard-bulk-begin", args=["letter.requeue"])
     listed = client.get(LIST, {"queue": "default"}).content.decode()
@@ -296,7 +292,7 @@ def test_ticked_letters_are_named_before_a_bulk_act_on_them_and_no_others(
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(bury: Bury, interrupted: bool) -> None:
+def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(bury, interrupted):
     rows = [mirrored(bury()) for _ in range(3)]
     acts.act_on(rows[0], "acknowledge", by="a.lind")
     act = services.start("letter.acknowledge", {"fingerprint": rows[0].fingerprint}, who=Who("m.keller", "page"))
@@ -315,7 +311,7 @@ def test_a_group_is_acknowledged_by_a_bulk_act_and_what_was_known_stays_so(bury:
     ]  # fmt: skip
 
 
-def test_groups_name_error_frame_trend_and_lead_to_their_letters(bury: Bury, client: Client) -> None:
+def test_groups_name_error_frame_trend_and_lead_to_their_letters(bury, client):
     row = mirrored(bury(error="no <b>rate</b>"))
 
     page = client.get(LIST).content.decode()
@@ -350,7 +346,7 @@ def walk(client: Client, query: dict[str, str], between: Callable[[], object] = 
 
 
 @pytest.mark.parametrize("offset", ["+14:00", "-14:00"])
-def test_a_place_beyond_all_times_leads_to_the_first_page(client: Client, offset: str) -> None:
+def test_a_place_beyond_all_times_leads_to_the_first_page(client, offset):
     row(1)
     at = f"{'0001-01-01T00:00:00' if offset[0] == '+' else '9999-12-31T23:59:59'}{offset}"
 
@@ -360,7 +356,7 @@ def test_a_place_beyond_all_times_leads_to_the_first_page(client: Client, offset
 
 
 @pytest.mark.parametrize("zone", [None, "Asia/Kolkata"])
-def test_bars_are_drawn_whatever_zone_the_database_has(zone: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_are_drawn_whatever_zone_the_database_has(zone, monkeypatch):
     kept = vars(connections["default"])
     monkeypatch.setitem(connection.settings_dict, "TIME_ZONE", zone)
     for name in ("timezone", "timezone_name"):
@@ -376,7 +372,7 @@ def test_bars_are_drawn_whatever_zone_the_database_has(zone: str | None, monkeyp
         kept.pop(name, None)
 
 
-def test_the_next_page_goes_on_behind_the_last_letter(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_page_goes_on_behind_the_last_letter(client, monkeypatch):
     monkeypatch.setattr(views, "PER_PAGE", 3)
     rows = [row(minute) for minute in (1, 2, 3, 3, 3, 4, 5)]
 
@@ -386,7 +382,7 @@ def test_the_next_page_goes_on_behind_the_last_letter(client: Client, monkeypatc
     assert [len(page) for page in newest] == [3, 3, 1]
 
 
-def test_of_many_letters_the_page_says_that_there_are_more(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_letters_the_page_says_that_there_are_more(client, monkeypatch):
     monkeypatch.setattr(views, "MOST_COUNTED", 4)
     for minute in range(6):
         row(minute)
@@ -395,7 +391,7 @@ def test_of_many_letters_the_page_says_that_there_are_more(client: Client, monke
 
 
 @pytest.mark.sqlite
-def test_lists_and_counts_of_a_state_use_its_index(client: Client) -> None:
+def test_lists_and_counts_of_a_state_use_its_index(client):
     def plan(sql: str) -> str:
         with connection.cursor() as cursor:
             cursor.execute(f"EXPLAIN QUERY PLAN {sql}")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection
 from django.utils import timezone
-from dramatiq.actor import Actor
 from structlog.testing import capture_logs
 
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.redis.own_keys import noted
@@ -21,13 +18,12 @@ from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import discard, keep, letter
-from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
 
-def test_rows_are_made_for_letters_that_have_none(bury: Bury) -> None:
+def test_rows_are_made_for_letters_that_have_none(bury):
     made = {bury(queue=queue).id for queue in ("default", "webhook", "slow")}
 
     assert reconcile.reconcile_all()["made"] == 3
@@ -35,7 +31,7 @@ def test_rows_are_made_for_letters_that_have_none(bury: Bury) -> None:
     assert not any(reconcile.reconcile_all().values())
 
 
-def test_a_letter_that_cannot_be_read_hides_no_other(bury: Bury, facilities: Facilities) -> None:
+def test_a_letter_that_cannot_be_read_hides_no_other(bury, facilities):
     keys, client = facilities.records.keys, facilities.records.calls.client
     for rubbish in (b"{", b"[]", b"[" * 100_000, b'{"id": "of a release to come", "more": 1}'):
         client.hset(keys.queue("default").dead_letters, rubbish, rubbish)
@@ -48,7 +44,7 @@ def test_a_letter_that_cannot_be_read_hides_no_other(bury: Bury, facilities: Fac
     assert facilities.transport.find_dead_letter("default", "{") is None
 
 
-def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Bury) -> None:
+def test_a_letter_that_fits_into_no_row_hides_no_other(bury):
     odd = [bury(attempts=10**30), bury(died_at=10**30)]
     made = bury(id="a" * 200)  # as long as the broker takes ids
 
@@ -58,7 +54,7 @@ def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Bury) -> None:
     assert noted() == [Keys().queue(odd[0].queue).dead_letters]
 
 
-def test_ids_as_long_as_the_broker_takes_them_fit() -> None:
+def test_ids_as_long_as_the_broker_takes_them_fit():
     longest = DeadLetter._meta.get_field("message_id").max_length
 
     assert longest is not None
@@ -66,7 +62,7 @@ def test_ids_as_long_as_the_broker_takes_them_fit() -> None:
     assert not MESSAGE_ID.fullmatch("a" * (longest + 1))
 
 
-def test_long_list_is_walked_over_several_calls(bury: Bury) -> None:
+def test_long_list_is_walked_over_several_calls(bury):
     for _ in range(650):
         bury()
 
@@ -78,7 +74,7 @@ def test_long_list_is_walked_over_several_calls(bury: Bury) -> None:
     assert counts == [400, 600, 650, 650]
 
 
-def test_rows_whose_letter_is_gone_are_marked(bury: Bury, facilities: Facilities) -> None:
+def test_rows_whose_letter_is_gone_are_marked(bury, facilities):
     gone, there = bury(), bury()
     reconcile.reconcile_all()
     discard(facilities.transport, "default", gone.id)
@@ -94,7 +90,7 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Bury, facilities: Facilities
     assert DeadLetter.objects.get(message_id=there.id).state == "new"
 
 
-def test_letter_that_died_again_unseen_is_new_again(bury: Bury, facilities: Facilities) -> None:
+def test_letter_that_died_again_unseen_is_new_again(bury, facilities):
     made = bury()
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
@@ -104,7 +100,7 @@ def test_letter_that_died_again_unseen_is_new_again(bury: Bury, facilities: Faci
     assert DeadLetter.objects.get().state == "new"
 
 
-def test_letter_still_listed_though_its_row_says_requeued_is_reopened(bury: Bury, facilities: Facilities) -> None:
+def test_letter_still_listed_though_its_row_says_requeued_is_reopened(bury, facilities):
     made = bury()
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(made)
@@ -115,7 +111,7 @@ def test_letter_still_listed_though_its_row_says_requeued_is_reopened(bury: Bury
     assert (row.state, row.history[-1]["act"]) == ("new", "reopened")
 
 
-def test_triaged_rows_are_deleted_after_ninety_days(bury: Bury) -> None:
+def test_triaged_rows_are_deleted_after_ninety_days(bury):
     old, fresh, still_open = bury(), bury(), bury()
     reconcile.reconcile_all()
     for made in (old, fresh):
@@ -128,7 +124,7 @@ def test_triaged_rows_are_deleted_after_ninety_days(bury: Bury) -> None:
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == {fresh.id, still_open.id}
 
 
-def test_everything_agrees_after_each_interruption(bury: Bury, facilities: Facilities) -> None:
+def test_everything_agrees_after_each_interruption(bury, facilities):
     """Each step of record, requeue and discard is left undone in turn; reconciling once mends it."""
     only_listed, only_row, moved = bury(), bury(), bury()
     projection.project_or_log(only_row)
@@ -145,9 +141,7 @@ def test_everything_agrees_after_each_interruption(bury: Bury, facilities: Facil
     assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "requeued"}
 
 
-def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_letter(
-    bury: Bury, facilities: Facilities
-) -> None:
+def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_letter(bury, facilities):
     buried = bury(error="'vat_rate' in \udcff")
     facilities.records.write([live_step("default", LiveJob(buried.id, "running", attempt=6))])
 
@@ -159,7 +153,7 @@ def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_let
     assert found.error["type"] == "KeyError"
 
 
-def test_recording_twice_makes_one_row(bury: Bury) -> None:
+def test_recording_twice_makes_one_row(bury):
     made = bury()
 
     projection.project_or_log(made)
@@ -170,7 +164,7 @@ def test_recording_twice_makes_one_row(bury: Bury) -> None:
     assert row.payload["arguments"] == {"number": 7}
 
 
-def test_letter_that_died_again_is_new_again_with_its_history(bury: Bury) -> None:
+def test_letter_that_died_again_is_new_again_with_its_history(bury):
     first = bury()
     projection.project_or_log(first)
     acts.act_on(first.id, "requeue", by="a.lind")
@@ -182,7 +176,7 @@ def test_letter_that_died_again_is_new_again_with_its_history(bury: Bury) -> Non
     assert [entry["act"] for entry in row.history] == ["sent", "died", "requeue", "died again"]
 
 
-def test_late_news_of_an_earlier_death_changes_nothing(bury: Bury) -> None:
+def test_late_news_of_an_earlier_death_changes_nothing(bury):
     first = bury()
     later = dataclasses.replace(first, died_at=first.died_at + 1_000, error="later")
     projection.project_or_log(later)
@@ -192,7 +186,7 @@ def test_late_news_of_an_earlier_death_changes_nothing(bury: Bury) -> None:
     assert DeadLetter.objects.get().error == "later"
 
 
-def test_redacted_arguments_never_reach_the_database(bury: Bury) -> None:
+def test_redacted_arguments_never_reach_the_database(bury):
     made = letter()
     message = made.message | {
         "args": [3, "ada@example.com"],
@@ -206,7 +200,7 @@ def test_redacted_arguments_never_reach_the_database(bury: Bury) -> None:
     assert not {"ada@example.com", "k-123", "p-123"} & set(str(row.payload).replace("'", " ").split())
 
 
-def test_arguments_of_an_unknown_actor_are_hidden() -> None:
+def test_arguments_of_an_unknown_actor_are_hidden():
     made = letter(actor="gone_actor")
 
     projection.project_or_log(made)
@@ -214,7 +208,7 @@ def test_arguments_of_an_unknown_actor_are_hidden() -> None:
     assert DeadLetter.objects.get().payload["arguments"] == {"number": "[redacted]"}
 
 
-def test_text_that_no_database_takes_is_escaped() -> None:
+def test_text_that_no_database_takes_is_escaped():
     made = letter(error="nul \x00 and \ud800", traceback="\x00")
     kwargs = {"number": float("nan"), "text": "a\x00b\udfff"}
 
@@ -224,7 +218,7 @@ def test_text_that_no_database_takes_is_escaped() -> None:
     assert (row.error, row.traceback) == ("nul \\x00 and \\ud800", "\\x00")
 
 
-def test_database_that_fails_costs_the_row_only(bury: Bury, facilities: Facilities) -> None:
+def test_database_that_fails_costs_the_row_only(bury, facilities):
     made = bury()
 
     def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -238,9 +232,7 @@ def test_database_that_fails_costs_the_row_only(bury: Bury, facilities: Faciliti
 
 
 @pytest.mark.django_db(transaction=True)
-def test_worker_mirrors_what_it_gives_up(
-    fail_always: Actor[Any, Any], run_worker: Callable[..., Any], facilities: Facilities
-) -> None:
+def test_worker_mirrors_what_it_gives_up(fail_always, run_worker, facilities):
     message = fail_always.send(number=3, address="ada@example.com")
 
     with run_worker("default"):

@@ -5,23 +5,20 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import Client
 from django.utils import timezone
-from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.queue.json_body import LIMIT_BYTES
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import runner, services
@@ -44,7 +41,7 @@ def discarded(bury: Bury, **changes: Any) -> Letter:
     return made
 
 
-def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> None:
+def test_restored_letter_is_as_it_was(bury, facilities):
     made = discarded(bury)
     assert facilities.transport.find_dead_letter("default", made.id) is None
 
@@ -57,8 +54,8 @@ def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> Non
 
 @pytest.mark.django_db(transaction=True)
 def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now(
-    bury: Bury, facilities: Facilities, fail_always: Actor[Any, Any], run_worker: Callable[..., Any]
-) -> None:
+    bury, facilities, fail_always, run_worker
+):
     ran: list[int] = []
     fail_always.fn = lambda number=7, address="": ran.append(number)
     made = discarded(bury)
@@ -72,7 +69,7 @@ def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now
     assert ran == [7]
 
 
-def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facilities) -> None:
+def test_letter_of_a_bulk_discard_can_be_restored(bury, facilities):
     made = bury()
     projection.project(made)
     act = services.start("letter.discard", {}, who=Who("a.lind", "page"), reason="duplicate")
@@ -85,7 +82,7 @@ def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facili
     assert facilities.transport.find_dead_letter("default", made.id) == made
 
 
-def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: Bury, facilities: Facilities) -> None:
+def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury, facilities):
     made = discarded(bury)
     assert facilities.transport.restore(made)
     assert facilities.transport.restore(made), "repeated"
@@ -95,7 +92,7 @@ def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: 
     assert (DeadLetter.objects.get().state, facilities.transport.stats("default").dead) == ("new", 1)
 
 
-def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> None:
+def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury):
     assert "is new already" in acts.act_on(bury().id, "restore", by="a.lind")
     made = discarded(bury)
     DeadLetter.objects.filter(message_id=made.id).update(kept="")
@@ -103,7 +100,7 @@ def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> 
     assert "kept no copy" in acts.act_on(made.id, "restore", by="a.lind")
 
 
-def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
+def test_copy_is_erased_with_the_row_after_90_days(bury):
     discarded(bury)
     DeadLetter.objects.update(state_at=timezone.now() - timedelta(days=91))
 
@@ -112,7 +109,7 @@ def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
     assert not DeadLetter.objects.exists()
 
 
-def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, facilities: Facilities) -> None:
+def test_page_restores_and_notes(bury, operator, client, facilities):
     made = discarded(bury)
     page = f"/admin/switchyard_dead_letters/deadletter/{DeadLetter.objects.get().pk}/"
     assert "Restore letter" in client.get(f"{page}change/").content.decode()
@@ -130,9 +127,7 @@ def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, fac
         assert client.post(f"{page}{name}/").status_code == 403
 
 
-def test_the_list_of_discarded_letters_restores_a_group(
-    bury: Bury, operator: User, client: Client, facilities: Facilities
-) -> None:
+def test_the_list_of_discarded_letters_restores_a_group(bury, operator, client, facilities):
     for _ in range(2):
         discarded(bury)
     listed = "/admin/switchyard_dead_letters/deadletter/"
@@ -154,7 +149,7 @@ def test_the_list_of_discarded_letters_restores_a_group(
     assert client.get(address).status_code == client.post(address, {"count": "2"}).status_code == 403
 
 
-def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_restore_and_note(bury, capsys):
     made = discarded(bury)
 
     call_command("switchyard", "deadletters", "restore", made.id, "--reason", "it was none")
@@ -179,7 +174,7 @@ def row(bury: Bury) -> DeadLetter:
     return DeadLetter.objects.get()
 
 
-def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: User, client: Client) -> None:
+def test_editing_needs_the_right_to_view_arguments(row, operator, client):
     operator.user_permissions.remove(Permission.objects.get(codename="view_arguments"))
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
 
@@ -190,9 +185,7 @@ def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: Us
     assert address not in client.get(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/change/").content.decode()
 
 
-def test_page_shows_no_secret_and_requeues_with_what_was_edited(
-    row: DeadLetter, client: Client, facilities: Facilities
-) -> None:
+def test_page_shows_no_secret_and_requeues_with_what_was_edited(row, client, facilities):
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
     shown = re.search(
         r"<textarea[^>]*name=\"arguments\"[^>]*>(.*?)</textarea>", client.get(address).content.decode(), re.S
@@ -235,9 +228,7 @@ def edited(row: DeadLetter, **values: Any) -> tuple[tuple[Any, ...], dict[str, A
         ('{"number": NaN}', "nan"),
     ],
 )
-def test_wrong_arguments_are_refused_and_nothing_moves(
-    text: str, fault: str, row: DeadLetter, client: Client, facilities: Facilities
-) -> None:
+def test_wrong_arguments_are_refused_and_nothing_moves(text, fault, row, client, facilities):
     answer = client.post(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/", {"arguments": text})
 
     assert answer.status_code == 400
@@ -245,7 +236,7 @@ def test_wrong_arguments_are_refused_and_nothing_moves(
     assert facilities.transport.stats("default").dead == 1
 
 
-def test_arguments_beyond_the_size_of_a_message_are_refused(row: DeadLetter) -> None:
+def test_arguments_beyond_the_size_of_a_message_are_refused(row):
     found = facilities().transport.find_dead_letter(row.queue, row.message_id)
     assert found is not None
 
@@ -255,7 +246,7 @@ def test_arguments_beyond_the_size_of_a_message_are_refused(row: DeadLetter) -> 
     assert facilities().transport.stats("default").dead == 1
 
 
-def test_what_is_hidden_or_cut_stays_as_it_was(row: DeadLetter, bury: Bury) -> None:
+def test_what_is_hidden_or_cut_stays_as_it_was(row, bury):
     assert edited(row, number=3, address="[redacted]") == ((3,), {"address": "a@b.c"})
     made = bury(message=letter().message | {"kwargs": {"number": [{"token": "a", "text": "x" * 5_000}, 1]}})
     projection.project(made)
@@ -272,7 +263,7 @@ def test_what_is_hidden_or_cut_stays_as_it_was(row: DeadLetter, bury: Bury) -> N
     assert edited(cut, number=[{"token": "c"}]) == ((), {"number": [{"token": "c"}]})
 
 
-def test_arguments_by_place_go_back_to_their_places(bury: Bury) -> None:
+def test_arguments_by_place_go_back_to_their_places(bury):
     @dramatiq.actor(actor_name="placing")
     def placing(first: int, /, second: int, *more: int, last: int = 0) -> None: ...
 

@@ -21,8 +21,7 @@ from switchyard.operations.findings import facts, lateness, pools, queues
 from switchyard.operations.findings import facts as snapshot
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.findings.finding import Finding
-from tests.conftest import RunWorker
-from tests.integration.doctor.conftest import Configure, of
+from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
 
 OWNER = "slow.host.1.ab.1.0/live"
@@ -41,7 +40,7 @@ def slow_up(facilities: Facilities) -> None:
     facilities.pools.write(PoolReport("slow", "h", 7, "processes", 2, 0, now, now, state="up", children=children))
 
 
-def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: Any) -> None:
+def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue):
     administration.pause(enqueue("slow", Entry("waits", b"{}")))
 
     found = of(look(), "warning")["paused"]
@@ -49,7 +48,7 @@ def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue: A
     assert (found.subject, found.next) == ("slow", "manage.py switchyard queues resume slow")
 
 
-def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(enqueue: Any, slow_up: None) -> None:
+def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(enqueue, slow_up):
     hour_ago = now_ms() - 3_600_000
     late = Message("slow", "an_actor", (), {}, {"enqueued_at": hour_ago}, "late", hour_ago)
     enqueue("slow", Entry("late", codec.encode(late)))
@@ -59,7 +58,7 @@ def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(
     assert found.seen.startswith("slow is 12 × behind its promise, because no start was seen yet in its free slots; ")
 
 
-def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue, monkeypatch):
     monkeypatch.setattr(queues, "RECLAIMED_S", 0.05)
     family = enqueue("slow", Entry("held", b"{}"), Entry("too", b"{}"))
     family.join(OWNER, lease_ms=30)
@@ -72,7 +71,7 @@ def test_a_lease_that_ran_out_and_nobody_took_back_is_an_error(enqueue: Any, mon
     assert found.next == "manage.py switchyard runpool slow"
 
 
-def test_unreadable_messages_are_a_warning(enqueue: Any) -> None:
+def test_unreadable_messages_are_a_warning(enqueue):
     family = enqueue("slow", Entry("odd", b"\xff"))
     family.join(OWNER)
     [odd] = family.fetch(OWNER, 1, request=1).grants
@@ -83,9 +82,7 @@ def test_unreadable_messages_are_a_warning(enqueue: Any) -> None:
     )
 
 
-def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
-    facilities: Facilities, run_worker: RunWorker
-) -> None:
+def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(facilities, run_worker):
     dramatiq.get_broker().enqueue(Message("slow", "from_the_future", (), {}, {}))
     with run_worker("slow"):
         found = wait_for(lambda: of(look(), "warning").get("parked"))
@@ -94,7 +91,7 @@ def test_messages_that_no_worker_knows_are_a_warning_that_names_what_they_call(
     assert found.next.startswith("manage.py switchyard check_backlog")
 
 
-def test_messages_that_took_their_worker_down_twice_are_named_in_a_command_that_can_be_pasted(enqueue: Any) -> None:
+def test_messages_that_took_their_worker_down_twice_are_named_in_a_command_that_can_be_pasted(enqueue):
     poison = "$(touch /tmp/a)"
     family = enqueue("slow", Entry(poison, b"{}"), Entry("innocent", b"{}"))
     for number in (1, 2):
@@ -109,7 +106,7 @@ def test_messages_that_took_their_worker_down_twice_are_named_in_a_command_that_
     assert found.next == f"manage.py switchyard jobs show '{poison}'"
 
 
-def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> None:
+def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue):
     family = enqueue("slow", Entry("suspect", b"{}"), Entry("stock", b"{}"))
     for number in (1, 2):
         owner = f"slow.host.{number}.ab.1.0/live"
@@ -125,7 +122,7 @@ def test_messages_that_ran_when_a_whole_pool_ended_are_named(enqueue: Any) -> No
     assert found.next == "manage.py switchyard jobs show suspect"
 
 
-def test_suspects_on_another_server_are_named_from_their_notes(enqueue: Any) -> None:
+def test_suspects_on_another_server_are_named_from_their_notes(enqueue):
     family = enqueue("slow")
     now = now_ms()
     note = f"{now} - 1@host-1,2@host-2"
@@ -138,7 +135,7 @@ def test_suspects_on_another_server_are_named_from_their_notes(enqueue: Any) -> 
     assert "killed 2 times while pill ran alone" in found.cause
 
 
-def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> None:
+def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue):
     few = [Entry(f"few-{number}", b"{}") for number in range(99)]
     enqueue("slow", *few, lane="retry", delay_ms=60_000)
     assert of(look(), "warning") == {}
@@ -148,7 +145,7 @@ def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue: Any) -> No
     assert "100 failed jobs" in of(look(), "warning")["retrying"].seen
 
 
-def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None:
+def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue):
     enqueue("renamed", Entry("left", b"{}"), Entry("behind", b"{}"))
 
     found = of(look(), "error")["undeclared"]
@@ -158,9 +155,7 @@ def test_messages_of_a_queue_that_was_removed_are_an_error(enqueue: Any) -> None
 
 
 @pytest.mark.parametrize(("pool", "release"), [("imports", ""), ("slow", "newer")])
-def test_messages_of_a_queue_that_another_release_may_serve_are_a_warning(
-    enqueue: Any, facilities: Facilities, pool: str, release: str
-) -> None:
+def test_messages_of_a_queue_that_another_release_may_serve_are_a_warning(enqueue, facilities, pool, release):
     enqueue("renamed", Entry("left", b"{}"))
     now = now_ms()
     facilities.pools.write(PoolReport(pool, "h", 7, "threads", 2, 0, now, now, state="up", release=release))
@@ -168,7 +163,7 @@ def test_messages_of_a_queue_that_another_release_may_serve_are_a_warning(
     assert of(look(), "warning")["undeclared"].cause == f"Pools of another release may serve it: {pool}"
 
 
-def test_a_removed_queue_is_found_among_any_number_of_keys(enqueue: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removed_queue_is_found_among_any_number_of_keys(enqueue, monkeypatch):
     names = [f"renamed-{number}" for number in range(40)]
     for name in names:
         broker = enqueue(name, Entry("left", b"{}"))
@@ -214,7 +209,7 @@ def look_at_pools() -> list[Finding]:
     return [*pools.look(state), *pools.look_at_absence(facts_of(state.state))]
 
 
-def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Report, enqueue: Any) -> None:
+def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report, enqueue):
     report(gone=True)
     idle = of(look_at_pools(), "warning")["down"]
     enqueue("slow", Entry("waits", b"{}"))
@@ -234,9 +229,7 @@ def test_a_pool_that_does_not_run_is_a_warning_and_with_work_an_error(report: Re
         ({"children": [{"pid": 1, "ready": True}]}, "warning", "children", "has 1 of 2 children"),
     ],
 )
-def test_a_pool_that_does_not_work_is_told(
-    report: Report, changes: dict[str, Any], severity: str, code: str, said: str
-) -> None:
+def test_a_pool_that_does_not_work_is_told(report, changes, severity, code, said):
     report(**changes)
 
     found = of(look_at_pools(), severity)[code]
@@ -244,7 +237,7 @@ def test_a_pool_that_does_not_work_is_told(
     assert said in f"{found.seen} {found.next}"
 
 
-def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_are_none(report: Report) -> None:
+def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_are_none(report):
     report(restarts={"recycled": 400, "recycled_memory": 30, "SIGSEGV": 40}, crashes={"SIGSEGV": 2})
     assert of(look_at_pools(), "warning") == {}
 
@@ -261,9 +254,7 @@ def test_children_that_crashed_within_the_hour_are_a_warning_and_those_before_ar
 @pytest.mark.parametrize(
     ("ago_s", "code"), [((12, 7, 2), "crashing"), ((26, 21, 16), "restarts"), ((40, 25, 5), "restarts")]
 )
-def test_children_that_crash_one_after_the_other_are_told_while_they_do(
-    report: Report, ago_s: tuple[int, ...], code: str
-) -> None:
+def test_children_that_crash_one_after_the_other_are_told_while_they_do(report, ago_s, code):
     now = now_ms()
     report(crashes={"SIGKILL": 9}, crashed=[now - each * 1_000 for each in ago_s])
 
@@ -280,8 +271,8 @@ def test_children_that_crash_one_after_the_other_are_told_while_they_do(
     [("releases", "release", "1.0", "1.1"), ("settings", "settings", "aa11", "bb22")],
 )
 def test_two_releases_or_settings_on_one_pool_are_a_warning_once_a_deploy_has_had_its_time(
-    report: Report, facilities: Facilities, what: str, option: str, own: str, other: str
-) -> None:
+    report, facilities, what, option, own, other
+):
     now = now_ms()
     report(**{"release": "1.0", option: own}, started_at=now - 3_600_000)
 
@@ -311,9 +302,8 @@ def test_two_releases_or_settings_on_one_pool_are_a_warning_once_a_deploy_has_ha
     ],
 )
 def test_a_pool_that_is_not_declared_is_ended_only_where_it_is_of_the_older_release(
-    report: Report, facilities: Facilities, configure: Configure, own_since_s: int | None, release: str, since_s: int,
-    step: str,
-) -> None:  # fmt: skip
+    report, facilities, configure, own_since_s, release, since_s, step
+):
     """Pools are deployed first: web and scheduler, and a doctor beside them, are of the older release for a while."""
     configure(release="own")
     now = now_ms()
@@ -327,7 +317,7 @@ def test_a_pool_that_is_not_declared_is_ended_only_where_it_is_of_the_older_rele
 
 
 @pytest.mark.parametrize(("off_s", "word"), [(60, "ahead of"), (-60, "behind")])
-def test_a_host_whose_clock_is_off_is_a_warning(report: Report, off_s: int, word: str) -> None:
+def test_a_host_whose_clock_is_off_is_a_warning(report, off_s, word):
     report(beat_at=now_ms() - 12_000)  # of one that was killed before it had compared its clock
     killed = of(look_at_pools(), "warning")
     report(clock_ahead_ms=off_s * 1000)

@@ -27,7 +27,7 @@ from switchyard.api.tokens import create_token
 from switchyard.broker.interface import Facilities
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.jobs.queries import find_job
-from switchyard.testing import MemoryBroker, run_enqueued
+from switchyard.testing import run_enqueued
 from tests.factories.callers import api_user
 from tests.factories.web import serving
 from tests.integration.project.test_empty_yard import copied_project
@@ -121,7 +121,7 @@ ENDED = [
 ]
 
 
-def test_the_tests_of_all_pages_pass_in_one_project_without_a_server(tmp_path: Path) -> None:
+def test_the_tests_of_all_pages_pass_in_one_project_without_a_server(tmp_path):
     project = moved_project(tmp_path / "host")
     count = sum(text.count("    def test_") for name, text in FILES.items() if name.endswith("/tests.py"))
 
@@ -133,7 +133,7 @@ def test_the_tests_of_all_pages_pass_in_one_project_without_a_server(tmp_path: P
 
 
 @pytest.mark.parametrize(("system", "package"), [("celery", "celery"), ("rq", "rq"), ("huey", "huey")])
-def test_what_was_there_before_is_there_after(system: str, package: str) -> None:
+def test_what_was_there_before_is_there_after(system, package):
     moved: Page = PAGES[system]
 
     before, after = functions(*moved.before.values()), functions(*moved.after.values())
@@ -157,7 +157,7 @@ def feeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("switchyard_broker", "feeds")
-def test_a_module_of_celerys_needs_one_other_line(django_user_model: Any) -> None:
+def test_a_module_of_celerys_needs_one_other_line(django_user_model):
     moved = PAGES["celery"]
     first, rest = moved.before["news/tasks.py"].split("\n", maxsplit=1)
     line = moved.others["news/tasks.py", "first line"]
@@ -182,7 +182,7 @@ def test_a_module_of_celerys_needs_one_other_line(django_user_model: Any) -> Non
 
 
 @pytest.mark.long
-def test_jobs_of_all_pages_run_in_real_pools(tmp_path: Path) -> None:
+def test_jobs_of_all_pages_run_in_real_pools(tmp_path):
     with EmbeddedServer(tmp_path / "valkey") as server:
         project = moved_project(tmp_path / "host", server.url)
         project.manage("migrate")
@@ -256,7 +256,7 @@ def run(project: Path, *command: str, **variables: str) -> str:
     return run_program(sys.executable, *command, cwd=project, environment=environment, timeout_s=120)
 
 
-def test_yard_knows_the_new_actors(project: Path) -> None:
+def test_yard_knows_the_new_actors(project):
     run(project, "manage.py", "check")
     yard = json.loads(run(project, "manage.py", "topology", "--json"))
 
@@ -264,12 +264,12 @@ def test_yard_knows_the_new_actors(project: Path) -> None:
     assert {"count_points", "greet"} <= set(default["actors"])
 
 
-def test_work_test_and_address_do_what_tutorial_and_guide_say(project: Path) -> None:
+def test_work_test_and_address_do_what_tutorial_and_guide_say(project):
     assert "12 passed" in run(project, "-m", "pytest", "tests/integration/loyalty", "tests/integration/greetings")
 
 
 @pytest.mark.parametrize("most_s", [inf, pytest.param(0.1, marks=pytest.mark.long)])
-def test_test_of_the_tutorial_needs_no_server_and_less_than_100_ms(project: Path, most_s: float) -> None:
+def test_test_of_the_tutorial_needs_no_server_and_less_than_100_ms(project, most_s):
     slowest = [_slowest_call(project)]
     while slowest[-1] >= most_s and len(slowest) < 3:  # beside other processes
         slowest.append(_slowest_call(project))
@@ -292,7 +292,7 @@ def _slowest_call(project: Path) -> float:
     return max(calls)
 
 
-def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker: MemoryBroker) -> None:
+def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker):
     actor = dramatiq.actor(lambda: 1 // 0, actor_name="example", queue_name="default")
     failing, moving = (code for code in code_blocks(read(TESTING), "python") if not code.startswith("#"))
 
@@ -305,7 +305,7 @@ def test_examples_of_the_guide_that_are_no_file_run(switchyard_broker: MemoryBro
             exec(moving, vars(testing) | {})
 
 
-def test_code_of_the_tutorial_passes_the_linters(project: Path) -> None:
+def test_code_of_the_tutorial_passes_the_linters(project):
     new = ("apps/loyalty", "apps/greetings", "tests/integration/loyalty/test_points.py")
 
     run(project, "-m", "ruff", "check", "--no-cache", *new)
@@ -329,7 +329,7 @@ def run_in_shell(command: str, environment: dict[str, str], folder: Path) -> str
     return run_program("bash", "-euc", command, cwd=folder, environment=environment, timeout_s=300)
 
 
-def test_a_shell_sends_cancels_and_follows_a_job(yard: dict[str, str], tmp_path: Path) -> None:
+def test_a_shell_sends_cancels_and_follows_a_job(yard, tmp_path):
     answers = [json.loads(run_in_shell(SEND_IN_SHELL, yard, tmp_path)) for _ in range(2)]
     followed = run_in_shell(FOLLOW, yard | {"JOB": answers[0]["job_id"]}, tmp_path)
 
@@ -340,7 +340,7 @@ def test_a_shell_sends_cancels_and_follows_a_job(yard: dict[str, str], tmp_path:
 
 
 @pytest.mark.long
-def test_a_client_that_is_generated_for_python_sends_follows_and_cancels(yard: dict[str, str], tmp_path: Path) -> None:
+def test_a_client_that_is_generated_for_python_sends_follows_and_cancels(yard, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     environment = yard | {"PATH": f"{tmp_path / 'venv/bin'}:{yard['PATH']}"}
     environment.pop("PYTHONPATH", None)
@@ -353,9 +353,7 @@ def test_a_client_that_is_generated_for_python_sends_follows_and_cancels(yard: d
 
 
 @pytest.mark.long
-def test_a_client_that_is_generated_for_typescript_sends_follows_and_cancels(
-    yard: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_client_that_is_generated_for_typescript_sends_follows_and_cancels(yard, tmp_path):
     [code] = code_blocks(PAGE, "ts")
     (tmp_path / "client.mts").write_text(code)
     run_in_shell(TYPESCRIPT_CLIENT, yard, tmp_path)

@@ -35,11 +35,10 @@ from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
 from switchyard.middleware.errors import PermanentFailure
 from switchyard.workers.checks import check_yard
-from tests.conftest import RunWorker
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.integration.documentation.shown import blocks, run_block, shown_app, stand_in, wait_counting
-from tests.integration.outbox.conftest import MakeBroker, actor_on, make_broker, waiting
+from tests.integration.outbox.conftest import actor_on, make_broker, waiting
 from tests.processes import is_alive, titles_below, wait_for_end
 from tests.waiting import wait_for
 
@@ -74,7 +73,7 @@ def shown(yard_broker: Callable[..., RedisBroker], transactional_db: None) -> It
         yield SimpleNamespace(broker=broker, job=job, **vars(app["actors"]) | vars(app["models"]))
 
 
-def test_a_channel_that_is_down_repeats_itself_alone(shown: Any, run_worker: RunWorker) -> None:
+def test_a_channel_that_is_down_repeats_itself_alone(shown, run_worker):
     ada = shown.Person.objects.create(channels=["mail", "webhook", "push"], zone=NOON)
     shown.channels.down["push"] = 2
 
@@ -88,7 +87,7 @@ def test_a_channel_that_is_down_repeats_itself_alone(shown: Any, run_worker: Run
     assert Counter(name for name, *_ in shown.channels.calls) == {"mail": 1, "webhook": 1, "push": 3}
 
 
-def test_a_person_gets_twenty_an_hour_and_another_goes_on(shown: Any, run_worker: RunWorker) -> None:
+def test_a_person_gets_twenty_an_hour_and_another_goes_on(shown, run_worker):
     ada, ben = (shown.Person.objects.create(channels=["mail", "push"], zone=NOON) for _ in range(2))
 
     with run_worker("default", broker=shown.broker):
@@ -101,7 +100,7 @@ def test_a_person_gets_twenty_an_hour_and_another_goes_on(shown: Any, run_worker
     assert Counter(person for _, person, _ in shown.channels.calls) == {ada.pk: 20, ben.pk: 2}
 
 
-def test_a_night_holds_all_of_a_person_until_the_morning(shown: Any, run_worker: RunWorker) -> None:
+def test_a_night_holds_all_of_a_person_until_the_morning(shown, run_worker):
     ada = shown.Person.objects.create(channels=["mail"], zone=MIDNIGHT)
     ben = shown.Person.objects.create(channels=["mail"], zone=NOON)
 
@@ -123,9 +122,7 @@ def test_a_night_holds_all_of_a_person_until_the_morning(shown: Any, run_worker:
     [("2026-06-01T05:00+02:00", 2), ("2026-06-01T07:00+02:00", 0), ("2026-06-01T21:59+02:00", 0),
      ("2026-06-01T22:00+02:00", 9), ("2026-10-24T23:00+02:00", 9), ("2026-03-28T23:00+01:00", 7)],
 )  # fmt: skip
-def test_the_morning_is_that_of_the_persons_clock(
-    shown: Any, monkeypatch: pytest.MonkeyPatch, now: str, quiet_h: int
-) -> None:
+def test_the_morning_is_that_of_the_persons_clock(shown, monkeypatch, now, quiet_h):
     monkeypatch.setattr("django.utils.timezone.now", lambda: datetime.fromisoformat(now))
 
     assert shown.Person(zone="Europe/Zurich").quiet_ms() == quiet_h * HOUR_MS
@@ -167,9 +164,7 @@ def page(monkeypatch: pytest.MonkeyPatch, facilities: Facilities) -> dict[str, A
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_the_guides_import_is_published_once_all_rows_and_pictures_are_there(
-    page: dict[str, Any], run_worker: RunWorker
-) -> None:
+def test_the_guides_import_is_published_once_all_rows_and_pictures_are_there(page, run_worker):
     made = Batch(page["import_all"](7, 6))
     with run_worker("default"):
         wait_counting(lambda: ("published", 7) in Import.done)
@@ -180,7 +175,7 @@ def test_the_guides_import_is_published_once_all_rows_and_pictures_are_there(
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_the_guides_import_warns_of_a_row_that_failed(page: dict[str, Any], run_worker: RunWorker) -> None:
+def test_the_guides_import_warns_of_a_row_that_failed(page, run_worker):
     Import.broken = {1}
     made = Batch(page["import_all"](8, 2))
     with run_worker("default"):
@@ -224,7 +219,7 @@ def circuits(monkeypatch: pytest.MonkeyPatch, yard_broker: Callable[..., RedisBr
         yield SimpleNamespace(broker=broker, servers=servers, charge=names["charge"], sync=names["sync"])
 
 
-def test_what_waits_calls_no_more_and_others_go_on(circuits: Any, run_worker: RunWorker) -> None:
+def test_what_waits_calls_no_more_and_others_go_on(circuits, run_worker):
     records = facilities(circuits.broker).records
     charges = [circuits.charge.send(number).message_id for number in range(40)]
     asked, other = circuits.sync.send("eu", 7).message_id, circuits.sync.send("us", 8).message_id
@@ -275,9 +270,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_the_guides_bonus_is_credited_once(
-    facilities: Facilities, run_worker: RunWorker, account: Account, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_guides_bonus_is_credited_once(facilities, run_worker, account, capsys):
     shown = run_block("do-something-once")["credit_bonus"]
     account.failures = 1  # the first run takes its key back
     arguments = {"account_id": 17, "month": "2026-10", "cents": 500}
@@ -293,7 +286,7 @@ def test_the_guides_bonus_is_credited_once(
     assert f"'token': {row.token}" in capsys.readouterr().out
 
 
-def test_the_guides_unique_actors_keep_replace_and_delay(facilities: Facilities) -> None:
+def test_the_guides_unique_actors_keep_replace_and_delay(facilities):
     names = run_block("do-something-once", 1)
     sent = [names["index"].send(7, text).message_id for text in ("old", "new")]
     later = [names["offer_help"].send_with_options(args=(7, items), delay=600_000).message_id for items in (1, 2)]
@@ -321,9 +314,7 @@ def remind_all(monkeypatch: pytest.MonkeyPatch) -> RemindAll:
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_the_guides_reminders_are_sent_with_the_commit(
-    facilities: Facilities, run_worker: RunWorker, remind_all: RemindAll
-) -> None:
+def test_the_guides_reminders_are_sent_with_the_commit(facilities, run_worker, remind_all):
     invoices = list(range(1_200))  # more than one call to the server
     with transaction.atomic():
         jobs = remind_all(invoices)
@@ -348,7 +339,7 @@ class Invoice:
             return Group.objects.create(name=f"invoice of {customer_id}")
 
 
-def test_the_reminder_is_sent_with_its_invoice(make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reminder_is_sent_with_its_invoice(make_broker, monkeypatch):
     remind = actor_on(make_broker("outbox"), "remind")
     stand_in(monkeypatch, "apps.invoicing.actors", remind=remind)
     stand_in(monkeypatch, "apps.invoicing.models", Invoice=Invoice)
@@ -401,9 +392,7 @@ def opened() -> Iterator[list[tuple[str, BaseDatabaseWrapper]]]:
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_the_pages_threads_leave_no_connection_open(
-    facilities: Facilities, run_worker: RunWorker, rows: Rows, opened: list[tuple[str, BaseDatabaseWrapper]]
-) -> None:
+def test_the_pages_threads_leave_no_connection_open(facilities, run_worker, rows, opened):
     actor = run_block("keep-database-connections")["refresh_prices"]
 
     with run_worker("default"):
@@ -451,7 +440,7 @@ def converting() -> list[int]:
     return [pid for title, pid in titles if " -progress " in title and "--pdeathsig" not in title]
 
 
-def test_a_video_is_converted_by_ffmpeg_with_its_progress(videos: Any, run_worker: RunWorker, ffmpeg: str) -> None:
+def test_a_video_is_converted_by_ffmpeg_with_its_progress(videos, run_worker, ffmpeg):
     made = ["-f", "lavfi", "-i", "testsrc=duration=2:size=64x64:rate=5", videos.source]
     subprocess.run([ffmpeg, "-v", "error", *made], check=True)
 
@@ -466,7 +455,7 @@ def test_a_video_is_converted_by_ffmpeg_with_its_progress(videos: Any, run_worke
     assert (videos.target.read_bytes()[4:8], list(videos.target.parent.glob(".converting-*"))) == (b"ftyp", [])
 
 
-def test_the_time_limit_ends_ffmpeg_and_leaves_the_old_video(videos: Any, run_worker: RunWorker, ffmpeg: str) -> None:
+def test_the_time_limit_ends_ffmpeg_and_leaves_the_old_video(videos, run_worker, ffmpeg):
     os.mkfifo(videos.source)  # from which nothing ever comes
 
     with run_worker("videos", broker=videos.broker):
@@ -480,7 +469,7 @@ def test_the_time_limit_ends_ffmpeg_and_leaves_the_old_video(videos: Any, run_wo
     assert videos.target.read_bytes() == OLD
 
 
-def test_ffmpeg_ends_with_a_worker_that_is_killed(tmp_path: Path, ffmpeg: str) -> None:
+def test_ffmpeg_ends_with_a_worker_that_is_killed(tmp_path, ffmpeg):
     os.mkfifo(tmp_path / "source.mkv")
     (tmp_path / "target.mp4").write_bytes(OLD)
     code = blocks(PAGE)[0] + "\nconvert(Path('source.mkv'), Path('target.mp4'), print)"
@@ -496,7 +485,7 @@ def test_ffmpeg_ends_with_a_worker_that_is_killed(tmp_path: Path, ffmpeg: str) -
     assert (tmp_path / "target.mp4").read_bytes() == OLD
 
 
-def test_what_ffmpeg_cannot_read_leaves_the_old_video(videos: Any, ffmpeg: str) -> None:
+def test_what_ffmpeg_cannot_read_leaves_the_old_video(videos, ffmpeg):
     videos.source.write_text("no video")
 
     with pytest.raises(subprocess.CalledProcessError, match="ffmpeg"):
@@ -505,7 +494,7 @@ def test_what_ffmpeg_cannot_read_leaves_the_old_video(videos: Any, ffmpeg: str) 
     assert videos.target.read_bytes() == OLD
 
 
-def test_a_host_without_it_is_told_what_to_install(videos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_without_it_is_told_what_to_install(videos, monkeypatch):
     monkeypatch.setenv("PATH", "")
 
     with pytest.raises(FileNotFoundError, match="sudo apt install"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,6 @@ from django.contrib.auth.models import Group, User
 from django.test import Client, RequestFactory
 from django.urls import include, path, reverse
 from periodiq import cron
-from pytest_django import Settings
 
 from switchyard.api.admin import TokenAdmin
 from switchyard.api.models import Token
@@ -49,14 +48,14 @@ def link(address: str, name: str) -> str:
     return f'<a class="sy-link sy-code" href="{address}">{name}</a>'
 
 
-def test_actors_and_the_subject_are_links() -> None:
+def test_actors_and_the_subject_are_links():
     shown = named(f"slow is 7.2 × behind, because 2 × {ACTOR} hold all slots of slow.", "slow")
 
     assert shown.startswith(f"{link(queue_url('slow'), 'slow')} is 7.2 × behind")
     assert f"2 × {link(actor_url(ACTOR), ACTOR)} hold all slots of slow." in shown
 
 
-def test_everything_is_escaped_and_backticks_are_code() -> None:
+def test_everything_is_escaped_and_backticks_are_code():
     assert named("<b> of `<i>`", "<b>") == '&lt;b&gt; of <code class="sy-code">&lt;i&gt;</code>'
     assert named("one ` alone <b>") == "one ` alone &lt;b&gt;"
 
@@ -84,9 +83,7 @@ def entries(page: str) -> list[str]:
     return [text_of(link) for link in re.findall(r"<a [^>]*>.*?</a>", menu, re.DOTALL)]
 
 
-def test_the_menu_has_the_room_and_the_apps_of_the_admin_that_the_user_may_see(
-    admin_client: Client, watcher: Client
-) -> None:
+def test_the_menu_has_the_room_and_the_apps_of_the_admin_that_the_user_may_see(admin_client, watcher):
     page = admin_client.get(QUEUES).content.decode()
 
     assert "|".join(entries(page)) == (
@@ -99,7 +96,7 @@ def test_the_menu_has_the_room_and_the_apps_of_the_admin_that_the_user_may_see(
     assert entries(watcher.get(QUEUES).content.decode()) == seen
 
 
-def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> None:
+def test_every_page_but_the_overview_has_the_verdict(admin_client):
     assert 'id="sy-strip"' not in admin_client.get(OVERVIEW).content.decode()
 
     page = admin_client.get(QUEUES).content.decode()
@@ -109,7 +106,7 @@ def test_every_page_but_the_overview_has_the_verdict(admin_client: Client) -> No
 
 
 @pytest.mark.parametrize("address", PAGES)
-def test_no_page_has_a_script_or_a_handler_in_it(admin_client: Client, address: str) -> None:
+def test_no_page_has_a_script_or_a_handler_in_it(admin_client, address):
     answer = admin_client.get(address)
 
     assert answer.status_code == 200
@@ -118,7 +115,7 @@ def test_no_page_has_a_script_or_a_handler_in_it(admin_client: Client, address: 
     assert script is not None and script[1] == "'self'"
 
 
-def test_a_refusal_has_the_policy_as_well(admin_client: Client, client: Client) -> None:
+def test_a_refusal_has_the_policy_as_well(admin_client, client):
     for answer in (
         client.get("/", headers={"host": "not served.example"}),
         client.get("/nowhere/"),
@@ -130,7 +127,7 @@ def test_a_refusal_has_the_policy_as_well(admin_client: Client, client: Client) 
         assert "script-src 'self';" in answer["Content-Security-Policy"], answer.status_code
 
 
-def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client: Client, admin_user: User) -> None:
+def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client, admin_user):
     request = RequestFactory().get("/")
     request.user = admin_user
 
@@ -143,13 +140,13 @@ def test_no_list_or_form_has_a_script_or_a_handler_in_it(admin_client: Client, a
             assert "switchyard_frame/admin.css" in shown or "switchyard_frame/frame.css" in shown, address
 
 
-def test_a_theme_leads_to_no_other_site_and_takes_no_other_word(admin_client: Client) -> None:
+def test_a_theme_leads_to_no_other_site_and_takes_no_other_word(admin_client):
     assert admin_client.post(THEME, {"theme": "dark", "next": "https://evil.example/"})["Location"] == OVERVIEW
     assert admin_client.post(THEME, {"theme": "dark", "next": "no-page"})["Location"] == "no-page"
     assert admin_client.post(THEME, {"theme": '"><script>'}).status_code == 400
 
 
-def test_what_is_remembered_is_no_business_of_scripts_or_of_other_sites(admin_client: Client) -> None:
+def test_what_is_remembered_is_no_business_of_scripts_or_of_other_sites(admin_client):
     admin_client.post(THEME, {"theme": "dark", "keys": "off"}, secure=True)
     admin_client.get(f"{OVERVIEW}?yard=table", secure=True)
 
@@ -158,7 +155,7 @@ def test_what_is_remembered_is_no_business_of_scripts_or_of_other_sites(admin_cl
         assert (cookie["httponly"], cookie["secure"], cookie["samesite"]) == (True, True, "Lax"), name
 
 
-def test_refused_page_names_the_missing_right_in_any_project(watcher: Client, settings: Settings) -> None:
+def test_refused_page_names_the_missing_right_in_any_project(watcher, settings):
     settings.TEMPLATES = [{**engine, "DIRS": []} for engine in settings.TEMPLATES]  # without this project's own pages
 
     answer = watcher.get(reverse("switchyard-queue-pause", args=["default"]))
@@ -168,9 +165,7 @@ def test_refused_page_names_the_missing_right_in_any_project(watcher: Client, se
     assert f'href="{reverse("switchyard-operations")}">To the overview</a>' in page and 'id="menu"' in page
 
 
-def test_address_that_leads_nowhere_says_so_in_the_frame_and_a_stranger_sees_no_menu(
-    watcher: Client, client: Client
-) -> None:
+def test_address_that_leads_nowhere_says_so_in_the_frame_and_a_stranger_sees_no_menu(watcher, client):
     unknown = watcher.get("/admin/no/<b>such</b>/page/")
     gone = watcher.get(reverse("switchyard-queue", args=["no-such"]))
     strange = client.get("/no/such/page/")
@@ -190,7 +185,7 @@ def shown(client: Client, address: str) -> str:
     return text
 
 
-def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client: Client) -> None:
+def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client):
     row = job_row(state="dead", error_type="ValueError", error_message=EVIL, fingerprint="f00d", owner=EVIL)
 
     assert r"\x1b]0;evil\x07 \x9b2J" in shown(admin_client, reverse("switchyard-job", args=[row.job_id]))
@@ -198,9 +193,7 @@ def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client: Client) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_name_of_a_parked_actor_is_escaped_on_the_page_of_its_queue(
-    facilities: Facilities, run_worker: Callable[..., Any], admin_client: Client
-) -> None:
+def test_the_name_of_a_parked_actor_is_escaped_on_the_page_of_its_queue(facilities, run_worker, admin_client):
     body = rb'{"actor":"unknown\u0000\u001b[2J","sent_at":1}'
     broker = dramatiq.get_broker()
     broker.families["default"].enqueue([Entry("parked", body)])
@@ -248,9 +241,7 @@ class Bare:
 
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Namesake, "namesake")])
-def test_the_room_is_on_the_site_that_the_setting_names(
-    urls: type, name: str, admin_client: Client, settings: Any
-) -> None:
+def test_the_room_is_on_the_site_that_the_setting_names(urls, name, admin_client, settings):
     settings.ROOT_URLCONF = urls
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.{name}")
 
@@ -266,9 +257,7 @@ def test_the_room_is_on_the_site_that_the_setting_names(
     assert not list(addresses())
 
 
-def test_who_lacks_the_second_factor_of_the_site_sees_and_does_nothing(
-    admin_client: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, facilities: Facilities
-) -> None:
+def test_who_lacks_the_second_factor_of_the_site_sees_and_does_nothing(admin_client, settings, monkeypatch, facilities):
     settings.ROOT_URLCONF = Named
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=f"{__name__}.site")
     monkeypatch.setattr(site, "has_permission", lambda request: False)
@@ -287,9 +276,7 @@ def test_who_lacks_the_second_factor_of_the_site_sees_and_does_nothing(
 
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Bare, "bare")])
-def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
-    urls: type, name: str, admin_client: Client, settings: Any
-) -> None:
+def test_without_the_setting_a_check_names_the_site_and_no_page_fails(urls, name, admin_client, settings):
     settings.ROOT_URLCONF = urls
 
     (found,) = addresses()
@@ -302,7 +289,7 @@ def test_without_the_setting_a_check_names_the_site_and_no_page_fails(
 @pytest.mark.parametrize(
     ("path", "fact"), [("tests.nowhere.site", "No module named"), (f"{__name__}.BackOffice", "is a type, no AdminSite")]
 )
-def test_a_setting_that_names_no_site_is_refused(path: str, fact: str, settings: Any) -> None:
+def test_a_setting_that_names_no_site_is_refused(path, fact, settings):
     settings.SWITCHYARD = replace(switchyard_settings(), admin_site=path)
 
     with pytest.raises(InvalidSetting, match=rf'^SWITCHYARD\["ADMIN_SITE"\]:? .*{fact}'):
@@ -379,9 +366,7 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
     }
 
 
-def test_acts_are_switched_off_with_the_reason_on_every_page(
-    admin_client: Client, letter: DeadLetter, away: None
-) -> None:
+def test_acts_are_switched_off_with_the_reason_on_every_page(admin_client, letter, away):
     job_row()
 
     for name, (address, least) in pages(letter).items():
@@ -392,7 +377,7 @@ def test_acts_are_switched_off_with_the_reason_on_every_page(
         assert re.search(rf">{re.escape(OFF)}</", page), f"{name} does not show the reason"
 
 
-def test_what_needs_no_broker_stays(admin_client: Client, letter: DeadLetter, away: None) -> None:
+def test_what_needs_no_broker_stays(admin_client, letter, away):
     schedule = admin_client.get(reverse("switchyard-schedule", args=["sweep"])).content.decode()
     shown = admin_client.get(reverse("switchyard-letter", args=[letter.pk])).content.decode()
 
@@ -400,9 +385,7 @@ def test_what_needs_no_broker_stays(admin_client: Client, letter: DeadLetter, aw
     assert re.search(r'<button class="sy-button">Acknowledge letter</button>', shown)
 
 
-def test_nothing_is_switched_off_while_the_broker_answers(
-    admin_client: Client, letter: DeadLetter, facilities: Facilities
-) -> None:
+def test_nothing_is_switched_off_while_the_broker_answers(admin_client, letter, facilities):
     STRIP.forget()
     job_row()
 
@@ -437,7 +420,7 @@ def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:
     }  # fmt: skip
 
 
-def test_a_post_answers_503_in_words(admin_client: Client, letter: DeadLetter, away: None) -> None:
+def test_a_post_answers_503_in_words(admin_client, letter, away):
     for name, (address, fields) in posts(letter).items():
         answer = admin_client.post(address, fields)
         page = answer.content.decode()

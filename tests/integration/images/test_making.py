@@ -339,7 +339,7 @@ COSTLIEST = ("jpeg, progressive cmyk", "png, interlaced, 16 bits with alpha", "w
 @pytest.mark.parametrize(
     "what", [pytest.param(what, marks=[] if what in COSTLIEST else [pytest.mark.long]) for what in WORST]
 )
-def test_the_costliest_picture_that_is_accepted_stays_within_the_stated_memory(what: str, tmp_path: Path) -> None:
+def test_the_costliest_picture_that_is_accepted_stays_within_the_stated_memory(what, tmp_path):
     make, box = WORST[what]
     picture = tmp_path / "picture"
     picture.write_bytes(make())

@@ -80,7 +80,7 @@ def failing(settings: object) -> Client:
     return Client(raise_request_exception=False)
 
 
-def test_an_error_is_answered_without_database_broker_or_session(failing: Client) -> None:
+def test_an_error_is_answered_without_database_broker_or_session(failing):
     answer = failing.get("/fails/", headers={HEADER: "from-the-proxy-7"})
 
     page = answer.content.decode()
@@ -95,7 +95,7 @@ def test_an_error_is_answered_without_database_broker_or_session(failing: Client
 
 
 @pytest.mark.parametrize("path", ["/fills/", "/fills-postgres/"])
-def test_a_full_disk_is_named(failing: Client, path: str) -> None:
+def test_a_full_disk_is_named(failing, path):
     answer = failing.post(path)
 
     page = answer.content.decode()
@@ -103,7 +103,7 @@ def test_a_full_disk_is_named(failing: Client, path: str) -> None:
     assert "because the disk of the database is full." in page and "Free space where the database lies" in page
 
 
-def test_the_id_of_a_failed_request_is_logged(failing: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_id_of_a_failed_request_is_logged(failing, caplog):
     answer = failing.get("/fails/")
 
     found = re.search(r'<code class="sy-code">([0-9a-f]{16})</code>', answer.content.decode())
@@ -112,14 +112,14 @@ def test_the_id_of_a_failed_request_is_logged(failing: Client, caplog: pytest.Lo
     assert len(lines) == 1 and found[1] in lines[0] and "ZeroDivisionError" in lines[0]
 
 
-def test_an_error_of_the_api_is_a_problem_document(failing: Client) -> None:
+def test_an_error_of_the_api_is_a_problem_document(failing):
     answer = failing.get("/api/v1/fails")
 
     assert (answer.status_code, answer["Content-Type"]) == (500, "application/problem+json")
     assert answer.json()["status"] == 500
 
 
-def test_a_request_that_cannot_be_read_says_so(client: Client) -> None:
+def test_a_request_that_cannot_be_read_says_so(client):
     answer = client.get("/", headers={"host": "not served.example", HEADER: "id-8"})
 
     page = answer.content.decode()
@@ -127,7 +127,7 @@ def test_a_request_that_cannot_be_read_says_so(client: Client) -> None:
     assert "This request cannot be read" in page and "id-8" in text_of(page) and "switchyard_frame/frame.css" in page
 
 
-def test_a_form_that_is_older_than_its_session_is_refused_in_words(db: None) -> None:
+def test_a_form_that_is_older_than_its_session_is_refused_in_words(db):
     answer = Client(enforce_csrf_checks=True).post("/admin/login/", {})
 
     page = answer.content.decode()
@@ -156,7 +156,7 @@ def jobs(facilities: Facilities) -> list[str]:
 
 
 @pytest.mark.django_db
-def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Client) -> None:
+def test_no_address_shows_an_argument_without_the_right(jobs, eve):
     broker, now = dramatiq.get_broker(), timezone.now()
     entry = Quarantine.entry("default", f'{{"args":["{SECRET}"]}}'.encode(), "no actor", message_id="odd")
     broker.client.lpush(broker.keys.queue("default").quarantine, entry)
@@ -211,7 +211,7 @@ def log_in(password: str, *, address: str = "192.0.2.1", username: str = "ada", 
     return Client(REMOTE_ADDR=address, **headers).post(LOGIN, data)
 
 
-def test_further_wrong_passwords_are_not_answered(ada: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_further_wrong_passwords_are_not_answered(ada, caplog):
     with caplog.at_level(logging.WARNING):
         statuses = [log_in(f"wrong {number}").status_code for number in range(FAILURES + 3)]
     answer = log_in("correct horse")
@@ -223,7 +223,7 @@ def test_further_wrong_passwords_are_not_answered(ada: User, caplog: pytest.LogC
     assert not any("wrong" in record.getMessage() for record in caplog.records)
 
 
-def test_the_owner_logs_in_from_another_address_and_another_user_from_the_same(ada: User) -> None:
+def test_the_owner_logs_in_from_another_address_and_another_user_from_the_same(ada):
     User.objects.create_superuser("grace", "grace@example.com", "correct horse")
     for number in range(FAILURES):
         log_in(f"wrong {number}")
@@ -232,14 +232,14 @@ def test_the_owner_logs_in_from_another_address_and_another_user_from_the_same(a
     assert log_in("correct horse", username="grace").status_code == 302
 
 
-def test_a_header_does_not_change_the_address(ada: User) -> None:
+def test_a_header_does_not_change_the_address(ada):
     for number in range(FAILURES + 1):
         answer = log_in(f"wrong {number}", HTTP_X_FORWARDED_FOR=f"192.0.2.{number + 10}")
 
     assert answer.status_code == 429
 
 
-def test_a_successful_login_forgets_the_failures(ada: User) -> None:
+def test_a_successful_login_forgets_the_failures(ada):
     for _ in range(2):
         for number in range(FAILURES - 1):
             log_in(f"wrong {number}")

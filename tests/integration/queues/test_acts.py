@@ -12,9 +12,7 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
@@ -55,7 +53,7 @@ def starts(facilities: Facilities) -> list[float]:
     return started
 
 
-def test_a_pause_names_its_operator_its_reason_and_its_end(facilities: Facilities) -> None:
+def test_a_pause_names_its_operator_its_reason_and_its_end(facilities):
     told = json_of("queues", "pause", "default", "--until", "2h", "--reason", "disk is full")
 
     pause = pause_of_default()["pause"]
@@ -69,9 +67,7 @@ def test_a_pause_names_its_operator_its_reason_and_its_end(facilities: Facilitie
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(1.0, marks=pytest.mark.long)])
-def test_an_idle_worker_starts_within_a_second_of_the_end(
-    starts: list[float], run_worker: Any, within_s: float
-) -> None:
+def test_an_idle_worker_starts_within_a_second_of_the_end(starts, run_worker, within_s):
     with run_worker("default"):
         until = time.time() + 5
         json_of("queues", "pause", "default", "--until", datetime.fromtimestamp(until, UTC).isoformat())
@@ -84,7 +80,7 @@ def test_an_idle_worker_starts_within_a_second_of_the_end(
     assert pause_of_default()["pause"] is None
 
 
-def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redis, facilities: Facilities) -> None:
+def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey, facilities):
     json_of("queues", "pause", "default", "--until", "1h", "--reason", 'first "quoted" \n ünïcode')
     first = pause_of(valkey.get(KEY), KEY)
 
@@ -97,14 +93,14 @@ def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey: redis.Redi
 
 
 @pytest.mark.parametrize("text", ["yesterday", "2020-01-01", "0s", "400d", "25:00"])
-def test_an_end_that_is_over_or_no_time_is_refused(facilities: Facilities, text: str) -> None:
+def test_an_end_that_is_over_or_no_time_is_refused(facilities, text):
     with pytest.raises(CommandError, match="write a span"):
         json_of("queues", "pause", "default", "--until", text)
 
     assert pause_of_default()["paused"] is False
 
 
-def test_a_job_pauses_its_queue_until_a_time(facilities: Facilities, run_worker: Any) -> None:
+def test_a_job_pauses_its_queue_until_a_time(facilities, run_worker):
     @dramatiq.actor(actor_name="asked", queue_name="default")
     def asked() -> None:
         pause_queue(datetime.now(UTC) + timedelta(hours=1), "the server asks to wait")
@@ -135,7 +131,7 @@ def actors(facilities: Facilities) -> tuple[Any, Any, list[str]]:
     return moves, stays, ran
 
 
-def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(actors: Any, run_worker: Any) -> None:
+def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(actors, run_worker):
     moves, _, ran = actors
     again = threading.Event()
     assert "paused" in output_of("queues", "pause", "default")
@@ -151,7 +147,7 @@ def test_a_paused_queue_hands_out_nothing_until_it_is_resumed(actors: Any, run_w
     assert json_of("queues")[1]["paused"] is False
 
 
-def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker: Any) -> None:
+def test_only_the_actors_messages_move_and_all_run_once(actors, run_worker):
     moves, stays, ran = actors
     for number in range(450):
         (moves if number % 3 else stays).send(f"{number}")
@@ -168,7 +164,7 @@ def test_only_the_actors_messages_move_and_all_run_once(actors: Any, run_worker:
     assert sorted(ran, key=int) == [str(number) for number in range(450)]
 
 
-def test_several_queues_are_paused_and_resumed_by_one_command() -> None:
+def test_several_queues_are_paused_and_resumed_by_one_command():
     told = output_of("queues", "pause", "slow", "default", "slow", "--reason", "disk is full", "--until", "2h")
     paused = {queue["queue"]: queue["pause"] for queue in json_of("queues") if queue["paused"]}
     again = json_of("queues", "resume", "default", "slow")
@@ -180,7 +176,7 @@ def test_several_queues_are_paused_and_resumed_by_one_command() -> None:
     assert again == [{"queue": name, "paused": False, "changed": True} for name in ("default", "slow")]
 
 
-def test_a_message_that_came_back_is_not_taken_for_finished(actors: Any, run_worker: Any) -> None:
+def test_a_message_that_came_back_is_not_taken_for_finished(actors, run_worker):
     moves, _, ran = actors
     moves.send("there and back")
     output_of("queues", "relocate", "moves", "--from", "default", "--to", "slow")
@@ -189,9 +185,7 @@ def test_a_message_that_came_back_is_not_taken_for_finished(actors: Any, run_wor
         wait_for(lambda: ran == ["there and back"])
 
 
-def test_a_terminal_of_80_columns_has_room_for_every_name(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_of_80_columns_has_room_for_every_name(facilities, monkeypatch):
     out = io.StringIO()
     monkeypatch.setattr(out, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
@@ -206,7 +200,7 @@ def test_a_terminal_of_80_columns_has_room_for_every_name(
 @pytest.mark.parametrize(
     "words", [("pause", "nope"), ("pause", "default", "nope"), ("relocate", "a", "--from", "nope", "--to", "slow")]
 )
-def test_a_queue_that_is_not_declared_is_named_before_any_is_paused(words: tuple[str, ...]) -> None:
+def test_a_queue_that_is_not_declared_is_named_before_any_is_paused(words):
     with pytest.raises(CommandError, match="'nope' is not declared"):
         output_of("queues", *words)
     assert not any(queue["paused"] for queue in json_of("queues"))
@@ -221,14 +215,14 @@ def family(facilities: Facilities) -> QueueOperations:
     return family
 
 
-def test_without_yes_it_only_counts(family: QueueOperations) -> None:
+def test_without_yes_it_only_counts(family):
     with pytest.raises(CommandError, match="would drop 6 messages of default; write --yes"):
         json_of("queues", "purge", "default")
 
     assert purge.purges(family) == [] and not AuditEntry.objects.exists()
 
 
-def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
+def test_it_is_undone_within_a_minute(family):
     told = json_of("queues", "purge", "default", "--yes", "--reason", "sent twice")
 
     assert (told["queue"], told["purged"]) == ("default", 6)
@@ -244,7 +238,7 @@ def test_it_is_undone_within_a_minute(family: QueueOperations) -> None:
     assert AuditEntry.objects.get(act="queue.purge_undo").detail == {"purge": told["purge"], "left_out": 1}
 
 
-def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scheduler_drops_it_after_the_minute(family, monkeypatch):
     purge.set_aside(family, "p", by="me", undo_ms=0)
 
     assert (finish_moves(), purge.purges(family)) == (6, [])
@@ -252,14 +246,14 @@ def test_the_scheduler_drops_it_after_the_minute(family: QueueOperations, monkey
         json_of("queues", "purge", "default", "--undo")
 
 
-def test_the_scheduler_ends_an_undo_that_was_killed(family: QueueOperations) -> None:
+def test_the_scheduler_ends_an_undo_that_was_killed(family):
     purge.set_aside(family, "p", by="me")
     family.calls.call(script("claim_purge"), [family.keys.purges], ["p", "undo"])
 
     assert (finish_moves(), family.calls.client.hlen(family.keys.bodies)) == (6, 6)
 
 
-def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facilities: Facilities) -> None:
+def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facilities):
     @dramatiq.actor(actor_name="is_purged", queue_name="default")
     def is_purged() -> None:
         raise AssertionError("nothing runs here")
@@ -278,9 +272,7 @@ def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facil
     assert (row.id, row.state, row.reason, row.lane) == (job_id, "cancelled", "purged", "default")
 
 
-def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(
-    family: QueueOperations, facilities: Facilities
-) -> None:
+def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(family, facilities):
     others = [dramatiq.get_broker().lane(name)[0] for name in facilities.records.queues]  # type: ignore[attr-defined]
     for other in others:
         other.enqueue([Entry("m", b"{}")])
@@ -312,7 +304,7 @@ def waiting(facilities: Facilities) -> list[str]:
     return [waits_here.send().message_id for _ in range(3)]
 
 
-def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> None:
+def test_list_and_page_show_what_waits(watcher, waiting):
     listed, page = watcher.get(LIST), watcher.get(PAGE)
 
     assert f'href="{PAGE}"' in listed.content.decode()
@@ -324,7 +316,7 @@ def test_list_and_page_show_what_waits(watcher: Client, waiting: list[str]) -> N
     assert "Nobody: nothing runs in them." in text
 
 
-def test_the_page_says_what_is_held_for_later_and_why(operator: Client, facilities: Facilities) -> None:
+def test_the_page_says_what_is_held_for_later_and_why(operator, facilities):
     @dramatiq.actor(actor_name="held_here", queue_name="default", rate_limit="10/m")
     def held_here() -> None:
         raise AssertionError("nothing runs here")
@@ -344,7 +336,7 @@ def test_the_page_says_what_is_held_for_later_and_why(operator: Client, faciliti
     assert re.search(r"held_here rate limit, 10/m 2 in [\w. ]+ s held_here delay 1 in \d+ min", text), text
 
 
-def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities: Facilities) -> None:
+def test_waits_come_from_the_jobs_that_ended_lately(watcher, facilities):
     now = time.time_ns() // 1_000_000
     for number in range(100):
         JobRow.objects.create(
@@ -362,7 +354,7 @@ def test_waits_come_from_the_jobs_that_ended_lately(watcher: Client, facilities:
     assert "50 ms p50; to the end 1.1 s 95 ms p95" in text
 
 
-def test_rates_are_measured_between_two_looks(watcher: Client, facilities: Facilities) -> None:
+def test_rates_are_measured_between_two_looks(watcher, facilities):
     page = reverse("switchyard-queue", args=["billing"])
     queries.forget()  # what other tests of this process have read
     assert "measured between two readings" in text_of(watcher.get(page))
@@ -370,7 +362,7 @@ def test_rates_are_measured_between_two_looks(watcher: Client, facilities: Facil
     wait_for(lambda: "from the broker's counters" in text_of(watcher.get(page)))
 
 
-def test_pausing_asks_for_a_reason_and_shows_it(operator: Client, waiting: list[str]) -> None:
+def test_pausing_asks_for_a_reason_and_shows_it(operator, waiting):
     asked = operator.get(PAUSE)
     answer = operator.post(PAUSE, {"until": "2h", "reason": "bad <deploy>"}, follow=True)
 
@@ -388,9 +380,7 @@ def test_pausing_asks_for_a_reason_and_shows_it(operator: Client, waiting: list[
     assert "default is resumed." in text_of(resumed) and "Pause default…" in text_of(resumed)
 
 
-def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(
-    operator: Client, watcher: Client, superuser: Client, waiting: list[str]
-) -> None:
+def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(operator, watcher, superuser, waiting):
     page, part = operator.get(LIST).content.decode(), operator.get(LIST, {"part": "live"}).content.decode()
 
     assert f'data-live="{LIST}?part=live"' in page and "switchyard_operations/room.js" in page
@@ -400,7 +390,7 @@ def test_the_list_pauses_each_queue_leads_to_what_waits_and_is_fetched_again(
     assert PAUSE not in watcher.get(LIST).content.decode()
 
 
-def test_a_purge_asks_sets_aside_and_is_undone(operator: Client, watcher: Client, waiting: list[str]) -> None:
+def test_a_purge_asks_sets_aside_and_is_undone(operator, watcher, waiting):
     url = reverse("switchyard-queue-purge", args=["default"])
     assert watcher.get(url).status_code == watcher.post(url).status_code == 403
     assert "3 jobs of default will never run." in text_of(operator.get(url))
@@ -422,7 +412,7 @@ def test_a_purge_asks_sets_aside_and_is_undone(operator: Client, watcher: Client
 
 
 @pytest.mark.parametrize("typed", ["", "100", "1010"])
-def test_a_purge_over_a_hundred_has_its_count_typed(operator: Client, facilities: Facilities, typed: str) -> None:
+def test_a_purge_over_a_hundred_has_its_count_typed(operator, facilities, typed):
     family = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
     family.enqueue([Entry(f"m{number}", b"{}") for number in range(101)])
     url = reverse("switchyard-queue-purge", args=["default"])
@@ -437,9 +427,7 @@ def test_a_purge_over_a_hundred_has_its_count_typed(operator: Client, facilities
     )
 
 
-def test_an_actors_waiting_messages_move_to_another_queue(
-    operator: Client, watcher: Client, waiting: list[str]
-) -> None:
+def test_an_actors_waiting_messages_move_to_another_queue(operator, watcher, waiting):
     url = reverse("switchyard-queue-relocate", args=["default"])
     asked = operator.get(url)
     refused = operator.post(url, {"actor": "waits_here", "to": "nowhere", "reason": "why"})

@@ -211,7 +211,7 @@ def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes
             return error.code, error.read()
 
 
-def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits() -> None:
+def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits():
     with subprocess.Popen([*COMMAND, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         ready = process.stdout.readline()
@@ -230,7 +230,7 @@ def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits() -> N
     assert (status, code) == (200, 0)
 
 
-def test_each_path_behaves_as_its_name_says(receiver) -> None:
+def test_each_path_behaves_as_its_name_says(receiver):
     url = receiver.url
 
     assert ask(url + "healthy", b"{}")[0] == 200
@@ -244,7 +244,7 @@ def test_each_path_behaves_as_its_name_says(receiver) -> None:
     assert log[1]["signature_ok"] is None
 
 
-def test_it_serves_a_picture(receiver) -> None:
+def test_it_serves_a_picture(receiver):
     status, content = ask(receiver.url + "image.jpg")
 
     with Image.open(io.BytesIO(content)) as picture:
@@ -253,7 +253,7 @@ def test_it_serves_a_picture(receiver) -> None:
 
 
 @pytest.mark.parametrize("signature", ["", "v1", "v1,", "v1,***", "v2,abc", "v1,ü", "v1,AAAA " * 50])
-def test_a_broken_signature_is_no_crash(receiver, signature: str) -> None:
+def test_a_broken_signature_is_no_crash(receiver, signature):
     receiver.secrets_file.write_text('{"a": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}')
     headers = {"webhook_id": "msg_1", "webhook_timestamp": str(int(time.time())), "webhook_signature": signature}
 

@@ -82,7 +82,7 @@ def test_every_attempt_sends_the_same_id_and_bytes_and_a_time_of_its_own(make_de
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_every_2xx_is_success(status: int, make_delivery, allow):
+def test_every_2xx_is_success(status, make_delivery, allow):
     with listening(answer_with(status)) as listener:
         delivery = run(make_delivery(allow(listener)))
 
@@ -90,7 +90,7 @@ def test_every_2xx_is_success(status: int, make_delivery, allow):
 
 
 @pytest.mark.parametrize("status", [101, 300, 301, 302, 304, 307, 400, 401, 403, 404, 409, 429, 500, 502, 503, 599])
-def test_anything_else_fails_and_is_tried_again(status: int, make_delivery, allow):
+def test_anything_else_fails_and_is_tried_again(status, make_delivery, allow):
     with listening(answer_with(status)) as listener:
         delivery = make_delivery(allow(listener))
         failure = DeliveryFailed if status >= 500 else DeliveryRefused
@@ -129,7 +129,7 @@ def test_gone_disables_the_endpoint_and_is_final(receiver, make_delivery):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_an_endpoint_that_asks_to_wait_is_obeyed_up_to_an_hour(status: int, make_delivery, allow):
+def test_an_endpoint_that_asks_to_wait_is_obeyed_up_to_an_hour(status, make_delivery, allow):
     waits = []
     for asked in ("7", "86400"):
         with listening(answer_with(status, f"Retry-After: {asked}\r\n")) as listener:

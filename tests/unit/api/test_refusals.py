@@ -22,12 +22,12 @@ from switchyard.api.responses import job_url
 from switchyard.broker.errors import QueueFull, UnencodablePayload
 from switchyard.conf import read, switchyard_settings
 from tests.unit.api import probe_urls
-from tests.unit.api.conftest import Post, problem
+from tests.unit.api.conftest import problem
 
 GOOD = {"id": 1, "month": "2026-10"}
 
 
-def test_no_line_of_the_log_is_written_by_a_stranger(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_line_of_the_log_is_written_by_a_stranger(caplog):
     request = RequestFactory().post("/api/v1/jobs/x%0A2026-11-28 CRITICAL forged")
     errors = [
         OperationalError("gone"),
@@ -44,7 +44,7 @@ def test_no_line_of_the_log_is_written_by_a_stranger(caplog: pytest.LogCaptureFi
     assert [line for line in lines if "\n" in line or "forged" not in line] == []
 
 
-def test_a_good_body_is_taken(post: Post) -> None:
+def test_a_good_body_is_taken(post):
     response = post("/orders", GOOD | {"note": "Grüße", "tags": ["a"], "extra": {"deep": [1, 2.5, None]}})
 
     assert (response.status_code, response["Cache-Control"]) == (201, "no-store")
@@ -78,7 +78,7 @@ def test_a_good_body_is_taken(post: Post) -> None:
         ({"extra": {"a": "\ud800"}}, "extra.a", "surrogate"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_reason(post: Post, change: dict[str, Any], field: str, message: str) -> None:
+def test_a_wrong_field_is_named_with_its_reason(post, change, field, message):
     response = post("/orders", GOOD | change)
 
     document = problem(response, 422)
@@ -88,14 +88,14 @@ def test_a_wrong_field_is_named_with_its_reason(post: Post, change: dict[str, An
     assert probe_urls.calls == []
 
 
-def test_a_missing_field_is_named_in_an_answer_for_no_cache(post: Post) -> None:
+def test_a_missing_field_is_named_in_an_answer_for_no_cache(post):
     response = post("/orders", {"id": 1})
 
     assert problem(response, 422)["errors"] == [{"field": "month", "message": "is required"}]
     assert response["Cache-Control"] == "no-store"
 
 
-def test_of_very_many_wrong_fields_only_the_first_are_named(post: Post) -> None:
+def test_of_very_many_wrong_fields_only_the_first_are_named(post):
     response = post("/orders", GOOD | {f"field{number}": 1 for number in range(500)})
 
     document = problem(response, 422)
@@ -125,18 +125,18 @@ def test_of_very_many_wrong_fields_only_the_first_are_named(post: Post) -> None:
         (b'{"extra": ' + b'{"a":' * 80 + b"1" + b"}" * 80 + b"}", "nested deeper"),
     ],
 )
-def test_an_unreadable_body_is_400(post: Post, body: bytes, reason: str) -> None:
+def test_an_unreadable_body_is_400(post, body, reason):
     assert reason in problem(post("/orders", body), 400)["detail"]
     assert probe_urls.calls == []
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"text"'])
-def test_a_body_that_is_no_object_is_422(post: Post, body: bytes) -> None:
+def test_a_body_that_is_no_object_is_422(post, body):
     problem(post("/orders", body), 422)
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""])
-def test_another_content_type_is_415(probe: Client, bearer: dict[str, str], content_type: str) -> None:
+def test_another_content_type_is_415(probe, bearer, content_type):
     body = json.dumps(GOOD).encode()
 
     response = probe.post("/api/v1/probe/orders", body, content_type=content_type, headers=bearer)
@@ -145,31 +145,31 @@ def test_another_content_type_is_415(probe: Client, bearer: dict[str, str], cont
 
 
 @pytest.mark.parametrize("number", ["many", "%00"])
-def test_a_query_parameter_of_the_wrong_kind_is_422(probe: Client, number: str) -> None:
+def test_a_query_parameter_of_the_wrong_kind_is_422(probe, number):
     assert problem(probe.get(f"/api/v1/probe/open?number={number}"), 422)["errors"][0]["field"] == "number"
 
 
 @pytest.mark.parametrize("path", ["/api/v1/", "/api/v1/nothing", "/api/v1/probe/orders/1", "/api/v1/probe/%00"])
-def test_an_unknown_path_is_404(probe: Client, path: str) -> None:
+def test_an_unknown_path_is_404(probe, path):
     problem(probe.get(path), 404)
 
 
 @pytest.mark.parametrize("method", ["get", "put", "patch", "delete", "options"])
-def test_an_unknown_method_is_405_and_names_those_that_are_known(probe: Client, method: str) -> None:
+def test_an_unknown_method_is_405_and_names_those_that_are_known(probe, method):
     response = getattr(probe, method)("/api/v1/probe/orders")
 
     problem(response, 405)
     assert response["Allow"] == "POST"
 
 
-def test_the_projects_own_api_below_the_same_root_keeps_its_answers(probe: Client) -> None:
+def test_the_projects_own_api_below_the_same_root_keeps_its_answers(probe):
     response = probe.get("/api/v1/checks/")
 
     assert (response.status_code, response.json()) == (401, {"error": "missing api key"})
     assert "Cache-Control" not in response
 
 
-def test_below_a_prefix_refusals_are_problem_documents_as_well(probe: Client, settings: Any) -> None:
+def test_below_a_prefix_refusals_are_problem_documents_as_well(probe, settings):
     settings.ROOT_URLCONF = (path("yard/", include("tests.unit.api.probe_urls")),)
 
     assert problem(probe.get("/yard/api/v1/nothing"), 404)["detail"].endswith("see /yard/api/v1/docs")
@@ -177,7 +177,7 @@ def test_below_a_prefix_refusals_are_problem_documents_as_well(probe: Client, se
     assert probe.get("/api/v1/nothing")["Content-Type"].startswith("text/html")
 
 
-def test_our_own_failure_says_nothing_outside_and_is_logged(post: Post, caplog: pytest.LogCaptureFixture) -> None:
+def test_our_own_failure_says_nothing_outside_and_is_logged(post, caplog):
     response = post("/broken")
 
     problem(response, 500)
@@ -196,9 +196,7 @@ def test_our_own_failure_says_nothing_outside_and_is_logged(post: Post, caplog: 
         ("unsafe", 503, "until it is safe again"),
     ],
 )
-def test_what_does_not_answer_or_is_full_says_so_and_when_to_come_back(
-    post: Post, what: str, status: int, said: str
-) -> None:
+def test_what_does_not_answer_or_is_full_says_so_and_when_to_come_back(post, what, status, said):
     response = post(f"/unavailable/{what}")
 
     assert said in problem(response, status)["detail"]
@@ -214,15 +212,13 @@ def test_what_does_not_answer_or_is_full_says_so_and_when_to_come_back(
         ("unfit", 422, "argument due expects datetime.date; this str does not fit"),
     ],
 )
-def test_a_value_that_no_queue_carries_is_refused_without_a_place_in_the_code(
-    post: Post, what: str, status: int, said: str
-) -> None:
+def test_a_value_that_no_queue_carries_is_refused_without_a_place_in_the_code(post, what, status, said):
     detail = problem(post(f"/enqueued/{what}", {}), status)["detail"]
 
     assert said in detail and ".py" not in detail
 
 
-def test_many_bad_texts_far_down_are_refused_by_the_first_ones_in_short() -> None:
+def test_many_bad_texts_far_down_are_refused_by_the_first_ones_in_short():
     body: Any = ["\0"] * 100_000
     for _ in range(60):
         body = {"n" * 100: body}
@@ -244,7 +240,7 @@ def operation(document: dict[str, Any], path: str, method: str = "post") -> dict
     return document["paths"][f"/api/v1/probe{path}"][method]
 
 
-def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
+def test_every_refusal_is_a_problem_document(document):
     refusals = [
         response
         for operations in document["paths"].values()
@@ -258,14 +254,14 @@ def test_every_refusal_is_a_problem_document(document: dict[str, Any]) -> None:
     assert all(refusal["content"] == {"application/problem+json": {"schema": reference}} for refusal in refusals)
 
 
-def test_an_operation_names_the_scope_it_needs(document: dict[str, Any]) -> None:
+def test_an_operation_names_the_scope_it_needs(document):
     assert operation(document, "/orders")["security"] == [{"BearerToken": ["submit"]}]
     assert operation(document, "/all", "get")["security"] == [{"BearerToken": ["operate"]}]
     assert "security" not in operation(document, "/open", "get")
     assert document["components"]["securitySchemes"]["BearerToken"]["scheme"] == "bearer"
 
 
-def test_a_post_with_a_token_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+def test_a_post_with_a_token_takes_an_idempotency_key(document):
     def headers(details: dict[str, Any]) -> list[str]:
         return [parameter["name"] for parameter in details["parameters"] if parameter["in"] == "header"]
 
@@ -282,7 +278,7 @@ def test_a_post_with_a_token_takes_an_idempotency_key(document: dict[str, Any]) 
         ("/fail/{status}", "post", {200, 400, 401, 403, 404, 409, 422, 429, 500, 503}),
     ],
 )
-def test_an_operation_lists_every_status(document: dict[str, Any], path: str, method: str, statuses: set[int]) -> None:
+def test_an_operation_lists_every_status(document, path, method, statuses):
     assert {int(status) for status in operation(document, path, method)["responses"]} == statuses
 
 
@@ -298,7 +294,7 @@ JOB = "11111111-2222-3333-4444-555555555555"
         (True, False, "http://localhost:666/"),
     ],
 )
-def test_a_public_url_is_used_where_it_is_set(settings: Any, debug: bool, is_given: bool, start: str) -> None:
+def test_a_public_url_is_used_where_it_is_set(settings, debug, is_given, start):
     url = "https://yard.example.com"
     known = replace(switchyard_settings(), public_url=url, debug=debug, has_public_url=is_given)
     settings.SWITCHYARD = known
@@ -306,7 +302,7 @@ def test_a_public_url_is_used_where_it_is_set(settings: Any, debug: bool, is_giv
     assert job_url(RequestFactory().get("/", HTTP_HOST="localhost:666"), JOB).startswith(start)
 
 
-def test_the_variable_counts_as_set_and_the_default_does_not() -> None:
+def test_the_variable_counts_as_set_and_the_default_does_not():
     given = {"SWITCHYARD_PUBLIC_URL": "https://yard.example.com"}
 
     assert read({}, given, debug=True).has_public_url
@@ -435,7 +431,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
-def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unread() -> None:
+def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unread():
     passed, _, _ = call({"content-length": "100"}, [b"x" * 100])
     sent, _, asked = call({"content-length": "101"}, [b"x" * 101])
 
@@ -444,7 +440,7 @@ def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unr
     assert asked == 0
 
 
-def test_a_chunked_body_is_refused_once_it_is_over() -> None:
+def test_a_chunked_body_is_refused_once_it_is_over():
     sent, echo, asked = call({}, [b"x" * 40] * 1000)
 
     refusal(sent, 413)
@@ -452,16 +448,14 @@ def test_a_chunked_body_is_refused_once_it_is_over() -> None:
 
 
 @pytest.mark.parametrize("length", ["10", "-1", "1e3", "²", "9" * 5_000])
-def test_a_length_that_lies_does_not_help(length: str) -> None:
+def test_a_length_that_lies_does_not_help(length):
     sent, _, _ = call({"content-length": length}, [b"x" * 60, b"x" * 60])
 
     refusal(sent, 413)
 
 
 @pytest.mark.parametrize(("chunks", "ends"), [([b"x" * 60] * 9, True), ([b"x" * 120], False)])
-def test_the_rest_of_a_refused_body_is_discarded_for_a_while_and_the_connection_closed(
-    chunks: list[bytes], ends: bool
-) -> None:
+def test_the_rest_of_a_refused_body_is_discarded_for_a_while_and_the_connection_closed(chunks, ends):
     sent, _, _ = call({"content-length": "540"}, chunks, ends=ends)
 
     refusal(sent, 413)
@@ -469,7 +463,7 @@ def test_the_rest_of_a_refused_body_is_discarded_for_a_while_and_the_connection_
     assert len(sent) == 3
 
 
-def test_a_large_form_is_accepted_on_its_route_with_a_token() -> None:
+def test_a_large_form_is_accepted_on_its_route_with_a_token():
     passed, _, _ = call(FORM | TOKEN, [b"x" * 300], path="/large")
     refused, _, _ = call(FORM | TOKEN, [b"x" * 301], path="/large")
 
@@ -488,14 +482,14 @@ def test_a_large_form_is_accepted_on_its_route_with_a_token() -> None:
         (TOKEN, "/large", 413),
     ],
 )
-def test_any_other_large_body_is_refused_unread(headers: dict[str, str], path: str, status: int) -> None:
+def test_any_other_large_body_is_refused_unread(headers, path, status):
     sent, _, asked = call(headers | {"content-length": "300"}, [b"x" * 300], path=path)
 
     refusal(sent, status)
     assert asked == 0
 
 
-def test_a_chunked_form_without_a_token_is_refused_after_the_free_part() -> None:
+def test_a_chunked_form_without_a_token_is_refused_after_the_free_part():
     sent, echo, asked = call(FORM, [b"x" * 30] * 100, path="/large")
 
     refusal(sent, 401)
@@ -503,13 +497,13 @@ def test_a_chunked_form_without_a_token_is_refused_after_the_free_part() -> None
 
 
 @pytest.mark.parametrize("chunks", [[], [b"x" * 10], [b"x" * 60]])
-def test_a_body_that_stops_is_408(chunks: list[bytes]) -> None:
+def test_a_body_that_stops_is_408(chunks):
     sent, _, _ = call({}, chunks, ends=False)
 
     assert "0.05 s" in refusal(sent, 408)["detail"]
 
 
-def test_a_large_body_has_more_time() -> None:
+def test_a_large_body_has_more_time():
     sent, _, _ = call(FORM | TOKEN, [b"x" * 60], path="/large", ends=False)
 
     assert "0.1 s" in refusal(sent, 408)["detail"]
@@ -525,7 +519,7 @@ def test_a_large_body_has_more_time() -> None:
     ],
     ids=["address", "unknown token", "token", "large"],
 )
-def test_one_caller_has_half_of_the_places(one: tuple[str, str], another: tuple[str, str], path: str) -> None:
+def test_one_caller_has_half_of_the_places(one, another, path):
     limit = limited(Echo(), requests=4, large_requests=4, unknown_requests=4, timeout_s=60, large_timeout_s=60)
     third = ("reader" if one[0] == "good" else "", "::3")
 
@@ -548,7 +542,7 @@ def test_one_caller_has_half_of_the_places(one: tuple[str, str], another: tuple[
     assert asyncio.run(run()) == [429, *([503] if path != "/large" else []), *[200] * 5]
 
 
-def test_slow_bodies_without_a_token_hold_up_nobody_else() -> None:
+def test_slow_bodies_without_a_token_hold_up_nobody_else():
     limit = limited(Echo(), requests=1, unknown_requests=1, timeout_s=60)
     body = {"content-length": "99"}
 
@@ -566,7 +560,7 @@ def test_slow_bodies_without_a_token_hold_up_nobody_else() -> None:
     assert asyncio.run(run()) == [200, 503]
 
 
-def test_requests_wait_for_their_turn_and_probes_for_none() -> None:
+def test_requests_wait_for_their_turn_and_probes_for_none():
     async def run() -> list[int]:
         go_on = asyncio.Event()
 
@@ -607,7 +601,7 @@ CHARSETS = ["punycode", '"rot13"', "x", 'utf-8;charset="idna"']
     ],
     ids=["unreadable for Django", *CHARSETS, "a cookie of seconds", "a type of seconds"],
 )
-def test_a_header_that_cannot_be_read_soon_is_refused(name: str, value: str, status: int, said: str) -> None:
+def test_a_header_that_cannot_be_read_soon_is_refused(name, value, status, said):
     sent, echo, _ = call({name: value}, [b""], path="/healthz", method="GET")
 
     assert said in refusal(sent, status)["detail"]
@@ -615,7 +609,7 @@ def test_a_header_that_cannot_be_read_soon_is_refused(name: str, value: str, sta
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(["made-up-1", "made-up-2", "made-up-3"], 429), (["good"] * 3, 200)])
-def test_made_up_tokens_have_no_share_of_their_own(tokens: list[str], expected: int) -> None:
+def test_made_up_tokens_have_no_share_of_their_own(tokens, expected):
     async def run() -> list[int]:
         go_on = asyncio.Event()
 

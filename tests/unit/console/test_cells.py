@@ -117,7 +117,7 @@ def exported(given: str, rows: Callable[[], Iterable[dict[str, Any]]] = lambda: 
     return export_of(RequestFactory().get(f"/jobs/?actor=x&export={given}"), "jobs", rows)
 
 
-def test_csv_has_every_column_and_no_formula() -> None:
+def test_csv_has_every_column_and_no_formula():
     answer = exported("csv")
 
     assert answer is not None and answer["Content-Disposition"].startswith('attachment; filename="jobs-20')
@@ -127,7 +127,7 @@ def test_csv_has_every_column_and_no_formula() -> None:
 
 
 @pytest.mark.parametrize("text", ["x;=1+1", " =1+1", "\uff1d1+1", "\n=1+1", "\u200b@x"])
-def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text: str) -> None:
+def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text):
     answer = exported("csv", lambda: [{"error": text}])
 
     assert answer is not None
@@ -135,7 +135,7 @@ def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text: str) -> No
     assert [cell for cell in cells if cell.strip("\u200b ").startswith(("=", "@", "\uff1d"))] == []
 
 
-def test_json_has_the_rows_as_they_are() -> None:
+def test_json_has_the_rows_as_they_are():
     answer = exported("json")
 
     assert answer is not None
@@ -143,11 +143,11 @@ def test_json_has_the_rows_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "xml", "CSV"])
-def test_every_other_address_shows_the_page(given: str) -> None:
+def test_every_other_address_shows_the_page(given):
     assert exported(given) is None
 
 
-def test_a_long_list_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_is_cut_and_says_so(monkeypatch):
     monkeypatch.setattr(export, "MOST", 1)
     answer = exported("json")
 
@@ -155,7 +155,7 @@ def test_a_long_list_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     assert json.loads(answer.content) == {"jobs": ROWS[:1], "cut": True}
 
 
-def test_a_list_that_cannot_be_read_whole_is_no_file() -> None:
+def test_a_list_that_cannot_be_read_whole_is_no_file():
     def rows() -> Iterable[dict[str, Any]]:
         yield ROWS[0]
         raise ActRefused("export", "the broker does not answer")
@@ -179,7 +179,7 @@ def test_a_list_that_cannot_be_read_whole_is_no_file() -> None:
         ("https://[", ""),
     ],
 )
-def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> None:
+def test_path_of_an_address_never_leads_elsewhere(address, path):
     assert path_of(address) == path
 
 
@@ -192,7 +192,7 @@ def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> No
         ("https://h/yard", "/", "/yard/api/v1/jobs"),  # the sub-path is in the project's own addresses
     ],
 )
-def test_an_absolute_address_has_the_sub_path_once(settings: Any, public: str, prefix: str, path: str) -> None:
+def test_an_absolute_address_has_the_sub_path_once(settings, public, prefix, path):
     settings.SWITCHYARD = replace(switchyard_settings(), public_url=public)
 
     with override_script_prefix(prefix):
@@ -211,7 +211,7 @@ def clicks(name: str, count: int) -> list[tuple[str, str]]:
     return seen
 
 
-def test_clicks_go_through_a_columns_orders_and_back() -> None:
+def test_clicks_go_through_a_columns_orders_and_back():
     assert clicks("size", 3) == [("-size", "descending"), ("size", "ascending"), ("", "")]
     assert clicks("name", 2) == [("-name", "descending"), ("", "ascending")]
 
@@ -224,7 +224,7 @@ def test_clicks_go_through_a_columns_orders_and_back() -> None:
         (300_000_000, "3 days"),
     ],
 )
-def test_time_spans_read_like_speech(ms: float, text: str) -> None:
+def test_time_spans_read_like_speech(ms, text):
     assert duration(ms) == text
 
 
@@ -235,16 +235,16 @@ def test_time_spans_read_like_speech(ms: float, text: str) -> None:
         *((300_000, "start in 5 min"), (90_000, "start in 90 s"), (7_200_000, "start in 2 h"), (None, "no promise")),
     ],
 )
-def test_promises_keep_their_unit(ms: int | None, text: str) -> None:
+def test_promises_keep_their_unit(ms, text):
     assert promise(ms) == text
 
 
-def test_sizes_and_ratios() -> None:
+def test_sizes_and_ratios():
     assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
     assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
 
 
-def test_two_times_name_their_day_once() -> None:
+def test_two_times_name_their_day_once():
     first = datetime(2026, 11, 2, 3, 11, 47, tzinfo=UTC)
 
     assert between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
@@ -261,11 +261,11 @@ def test_two_times_name_their_day_once() -> None:
         (900_000_000, "10 days", "11 days"),
     ],
 )
-def test_a_span_is_rounded_to_the_cautious_side(ms: float, down: str, up: str) -> None:
+def test_a_span_is_rounded_to_the_cautious_side(ms, down, up):
     assert (rough_duration(ms, up=False), rough_duration(ms, up=True)) == (down, up)
 
 
-def test_the_least_span_of_retries_is_never_printed_longer_than_it_is() -> None:
+def test_the_least_span_of_retries_is_never_printed_longer_than_it_is():
     assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
     assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
@@ -287,12 +287,12 @@ NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
         ("2026-11-21T16:00+02:00", "2026-11-21T16:00:00+02:00"),
     ],
 )
-def test_spans_times_of_day_and_iso_times_are_read(text: str, expected: str) -> None:
+def test_spans_times_of_day_and_iso_times_are_read(text, expected):
     assert parse_until(text, now=NOW).isoformat() == expected
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0s", "13", "24:00", "366d", "9999999d", "2026-11-21T12:59"])
-def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
+def test_other_texts_are_refused_with_what_to_write(text):
     with pytest.raises(ActRefused, match="write a span"):
         parse_until(text, now=NOW)
 
@@ -306,7 +306,7 @@ def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
     ],
     ids=["database", "refused", "broker"],
 )
-def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
+def test_what_is_away_is_said_with_its_remedy(error, remedy):
     with pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise error
 
@@ -314,7 +314,7 @@ def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> 
     assert str(caught.value).count(remedy) == 1
 
 
-def test_the_setting_that_named_the_broker_is_said() -> None:
+def test_the_setting_that_named_the_broker_is_said():
     own = read({"BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
     with override_settings(SWITCHYARD=own), pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise BrokerUnavailable("an enqueue", "Timeout reading from v:6390")
@@ -322,12 +322,12 @@ def test_the_setting_that_named_the_broker_is_said() -> None:
     assert 'check SWITCHYARD["BROKER_URL"] and that the server is up' in str(caught.value)
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
 
 
-def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch):
     rows = [("running", "send_mail", "0c3f9b1e", "a\x1b"), ("dead", "add", "5d2a11", "")]
     assert table(("state", "actor", "job", "detail"), rows).splitlines()[1] == "running  send_mail  0c3f9b1e  a\\x1b"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -345,7 +345,7 @@ class Deletable(ReadOnly, admin.ModelAdmin):
 
 
 @pytest.mark.django_db
-def test_rows_are_viewed_by_all_and_deletable_ones_deleted_by_those_with_the_permission() -> None:
+def test_rows_are_viewed_by_all_and_deletable_ones_deleted_by_those_with_the_permission():
     request = HttpRequest()
     request.user = User.objects.create_superuser("root")
     page = Deletable(Token, admin.site)

@@ -12,7 +12,6 @@ from argparse import ArgumentParser, _SubParsersAction
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import dramatiq
 import pytest
@@ -71,7 +70,7 @@ def own_commands() -> set[str]:
     return {*COMMANDS, *(name for name, app in get_commands().items() if app in own)}
 
 
-def test_every_key_of_the_librarys_settings_is_described_or_named_as_its_variable() -> None:
+def test_every_key_of_the_librarys_settings_is_described_or_named_as_its_variable():
     described = first_column("docs/reference/environment.md")
     named = {f"SWITCHYARD_{key}": key for key in KEYS} | {"PROMETHEUS_MULTIPROC_DIR": "METRICS_DIR"}
 
@@ -81,7 +80,7 @@ def test_every_key_of_the_librarys_settings_is_described_or_named_as_its_variabl
     }
 
 
-def test_every_variable_that_is_read_is_described_and_no_other() -> None:
+def test_every_variable_that_is_read_is_described_and_no_other():
     source = read("project/config.py") + read("switchyard/conf.py")
     variables = set(re.findall(r'"((?:SWITCHYARD|DJANGO)_\w+|DATABASE_\w+)"', source)) | set(KEYS.values()) - {None}
 
@@ -89,13 +88,13 @@ def test_every_variable_that_is_read_is_described_and_no_other() -> None:
     assert first_column("docs/reference/environment.md") - KEYS.keys() == variables
 
 
-def test_every_variable_of_the_compose_file_is_in_its_example() -> None:
+def test_every_variable_of_the_compose_file_is_in_its_example():
     needed = set(re.findall(r"\$\{(\w+)", read("ops/compose.yaml"))) - {"FORWARDED_ALLOW_IPS"}
 
     assert needed == set(re.findall(r"^(\w+)=", read("ops/production.env.example"), flags=re.MULTILINE))
 
 
-def test_every_command_of_ours_is_described() -> None:
+def test_every_command_of_ours_is_described():
     page = read("docs/reference/commands.md")
     described = set(re.findall(r"`(?:manage\.py )?(?:switchyard )?(\w+)", page))
 
@@ -109,7 +108,7 @@ def test_every_command_of_ours_is_described() -> None:
         ("docs/reference/system-checks.md", r"^\| `(switchyard\.[EW]\d{3})`", 10),
     ],
 )
-def test_no_command_and_no_system_check_is_described_twice(page: str, row: str, least: int) -> None:
+def test_no_command_and_no_system_check_is_described_twice(page, row, least):
     rows = re.findall(row, read(page), flags=re.MULTILINE)
 
     assert len(rows) > least
@@ -117,19 +116,19 @@ def test_no_command_and_no_system_check_is_described_twice(page: str, row: str, 
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "ops/prometheus/rules.yml"], ids=name_of)
-def test_no_page_and_no_alert_names_a_command_that_does_not_exist(page: Path) -> None:
+def test_no_page_and_no_alert_names_a_command_that_does_not_exist(page):
     named = set(re.findall(r"manage(?:\.py)? (?:switchyard )?([a-z]{4,})\b", page.read_text(encoding="utf-8")))
 
     assert named - set(get_commands()) - own_commands() == set()
 
 
-def test_every_option_of_an_actor_is_described() -> None:
+def test_every_option_of_an_actor_is_described():
     options = set(dramatiq.get_broker().actor_options) - INTERNAL_OPTIONS
 
     assert options - first_column("docs/reference/actor-options.md") == set()
 
 
-def test_every_option_of_the_topology_is_described_with_its_default_and_no_other() -> None:
+def test_every_option_of_the_topology_is_described_with_its_default_and_no_other():
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `([^`]+)`", read("docs/reference/topology.md"), flags=re.MULTILINE)
     defaults = {option.name: option.default for kind in DECLARED for option in fields(kind)}
 
@@ -138,7 +137,7 @@ def test_every_option_of_the_topology_is_described_with_its_default_and_no_other
     assert {name: ast.literal_eval(default) for name, default in rows} == {name: defaults[name] for name, _ in rows}
 
 
-def test_every_system_check_is_described_and_no_other() -> None:
+def test_every_system_check_is_described_and_no_other():
     of_core = [path for path in OWN_SOURCES if "addons" not in path.parts]  # the page of each add-on has its own
     known = {found for path in of_core for found in re.findall(r"switchyard\.[EW]\d{3}", path.read_text())}
 
@@ -146,7 +145,7 @@ def test_every_system_check_is_described_and_no_other() -> None:
     assert {name for name in first_column("docs/reference/system-checks.md") if name.startswith("switchyard.")} == known
 
 
-def test_every_metric_that_ops_asks_for_is_described_and_each_of_those_is_made_somewhere() -> None:
+def test_every_metric_that_ops_asks_for_is_described_and_each_of_those_is_made_somewhere():
     described = {name for name in first_column("docs/reference/metrics.md") if name.startswith("switchyard_")}
     asked = read("ops/prometheus/rules.yml") + read("ops/grafana/dashboard.json")
     names = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"switchyard_[a-z_]+", asked)}
@@ -156,12 +155,12 @@ def test_every_metric_that_ops_asks_for_is_described_and_each_of_those_is_made_s
     assert {name for name in described if f'"{name.removesuffix("_total")}"' not in sources} == set()
 
 
-def test_every_alert_is_described_and_no_other() -> None:
+def test_every_alert_is_described_and_no_other():
     alerts = {rule["alert"] for group in RULES["groups"] for rule in group["rules"] if "alert" in rule}
     assert {name for name in first_column("docs/how-to/triage.md") if name.startswith("Switchyard")} == alerts
 
 
-def test_every_address_of_the_api_and_every_reason_of_a_jobs_state_is_described() -> None:
+def test_every_address_of_the_api_and_every_reason_of_a_jobs_state_is_described():
     page = read("docs/reference/http-api.md")
     states = page.partition("## States of a job")[2].partition("\n## ")[0]
     others = ("delay", "eta", "rate_limit", "outbox", "parked", "skipped", "max_age", PURGED, "quarantined")
@@ -171,7 +170,7 @@ def test_every_address_of_the_api_and_every_reason_of_a_jobs_state_is_described(
     assert [reason for reason in (*others, *REASONS) if f"`{reason}`" not in states] == []
 
 
-def test_every_direct_dependency_earns_its_line() -> None:
+def test_every_direct_dependency_earns_its_line():
     lines = [line for file in ("requirements.in", "requirements-dev.in") for line in read(file).splitlines()]
     names = {re.split(r"[=\[<>]", line)[0].strip().lower() for line in lines if line and line[0] not in "#-"}
 
@@ -182,7 +181,7 @@ def test_every_direct_dependency_earns_its_line() -> None:
     assert {name.lower() for name in first_column("docs/dependencies.md")} == names | programs
 
 
-def test_every_field_of_a_log_line_is_described_and_no_other() -> None:
+def test_every_field_of_a_log_line_is_described_and_no_other():
     written = set()
     for folder in ("middleware", "switchyard", "apps", "project"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -217,7 +216,7 @@ def subcommands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("command", sorted(own_commands() - PLAIN))
-def test_help_shows_examples_that_the_command_takes(command: str) -> None:
+def test_help_shows_examples_that_the_command_takes(command):
     examples = examples_of(command)
 
     assert examples != []
@@ -227,7 +226,7 @@ def test_help_shows_examples_that_the_command_takes(command: str) -> None:
 
 
 @pytest.mark.parametrize(("command", "part"), subcommands())
-def test_the_reference_names_each_part_of_a_command(command: str, part: str) -> None:
+def test_the_reference_names_each_part_of_a_command(command, part):
     assert re.search(rf"`(manage\.py (switchyard )?)?{command} {part}\b|`{part}\b", read("docs/reference/commands.md"))
 
 
@@ -247,19 +246,19 @@ def sources() -> list[Path]:
     return [path for path in found if "migrations" not in path.parts]
 
 
-def test_terms_stand_once_and_in_order() -> None:
+def test_terms_stand_once_and_in_order():
     assert [term for term, count in Counter(TERMS).items() if count > 1] == []
     assert sorted(TERMS, key=str.lower) == TERMS
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_a_term_is_used(term: str) -> None:
+def test_a_term_is_used(term):
     pattern = re.compile(r"[\s_-]?".join(map(re.escape, re.split(r"[\s-]", term))), re.IGNORECASE)
 
     assert any(pattern.search(path.read_text(encoding="utf-8")) for path in sources())
 
 
-def test_no_two_public_classes_have_one_name() -> None:
+def test_no_two_public_classes_have_one_name():
     classes = Counter(
         node.name
         for path in sources()
@@ -302,7 +301,7 @@ def anchor_of(address: str) -> str:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_every_label_of_a_verdict_has_its_steps_and_a_link(label: str) -> None:
+def test_every_label_of_a_verdict_has_its_steps_and_a_link(label):
     anchor = anchor_of(runbook(label))
 
     assert anchor in ANCHORS
@@ -310,7 +309,7 @@ def test_every_label_of_a_verdict_has_its_steps_and_a_link(label: str) -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_every_rule_leads_to_its_steps_and_has_a_row(alert: dict[str, Any]) -> None:
+def test_every_rule_leads_to_its_steps_and_has_a_row(alert):
     # Prometheus puts the web's own address before it, and this one while it does not know that.
     anchor = anchor_of(re.sub(r"\{\{ with .* else \}\}|\{\{ end \}\}", "", alert["annotations"]["runbook"]))
 
@@ -319,19 +318,19 @@ def test_every_rule_leads_to_its_steps_and_has_a_row(alert: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("kind", BY_KIND)
-def test_every_kind_of_alert_leads_to_its_steps(kind: str) -> None:
+def test_every_kind_of_alert_leads_to_its_steps(kind):
     assert anchor_of(runbook_of_alert(kind)) in ANCHORS
     assert runbook_of_alert("of another release") == WEB
 
 
-def test_a_project_without_the_page_of_steps_is_told_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_without_the_page_of_steps_is_told_the_documentation(monkeypatch):
     monkeypatch.setattr(links, "steps_url", lambda heading: "")
 
     assert runbook("No pool") == f"{links.PAGE}#no-pool"
 
 
 @pytest.mark.parametrize("line", sorted(set(re.findall(r"manage\.py (?:switchyard )?([^`]+)`", TEXT))))
-def test_every_command_of_the_page_is_one_that_its_parser_takes(line: str) -> None:
+def test_every_command_of_the_page_is_one_that_its_parser_takes(line):
     values = {"POOL": "default", "QUEUE": "default", "OTHER": "slow", "ID": "12", "…": "why", "owner=NAME": "owner=a"}
     command, *arguments = (values.get(word, word) for word in shlex.split(line))
 
@@ -357,7 +356,7 @@ PAGES_OF_ROOMS = {
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_every_link_within_the_repository_resolves(page: Path) -> None:
+def test_every_link_within_the_repository_resolves(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
@@ -368,7 +367,7 @@ def test_every_link_within_the_repository_resolves(page: Path) -> None:
             assert anchor in anchors(file.read_text(encoding="utf-8")), f"{name_of(page)}: no heading {target}"
 
 
-def test_every_page_can_be_reached_from_the_readme() -> None:
+def test_every_page_can_be_reached_from_the_readme():
     seen: set[Path] = set()
     ahead = [(ROOT / "README.md").resolve()]
     while ahead:
@@ -383,7 +382,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_a_page_splits_no_table_names_files_that_exist_and_installs_no_other_switchyard(page: Path) -> None:
+def test_a_page_splits_no_table_names_files_that_exist_and_installs_no_other_switchyard(page):
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"`((?:switchyard|middleware|project|apps|devtools)/[\w/]+\.\w+)`", text)
 
@@ -393,7 +392,7 @@ def test_a_page_splits_no_table_names_files_that_exist_and_installs_no_other_swi
 
 
 @pytest.mark.parametrize("room", sorted({*ROOMS, *PAGES_OF_ROOMS}))
-def test_a_room_begins_with_its_page_whose_files_are_there(room: str) -> None:
+def test_a_room_begins_with_its_page_whose_files_are_there(room):
     [order] = ORDER.findall(PAGES_OF_ROOMS[room])
     below = [path for pattern in ("*", "*/*") for path in (SWITCHYARD / room).glob(pattern)]
     names = {path.stem for path in below if path.is_dir() or path.suffix == ".py"}
@@ -417,7 +416,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(180)
-def test_each_page_is_in_it_in_its_contents_and_in_the_list_for_programs(site: Path) -> None:
+def test_each_page_is_in_it_in_its_contents_and_in_the_list_for_programs(site):
     first = (site / __version__ / "README.html").read_text(encoding="utf-8")
     listed = re.findall(r"\]\((\S+)\)", (site / __version__ / "llms.txt").read_text(encoding="utf-8"))
 
@@ -431,7 +430,7 @@ def test_each_page_is_in_it_in_its_contents_and_in_the_list_for_programs(site: P
 
 
 @pytest.mark.timeout(180)
-def test_it_is_searched(site: Path) -> None:
+def test_it_is_searched(site):
     index = (site / __version__ / "searchindex.js").read_text(encoding="utf-8")
 
     assert "docs/how-to/requeue-dead-letters" in index
@@ -439,6 +438,6 @@ def test_it_is_searched(site: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_versions_stand_beside_each_other_and_the_newest_is_shown(site: Path) -> None:
+def test_versions_stand_beside_each_other_and_the_newest_is_shown(site):
     assert json.loads((site / "versions.json").read_text()) == [__version__, "0.9.0", "0.2.1"]
     assert f"url={__version__}/README.html" in (site / "index.html").read_text()

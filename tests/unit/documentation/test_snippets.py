@@ -28,12 +28,12 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import in_order
 from switchyard.workers.checks import check_yard
-from tests.unit.documentation.message_walk import STEPS, Step, files
+from tests.unit.documentation.message_walk import STEPS, files
 from tests.unit.documentation.pages import PAGES, code_blocks, name_of, read
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_python_of_every_page_can_be_parsed(page: Path) -> None:
+def test_python_of_every_page_can_be_parsed(page):
     for code in code_blocks(page.read_text(encoding="utf-8"), "python"):
         lines = [line for line in code.splitlines() if line.strip() != "..."]
         if lines[-1].startswith("@"):
@@ -41,7 +41,7 @@ def test_python_of_every_page_can_be_parsed(page: Path) -> None:
         ast.parse("\n".join(lines))
 
 
-def test_signature_as_the_guide_makes_it_is_accepted() -> None:
+def test_signature_as_the_guide_makes_it_is_accepted():
     [code] = code_blocks(read("docs/how-to/sign-payment-events.md"), "python")
     shown: dict[str, Any] = {}
     exec(compile(code, "sign-payment-events.md", "exec"), shown)
@@ -79,11 +79,11 @@ def address(forwarded: str, trusted: str) -> str:
         (f"{CLAIMED}, {CLIENT}", GATEWAY, CLIENT),
     ],
 )
-def test_the_address_of_a_client_in_a_trusted_network(forwarded: str, trusted: str, taken: str) -> None:
+def test_the_address_of_a_client_in_a_trusted_network(forwarded, trusted, taken):
     assert address(forwarded, trusted) == taken
 
 
-def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page() -> None:
+def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page():
     declared, pinned = code_blocks(read("docs/how-to/add-a-queue-and-a-pool.md"), "python")
     shown: Pool = eval(pinned, {"Pool": Pool})
     own = settings.SWITCHYARD.topology
@@ -97,7 +97,7 @@ def test_pool_that_is_niced_and_pinned_fits_the_queue_of_its_page() -> None:
     assert (shown.nice, shown.cpus, replace(shown, nice=0, cpus=())) == (10, (2, 3), yard.pools[-1])
 
 
-def test_yard_of_the_reference_fits_together() -> None:
+def test_yard_of_the_reference_fits_together():
     [code] = code_blocks(read("docs/reference/topology.md"), "python")
     exec(code, shown := {})
 
@@ -119,14 +119,14 @@ def defined(path: Path) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
-def test_a_named_file_and_its_functions_are_there(step: Step) -> None:
+def test_a_named_file_and_its_functions_are_there(step):
     assert step.path.is_file()
     if step.path.suffix == ".py":
         assert step.names, "name the function to read"
         assert set(step.names) - defined(step.path) == set()
 
 
-def test_every_include_of_a_script_is_on_the_page() -> None:
+def test_every_include_of_a_script_is_on_the_page():
     scripts = [step.path for step in STEPS if step.path.suffix == ".lua"]
     included = {
         script.parents[1 if script.parent.name == "queue" else 0] / "include" / f"{name}.lua"
@@ -201,7 +201,7 @@ NAMED = [(name, tree) for name, tree in modules() if name not in SECTIONS[MODULE
 
 
 @pytest.mark.parametrize(("module", "tree"), NAMED, ids=[name for name, _ in NAMED])
-def test_every_public_name_of_a_module_has_a_row(module: str, tree: ast.Module) -> None:
+def test_every_public_name_of_a_module_has_a_row(module, tree):
     expected = public_names(tree)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in USED:
@@ -211,7 +211,7 @@ def test_every_public_name_of_a_module_has_a_row(module: str, tree: ast.Module) 
     assert expected - SECTIONS[section_of(module)].keys() == set()
 
 
-def test_every_option_of_an_actor_has_a_row_and_works_here() -> None:
+def test_every_option_of_an_actor_has_a_row_and_works_here():
     of_middleware = {option for made in MADE for option in made.actor_options}
     of_decorator = inspect.signature(dramatiq.actor).parameters.keys() - {"options"}
     broker = StubBroker(middleware=in_order(facilities()))
@@ -220,7 +220,7 @@ def test_every_option_of_an_actor_has_a_row_and_works_here() -> None:
     assert of_middleware - broker.actor_options == {"pipe_target"}, "Dramatiq ignores it, as an actor's"
 
 
-def test_every_option_of_a_middleware_has_a_row() -> None:
+def test_every_option_of_a_middleware_has_a_row():
     rows = SECTIONS["dramatiq.middleware"].keys() | SECTIONS["dramatiq.results"].keys()
     expected = {
         f"{type(made).__name__}({option}=)" for made in MADE for option in inspect.signature(type(made)).parameters
@@ -230,7 +230,7 @@ def test_every_option_of_a_middleware_has_a_row() -> None:
     assert expected - rows == set()
 
 
-def test_every_row_is_a_name_of_dramatiq_and_says_how_it_differs() -> None:
+def test_every_row_is_a_name_of_dramatiq_and_says_how_it_differs():
     known: set[str] = {name for name, _ in modules()}
     for _, tree in modules():
         known |= public_names(tree) | {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -27,17 +27,17 @@ from tests.waiting import wait_for
         ("<b title='\x1b'>", r"<b title='\x1b'>"),
     ],
 )
-def test_a_control_character_is_an_escape(text: str, escaped: str) -> None:
+def test_a_control_character_is_an_escape(text, escaped):
     assert shown(text.encode()).decode() == escaped
 
 
 @pytest.mark.parametrize("text", ["tab\tline\r\n", "Grüße aus Tromsø, £5 \u00a0 ÂÃ", "עברית \u202b", ""])
-def test_other_text_stays_as_it_is(text: str) -> None:
+def test_other_text_stays_as_it_is(text):
     assert (shown(text.encode()), shown(text.encode() + b"\x1b")) == (text.encode(), text.encode() + rb"\x1b")
 
 
 @pytest.mark.parametrize("field", ['<input name="a" value="{}">', '<textarea\nname="a">\n{}</textarea>'])
-def test_a_form_sends_back_what_it_was_given(field: str) -> None:
+def test_a_form_sends_back_what_it_was_given(field):
     page = "\x1b" + field.format("a\x1b\x9b\x7f") + "\x1b"
 
     assert shown(page.encode()).decode() == r"\x1b" + field.format("a\x1b\x9b\x7f") + r"\x1b"
@@ -49,7 +49,7 @@ def answered(response: HttpResponseBase) -> HttpResponseBase:
     return found
 
 
-def test_a_page_has_the_length_that_its_header_says() -> None:
+def test_a_page_has_the_length_that_its_header_says():
     answer = answered(HttpResponse("\x1b", headers={"Content-Length": "1"}))
 
     assert isinstance(answer, HttpResponse)
@@ -64,7 +64,7 @@ def test_a_page_has_the_length_that_its_header_says() -> None:
         HttpResponse(b"\xc2\x9b", content_type="text/html; charset=iso-8859-1"),
     ],
 )
-def test_what_is_no_page_stays_as_it_is(response: HttpResponse) -> None:
+def test_what_is_no_page_stays_as_it_is(response):
     before = response.content
 
     answer = answered(response)
@@ -72,14 +72,14 @@ def test_what_is_no_page_stays_as_it_is(response: HttpResponse) -> None:
     assert isinstance(answer, HttpResponse) and answer.content == before
 
 
-def test_streams_are_not_read() -> None:
+def test_streams_are_not_read():
     stream = StreamingHttpResponse([b"\x1b"], content_type="text/html")
 
     assert answered(stream) is stream
     assert isinstance(answered(FileResponse(b"", content_type="text/html")), FileResponse)
 
 
-def test_pages_of_async_views_are_escaped() -> None:
+def test_pages_of_async_views_are_escaped():
     async def view(_: HttpRequest) -> HttpResponse:
         return HttpResponse("\x1b")
 
@@ -111,7 +111,7 @@ def yard(monkeypatch: pytest.MonkeyPatch) -> Yard:
     return found
 
 
-def test_it_is_read_again_when_it_is_older_than_asked(yard: Yard) -> None:
+def test_it_is_read_again_when_it_is_older_than_asked(yard):
     kept = VerdictStrip(lambda: yard.now_s)
 
     assert kept.verdict(PAGE_S) is kept.verdict(PAGE_S)
@@ -121,7 +121,7 @@ def test_it_is_read_again_when_it_is_older_than_asked(yard: Yard) -> None:
 
 
 @pytest.mark.parametrize(("age_s", "waits"), [(OLD_S - 1, False), (OLD_S + 1, True)])
-def test_while_it_is_read_the_one_before_is_shown_unless_it_is_old(yard: Yard, age_s: float, waits: bool) -> None:
+def test_while_it_is_read_the_one_before_is_shown_unless_it_is_old(yard, age_s, waits):
     kept = VerdictStrip(lambda: yard.now_s)
     kept.verdict()
     yard.now_s += age_s

@@ -18,7 +18,6 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
-from pytest_django import Settings
 
 from apps.mail import allowances, guard, links, mailbox, services
 from apps.mail.actors import send_password_reset
@@ -148,7 +147,7 @@ def test_a_full_disk_is_told_to_the_sender(box, monkeypatch):
     assert asyncio.run(box.handle_DATA(None, None, Envelope())).startswith("452 ")
 
 
-def test_a_reset_outlasts_an_outage_of_twenty_minutes_and_ends_before_its_link(settings: Settings) -> None:
+def test_a_reset_outlasts_an_outage_of_twenty_minutes_and_ends_before_its_link(settings):
     least_ms, most_ms = span_of(send_password_reset, YARD.queue_of("urgent").retry)
 
     assert least_ms > 20 * 60_000
@@ -156,7 +155,7 @@ def test_a_reset_outlasts_an_outage_of_twenty_minutes_and_ends_before_its_link(s
     assert check_reset_retries(None) == []
 
 
-def test_retries_that_outlast_the_link_are_refused(settings: Settings) -> None:
+def test_retries_that_outlast_the_link_are_refused(settings):
     long = RetryPolicy(delays_ms=(5_000, 18_000_000))
     queues = tuple(replace(queue, retry=long) for queue in YARD.queues)
     settings.SWITCHYARD = replace(settings.SWITCHYARD, topology=replace(YARD, queues=queues))
@@ -176,7 +175,7 @@ def test_retries_that_outlast_the_link_are_refused(settings: Settings) -> None:
         ("jos\u00e9@example.com", "jose\u0301@example.com"),
     ],
 )
-def test_spellings_of_one_mailbox_are_one(one: str, other: str) -> None:
+def test_spellings_of_one_mailbox_are_one(one, other):
     assert mailbox_of(one) == mailbox_of(other)
 
 
@@ -188,7 +187,7 @@ def test_spellings_of_one_mailbox_are_one(one: str, other: str) -> None:
         ("+a@example.com", "+b@example.com"),
     ],
 )
-def test_two_mailboxes_are_two(one: str, other: str) -> None:
+def test_two_mailboxes_are_two(one, other):
     assert mailbox_of(one) != mailbox_of(other)
 
 
@@ -278,7 +277,7 @@ def two_in_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowances, "WINDOW", timedelta(minutes=5))
 
 
-def test_of_three_requests_for_a_mailbox_two_are_allowed_and_the_third_waits_for_the_window() -> None:
+def test_of_three_requests_for_a_mailbox_two_are_allowed_and_the_third_waits_for_the_window():
     answers = [allowances.use("ada") for _ in range(3)]
 
     assert answers[:2] == [0, 0]
@@ -286,7 +285,7 @@ def test_of_three_requests_for_a_mailbox_two_are_allowed_and_the_third_waits_for
     assert allowances.use("bob") == 0
 
 
-def test_a_new_window_begins_when_the_old_one_is_over() -> None:
+def test_a_new_window_begins_when_the_old_one_is_over():
     for _ in range(3):
         allowances.use("ada")
     UsedAllowance.objects.update(began_at=timezone.now() - timedelta(minutes=5))
@@ -294,13 +293,13 @@ def test_a_new_window_begins_when_the_old_one_is_over() -> None:
     assert [bool(allowances.use("ada")) for _ in range(3)] == [False, False, True]
 
 
-def test_no_address_is_stored() -> None:
+def test_no_address_is_stored():
     allowances.use("ada@example.com")
 
     assert "ada" not in UsedAllowance.objects.get().key
 
 
-def test_a_refusal_is_429_with_a_time_to_wait_and_frees_the_key() -> None:
+def test_a_refusal_is_429_with_a_time_to_wait_and_frees_the_key():
     for _ in range(2):
         allowances.require("ada")
 
@@ -312,7 +311,7 @@ def test_a_refusal_is_429_with_a_time_to_wait_and_frees_the_key() -> None:
     assert jobs.refused_before_work
 
 
-def test_a_repeated_request_is_counted_once() -> None:
+def test_a_repeated_request_is_counted_once():
     for _ in range(5):
         with request_jobs(RequestJobs(has_key=True, claim="one claim", repeated=True)):
             allowances.require("ada")
@@ -320,7 +319,7 @@ def test_a_repeated_request_is_counted_once() -> None:
     assert not UsedAllowance.objects.exists()
 
 
-def test_old_counts_are_purged() -> None:
+def test_old_counts_are_purged():
     allowances.use("ada")
     UsedAllowance.objects.update(began_at=timezone.now() - timedelta(days=3))
     allowances.use("bob")
