@@ -20,8 +20,8 @@ from apps.shop.models import Payment
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
-from switchyard.jobs.services import submit as send
 from tests.factories.brokers import full
+from tests.factories.callers import Caller
 from tests.factories.shop import make_invoice, make_payment
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -132,11 +132,11 @@ def finished(job_id: str):
 
 
 @LIVE
-def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
+def test_a_month_is_reconciled_and_the_result_is_kept(facilities, run_worker):
     make_payment(make_invoice())
     make_invoice()
 
-    answer = submit({"month": "2026-10"})
+    answer = Caller().post("/reconciliations", {"month": "2026-10"})
     with run_worker("billing"):
         job = finished(answer.json()["job_id"])
 
@@ -152,7 +152,7 @@ def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
     ids=["a wrong month in a hand-made message", "an event that was deleted"],
 )
 def test_what_cannot_succeed_is_dead_at_once(actor, kwargs, queue, facilities, run_worker):
-    job_id = send(actor, kwargs=kwargs)
+    job_id = submit(actor, kwargs=kwargs)
 
     with run_worker(queue):
         job = finished(job_id)
@@ -164,7 +164,7 @@ def test_what_cannot_succeed_is_dead_at_once(actor, kwargs, queue, facilities, r
 def test_the_nightly_run_covers_the_running_month_and_the_one_before(facilities, run_worker, time_machine):
     time_machine.move_to("2027-01-05T02:15:00Z", tick=True)
     with run_worker("billing"):
-        job = finished(send(reconcile_current_month, kwargs={}))
+        job = finished(submit(reconcile_current_month, kwargs={}))
 
     assert list(job.result) == ["2026-12", "2027-01"]
     assert set(Reconciliation.objects.values_list("month", flat=True)) == {"2026-12", "2027-01"}
@@ -189,8 +189,7 @@ def received(serial: int) -> PaymentEvent:
 
 def act(client: Client, page: str, action: str, *rows):
     address = reverse(f"admin:billing_{page}_changelist")
-    chosen = [row.pk for row in rows]
-    return client.post(address, {"action": action, "_selected_action": chosen}, follow=True)
+    return client.post(address, {"action": action, "_selected_action": [row.pk for row in rows]}, follow=True)
 
 
 @pytest.mark.parametrize("page", PAGES)
