@@ -300,8 +300,7 @@ def test_read_only_has_view_rights_alone():
 
 
 def test_next_migration_changes_nothing_that_people_changed():
-    operators = Group.objects.get(name=OPERATOR)
-    operators.permissions.remove(Permission.objects.get(codename="discard_deadletter"))
+    Group.objects.get(name=OPERATOR).permissions.remove(Permission.objects.get(codename="discard_deadletter"))
     Group.objects.get(name=READ_ONLY).delete()
 
     call_command("migrate", verbosity=0)

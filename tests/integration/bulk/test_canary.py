@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -31,7 +31,6 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 GROUP = {"fingerprint": "f00dfacef00dface"}
-Finish = Callable[[BulkAct], BulkAct]
 KEEP = {"canary": 4, "stop_percent": 100}
 
 
@@ -45,7 +44,6 @@ def ran(facilities: Facilities) -> Iterator[list[str]]:
     @dramatiq.actor(actor_name="mended", queue_name="default", max_retries=1, min_backoff=3_600_000)
     def mended(number: int = 7) -> None:
         message = dramatiq.middleware.CurrentMessage.get_current_message()
-        assert message is not None
         started.append(message.message_id)
         if message.message_id in broker.failing:
             raise KeyError("vat_rate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,12 +18,10 @@ from switchyard.broker.queue import administration
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
-from switchyard.bulk.models import BulkAct
 from switchyard.history.models import JobRow
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-Finish = Callable[[BulkAct], BulkAct]
 
 
 @pytest.fixture
@@ -152,7 +149,6 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(start, fini
     taken = 0
     while taken < 2:  # waiting and scheduled ones are taken apart
         begun = runner.begin(act.pk, act.run)
-        assert begun is not None
         with monkeypatch.context() as killed:
             killed.setattr(facilities.records, "write_cancelled", lambda ended: None)
             kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
@@ -230,7 +226,6 @@ def test_ended_jobs_run_again_once_each(killed, start, finish, facilities, repea
     act = start("job.run_again", {"actor": "repeated", "state": "dead"}, reason="rates are back")
     if killed:
         begun = runner.begin(act.pk, act.run)
-        assert begun is not None
         kind_of(act.kind).apply(begun[0], begun[0].hand[:3], repeated=False)
     forgotten = sent(facilities) if killed.endswith("forgotten") else []
     if forgotten:

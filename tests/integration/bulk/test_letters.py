@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -40,7 +39,6 @@ from tests.factories.staff import client_of
 from tests.integration.bulk.conftest import WHO
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("fail_always")]
-Finish = Callable[[BulkAct], BulkAct]
 
 
 def bury(count: int, **changes: Any) -> list[Letter]:
@@ -131,7 +129,6 @@ def test_letter_that_died_again_before_the_repeated_step_stays_dead_and_counts_o
     made = bury(1)[0]
     act = start("letter.requeue", {"fingerprint": "f00dfacef00dface"})
     begun = runner.begin(act.pk, act.run)
-    assert begun is not None
     kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
     facilities.records.calls.command("HDEL", facilities.records.keys.queue("default").bodies, made.id)
     project(keep(letter(id=made.id, died_at=now_ms() + 5)))
@@ -376,9 +373,7 @@ def test_more_than_100_need_their_count_typed(page, given, said):
 
 def test_destructive_act_needs_a_reason(page):
     bury(1)
-    begin = BEGIN.replace("requeue", "discard")
-
-    refused = page.post(begin, {"count": "1", "reason": " "})
+    refused = page.post(BEGIN.replace("requeue", "discard"), {"count": "1", "reason": " "})
 
     assert (refused.status_code, BulkAct.objects.count()) == (400, 0)
     assert "enter a reason" in text_of(refused)
@@ -405,7 +400,6 @@ def test_page_hides_the_argument_of_a_filter_from_who_may_not_view_arguments(sta
 def test_form_that_is_sent_twice_starts_one_act(page, at_once, monkeypatch):
     bury(3)
     form = re.search(r'name="form_id" value="([0-9a-f-]{36})"', page.get(BEGIN).content.decode())
-    assert form is not None
     given = {"count": "3", "reason": "mended", "form_id": form[1]}
     first = page.post(BEGIN, given)
     if at_once:  # the second request looks before the first one has written its act

@@ -147,7 +147,6 @@ def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_let
 
     found = facilities.records.read(buried.id)
 
-    assert found is not None
     assert (found.state, found.reason, found.attempts, found.finished_at) == ("dead", "exhausted", 6, buried.died_at)
     assert found.error is not None
     assert found.error["type"] == "KeyError"
@@ -178,8 +177,7 @@ def test_letter_that_died_again_is_new_again_with_its_history(bury):
 
 def test_late_news_of_an_earlier_death_changes_nothing(bury):
     first = bury()
-    later = dataclasses.replace(first, died_at=first.died_at + 1_000, error="later")
-    projection.project_or_log(later)
+    projection.project_or_log(dataclasses.replace(first, died_at=first.died_at + 1_000, error="later"))
 
     projection.project_or_log(first)
 
@@ -201,9 +199,7 @@ def test_redacted_arguments_never_reach_the_database(bury):
 
 
 def test_arguments_of_an_unknown_actor_are_hidden():
-    made = letter(actor="gone_actor")
-
-    projection.project_or_log(made)
+    projection.project_or_log(letter(actor="gone_actor"))
 
     assert DeadLetter.objects.get().payload["arguments"] == {"number": "[redacted]"}
 

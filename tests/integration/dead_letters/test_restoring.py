@@ -21,7 +21,7 @@ from switchyard.broker.errors import ArgumentsRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.json_body import LIMIT_BYTES
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.bulk import runner, services
+from switchyard.bulk import services
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
@@ -29,6 +29,7 @@ from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.passport.again import edited_call, requeue_edited
 from switchyard.payload import shown_arguments
 from tests.factories.letters import letter
+from tests.integration.bulk.conftest import finished
 from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
@@ -73,8 +74,7 @@ def test_letter_of_a_bulk_discard_can_be_restored(bury, facilities):
     made = bury()
     projection.project(made)
     act = services.start("letter.discard", {}, who=Who("a.lind", "page"), reason="duplicate")
-    while runner.take_step(act.pk, act.run) is not None:
-        pass
+    finished(act)
     assert DeadLetter.objects.get().state == "discarded"
 
     assert acts.act_on(made.id, "restore", by="b.berg") == ""
@@ -138,9 +138,7 @@ def test_the_list_of_discarded_letters_restores_a_group(bury, operator, client, 
     assert "Restore 2 discarded letters?" in client.get(address).content.decode()
     assert facilities.transport.stats("default").dead == 0
     client.post(address, {"count": "2"})
-    act = BulkAct.objects.get()
-    while runner.take_step(act.pk, act.run) is not None:
-        pass
+    finished(BulkAct.objects.get())
 
     assert facilities.transport.stats("default").dead == 2
     assert AuditEntry.objects.filter(act="letter.restore", count=2).exists()
@@ -190,14 +188,12 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(row, client, fac
     shown = re.search(
         r"<textarea[^>]*name=\"arguments\"[^>]*>(.*?)</textarea>", client.get(address).content.decode(), re.S
     )
-    assert shown is not None
     text = html.unescape(shown[1])
     assert json.loads(text) == {"number": {"api_key": "[redacted]", "rows": [1, 2]}, "address": "[redacted]"}
 
     client.post(address, {"arguments": text.replace("1,", "5,"), "reason": "wrong row"})
 
     message = facilities.transport.find_message("default", row.message_id)
-    assert message is not None
     assert (message.args, message.kwargs) == (({"api_key": "k-1", "rows": [5, 2]},), {"address": "a@b.c"})
     row.refresh_from_db()
     assert (row.state, row.history[-1]["note"]) == ("requeued", "wrong row (changed: number)")
@@ -209,7 +205,6 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(row, client, fac
 def edited(row: DeadLetter, **values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the call that an edited text makes of a letter."""
     letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
-    assert letter is not None
     actor, message = dramatiq.get_broker().actors[letter.actor], letter.message
     call = edited_call(actor, values, CallArguments(tuple(message["args"]), message["kwargs"]))
     return call.args, call.kwargs
@@ -268,8 +263,7 @@ def test_arguments_by_place_go_back_to_their_places(bury):
     def placing(first: int, /, second: int, *more: int, last: int = 0) -> None: ...
 
     message = letter().message | {"actor_name": "placing", "args": [1, 2, 3, 4], "kwargs": {"last": 5}}
-    made = bury(actor="placing", message=message)
-    projection.project(made)
+    projection.project(bury(actor="placing", message=message))
     row = DeadLetter.objects.get()
     shown = shown_arguments("placing", message["args"], message["kwargs"])
 

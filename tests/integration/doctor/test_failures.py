@@ -170,9 +170,7 @@ def test_jobs_that_another_actor_sent_or_an_unknown_job_do_not_send_themselves(e
 
 def test_the_value_of_most_of_the_newest_messages_is_told_by_the_name_of_its_argument(enqueue):
     every = [entry(number, number, format="pdf") for number in range(103)]
-    seventh = [entry(number, 7, format="pdf") for number in range(200, 297)]
-
-    found = flood(enqueue, *every, *seventh)
+    found = flood(enqueue, *every, *[entry(number, 7, format="pdf") for number in range(200, 297)])
 
     assert found == Flood(97, 100, actor="sync", argument="customer_id=7", place="newest")
     assert found.text == "97 of the newest 100 are customer_id=7"

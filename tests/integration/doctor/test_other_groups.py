@@ -468,8 +468,7 @@ def test_a_broker_that_stands_still_holds_up_no_other_group(facilities, own_serv
 
     code, printed = run("--json")
 
-    told = json.loads(printed)
-    by_group = {found["group"]: found["severity"] for found in told["findings"]}
+    by_group = {found["group"]: found["severity"] for found in json.loads(printed)["findings"]}
     assert (code, by_group["broker"], by_group["pools"], by_group["database"]) == (2, "error", "skipped", "ok")
 
 

@@ -136,8 +136,7 @@ def test_suspects_on_another_server_are_named_from_their_notes(enqueue):
 
 
 def test_many_retries_are_a_warning_and_a_few_are_daily_life(enqueue):
-    few = [Entry(f"few-{number}", b"{}") for number in range(99)]
-    enqueue("slow", *few, lane="retry", delay_ms=60_000)
+    enqueue("slow", *[Entry(f"few-{number}", b"{}") for number in range(99)], lane="retry", delay_ms=60_000)
     assert of(look(), "warning") == {}
 
     enqueue("slow", Entry("one more", b"{}"), lane="retry", delay_ms=60_000)

@@ -38,7 +38,8 @@ from switchyard.workers.checks import check_yard
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.integration.documentation.shown import blocks, run_block, shown_app, stand_in, wait_counting
-from tests.integration.outbox.conftest import actor_on, make_broker, waiting
+from tests.integration.outbox.conftest import actor_on, waiting
+from tests.integration.outbox.conftest import make_broker as make_broker
 from tests.processes import is_alive, titles_below, wait_for_end
 from tests.waiting import wait_for
 
@@ -66,8 +67,7 @@ class Channels(ModuleType):
 @pytest.fixture
 def shown(yard_broker: Callable[..., RedisBroker], transactional_db: None) -> Iterator[Any]:
     """The guide's app on a yard that declares its dependency, and retries soon."""
-    yard = replace(declared_yard(), dependencies=(Dependency("notices"),), retry_speed=1_000)
-    broker = yard_broker(yard)
+    broker = yard_broker(replace(declared_yard(), dependencies=(Dependency("notices"),), retry_speed=1_000))
     with shown_app("notify-people", broker, channels=Channels()) as app:
         job = facilities(broker).records.read
         yield SimpleNamespace(broker=broker, job=job, **vars(app["actors"]) | vars(app["models"]))
@@ -325,9 +325,6 @@ def test_the_guides_reminders_are_sent_with_the_commit(facilities, run_worker, r
 
     assert sorted(reminded) == invoices
     assert {find_job(id_).state for id_ in jobs} == {"succeeded"}
-
-
-__all__ = ["make_broker"]
 
 
 class Invoice:

@@ -75,8 +75,7 @@ def test_an_empty_shop_gives_a_file_with_a_heading():
 
 def test_a_file_that_was_removed_is_written_anew():
     job_id = str(uuid.uuid4())
-    first = services.export("customers", "csv", job_id=job_id)
-    default_storage.delete(first["file"])
+    default_storage.delete(services.export("customers", "csv", job_id=job_id)["file"])
 
     second = services.export("customers", "csv", job_id=job_id)
 
@@ -135,8 +134,7 @@ def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities,
 def test_the_admin_exports_again(admin_client, facilities):
     services.export("customers", "csv", job_id="j1")
     services.export("customers", "csv", job_id="j2")
-    chosen = list(Export.objects.values_list("pk", flat=True))
-    form = {"action": "export_again", "_selected_action": chosen}
+    form = {"action": "export_again", "_selected_action": list(Export.objects.values_list("pk", flat=True))}
 
     page = admin_client.post(reverse("admin:exports_export_changelist"), form, follow=True)
 

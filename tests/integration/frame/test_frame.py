@@ -195,8 +195,7 @@ def test_a_jobs_error_is_escaped_on_its_page_and_in_lists(admin_client):
 @pytest.mark.django_db(transaction=True)
 def test_the_name_of_a_parked_actor_is_escaped_on_the_page_of_its_queue(facilities, run_worker, admin_client):
     body = rb'{"actor":"unknown\u0000\u001b[2J","sent_at":1}'
-    broker = dramatiq.get_broker()
-    broker.families["default"].enqueue([Entry("parked", body)])
+    dramatiq.get_broker().families["default"].enqueue([Entry("parked", body)])
     with run_worker("default"):
         wait_for(lambda: facilities.transport.stats("default").parked)
 

@@ -206,8 +206,7 @@ def nothing_happened() -> bool:
 @pytest.mark.django_db(transaction=True)
 def test_by_url_and_by_upload_a_job_ends_with_an_image(post, serve, facilities, run_worker):
     by_url = post(json={"url": serve(PNG), "width": 64, "height": 64})
-    by_upload = post(file=upload(), width="80", height="9")
-    answers = [by_url, by_upload]
+    answers = [by_url, post(file=upload(), width="80", height="9")]
     assert [answer.status_code for answer in answers] == [202, 202]
     assert by_url.json().keys() == {"job_id", "status_url", "events_url"}
 

@@ -55,7 +55,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 # How much later than its timeout a statement may be refused.
 late = pytest.mark.parametrize("late_s", [inf, pytest.param(2.0, marks=pytest.mark.long)])
 both = pytest.mark.parametrize("statement", [begin, write])
-Statement = Callable[[DatabaseWrapper], None]
 
 
 @pytest.fixture

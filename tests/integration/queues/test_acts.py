@@ -87,7 +87,6 @@ def test_a_reason_and_an_end_are_replaced_and_the_start_stays(valkey, facilities
     json_of("queues", "pause", "default", "--reason", "second")
     second = pause_of(valkey.get(KEY), KEY)
 
-    assert first is not None and second is not None
     assert first.reason == 'first "quoted" \n ünïcode'
     assert (second.since, second.until, second.reason, valkey.pttl(KEY)) == (first.since, None, "second", -1)
 
@@ -265,7 +264,6 @@ def test_the_jobs_of_dropped_messages_are_cancelled_in_records_and_history(facil
     assert finish_moves() == 1
 
     record = facilities.records.read(job_id)
-    assert record is not None
     assert (record.state, record.reason, record.actor, record.queue) == ("cancelled", "purged", "is_purged", "default")
     [entry] = family.calls.client.xrange(family.keys.history)
     [row] = decode_rows(entry[1][b"rows"])
@@ -326,9 +324,7 @@ def test_the_page_says_what_is_held_for_later_and_why(operator, facilities):
     moved = {"deferred_by": "rate_limit", "due_at": now + 60_000, "enqueued_at": now}
     for _ in range(2):
         dramatiq.get_broker().enqueue(held_here.message().copy(options=moved), delay=60_000)
-    page = operator.get(PAGE)
-
-    text = text_of(page)
+    text = text_of(operator.get(PAGE))
     assert "Scheduled they break no promise until they are due Scheduled messages by actor and reason" in text
     assert re.search(
         r"Scheduled : 2 of held_here \(rate limit, 10/m\), the first due in [\w ]+ s, and others\.", text
@@ -402,7 +398,6 @@ def test_a_purge_asks_sets_aside_and_is_undone(operator, watcher, waiting):
     assert "0 waiting" in text
     assert "Put 3" not in text_of(watcher.get(PAGE))
     undo = re.search(r'action="([^"]+/undo/)"', answer.content.decode())
-    assert undo is not None
     assert operator.get(undo[1]).status_code == 405 and watcher.post(undo[1]).status_code == 403
     undone = operator.post(undo[1], follow=True)
     assert "3 messages are put back" in text_of(undone) and "3 waiting" in text_of(undone)

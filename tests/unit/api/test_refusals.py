@@ -79,9 +79,7 @@ def test_a_good_body_is_taken(post):
     ],
 )
 def test_a_wrong_field_is_named_with_its_reason(post, change, field, message):
-    response = post("/orders", GOOD | change)
-
-    document = problem(response, 422)
+    document = problem(post("/orders", GOOD | change), 422)
     assert [error["field"] for error in document["errors"]] == [field]
     assert message in document["errors"][0]["message"]
     assert field in document["detail"]
@@ -96,9 +94,7 @@ def test_a_missing_field_is_named_in_an_answer_for_no_cache(post):
 
 
 def test_of_very_many_wrong_fields_only_the_first_are_named(post):
-    response = post("/orders", GOOD | {f"field{number}": 1 for number in range(500)})
-
-    document = problem(response, 422)
+    document = problem(post("/orders", GOOD | {f"field{number}": 1 for number in range(500)}), 422)
     assert len(document["errors"]) == 50
     assert "and 499 more" in document["detail"]
 
@@ -296,8 +292,7 @@ JOB = "11111111-2222-3333-4444-555555555555"
 )
 def test_a_public_url_is_used_where_it_is_set(settings, debug, is_given, start):
     url = "https://yard.example.com"
-    known = replace(switchyard_settings(), public_url=url, debug=debug, has_public_url=is_given)
-    settings.SWITCHYARD = known
+    settings.SWITCHYARD = replace(switchyard_settings(), public_url=url, debug=debug, has_public_url=is_given)
 
     assert job_url(RequestFactory().get("/", HTTP_HOST="localhost:666"), JOB).startswith(start)
 

@@ -95,8 +95,7 @@ def test_every_variable_of_the_compose_file_is_in_its_example():
 
 
 def test_every_command_of_ours_is_described():
-    page = read("docs/reference/commands.md")
-    described = set(re.findall(r"`(?:manage\.py )?(?:switchyard )?(\w+)", page))
+    described = set(re.findall(r"`(?:manage\.py )?(?:switchyard )?(\w+)", read("docs/reference/commands.md")))
 
     assert own_commands() - described == set()
 

@@ -24,7 +24,6 @@ def test_runs_at_the_same_time_are_on_lines_of_their_own():
 
     found = picture_of(runs, 4, NOW, late_after_ms=None)
 
-    assert found is not None
     blocks = found["blocks"]
     assert [(block["y"], block["kind"]) for block in blocks] == [(0, "live"), (26, "ok"), (26, "live")]
     assert [block["x"] + block["width"] == WIDTH for block in blocks] == [True, False, True]
@@ -37,7 +36,6 @@ def test_runs_longer_than_the_promise_of_a_late_queue_are_marked():
 
     late, on_time = (picture_of(runs, 2, NOW, late_after_ms=promise) for promise in (1_000, None))
 
-    assert late is not None and on_time is not None
     assert [block["kind"] for block in late["blocks"]] == ["bad", "ok"] and late["has_long"]
     assert [block["hatch_x"] is not None for block in late["blocks"]] == [True, False]
     assert not on_time["has_long"]
@@ -63,7 +61,6 @@ def test_the_line_names_the_queue_with_the_nearest_promise_that_fits(actors):
 
     short, long = (line_of(yard.queue_of("default"), "export", took_ms) for took_ms in (8_000, 48_000))
 
-    assert short is not None and long is not None
     assert (short["after"], long["after"]) == ("images", "slow")
     assert (long["before"], long["took_ms"], long["promise"]) == ("default", 48_000, "start in 5 min")
     assert long["place"].startswith("switchyard/queues/facts.py:")
