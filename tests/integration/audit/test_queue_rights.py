@@ -30,6 +30,7 @@ from switchyard.dead_letters.projection import project
 from switchyard.jobs import pauses
 from switchyard.jobs.services import submit
 from tests.factories.letters import keep, letter
+from tests.factories.staff import client_of, log_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAUSE = "switchyard_operations.pause_queue"
@@ -53,9 +54,7 @@ def user(group: Group) -> User:
 
 @pytest.fixture
 def page(user: User) -> Client:
-    client = Client()
-    client.force_login(user)
-    return client
+    return client_of(user)
 
 
 @pytest.fixture
@@ -78,14 +77,14 @@ def who(user: User) -> Who:
     return Who(fresh.username, "page", only=queue_rights(fresh))
 
 
-def test_right_holds_on_the_queues_of_its_group_alone(user: User) -> None:
+def test_right_holds_on_the_queues_of_its_group_alone(user):
     assert holds(user, PAUSE, "slow") and holds(user, PAUSE)
     assert not holds(user, PAUSE, "default") and not holds(user, PAUSE, "")
     assert not holds(user, "switchyard_jobs.view_arguments"), "arguments of every queue"
     assert holds(user, "switchyard_jobs.view_job", "default"), "a right that is of no queue"
 
 
-def test_right_from_elsewhere_holds_on_all_queues(user: User, group: Group) -> None:
+def test_right_from_elsewhere_holds_on_all_queues(user, group):
     user.user_permissions.add(Permission.objects.get(codename="purge_queue"))
     other = Group.objects.create(name="on call")
     other.permissions.set(Permission.objects.filter(codename="cancel_job"))
@@ -102,9 +101,7 @@ def test_right_from_elsewhere_holds_on_all_queues(user: User, group: Group) -> N
     assert not queue_rights(User.objects.create_superuser("root"))
 
 
-def test_queue_is_paused_and_purged_where_the_right_holds(
-    page: Client, facilities: Facilities, sent: Callable[[str], str]
-) -> None:
+def test_queue_is_paused_and_purged_where_the_right_holds(page, facilities, sent):
     for queue in ("slow", "default"):
         sent(queue)
     for verb in ("pause", "purge"):
@@ -120,9 +117,7 @@ def test_queue_is_paused_and_purged_where_the_right_holds(
 
 
 @pytest.mark.parametrize(("queue", "offered"), [("slow", True), ("default", False)])
-def test_pages_offer_what_is_allowed_and_no_more(
-    page: Client, sent: Callable[[str], str], queue: str, offered: bool
-) -> None:
+def test_pages_offer_what_is_allowed_and_no_more(page, sent, queue, offered):
     job_id = sent(queue)
     at_queue = page.get(reverse("switchyard-queue", args=[queue])).content.decode()
     at_job = page.get(reverse("switchyard-job", args=[job_id])).content.decode()
@@ -139,9 +134,7 @@ def test_pages_offer_what_is_allowed_and_no_more(
         assert ("4711" in text) is offered, "the arguments"
 
 
-def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
-    page: Client, sent: Callable[[str], str]
-) -> None:
+def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(page, sent):
     foreign = sent("default")
     alone = page.get(reverse("switchyard-jobs")).content.decode()
     own = sent("slow")
@@ -154,7 +147,7 @@ def test_lists_of_all_queues_offer_acts_on_the_rows_of_own_queues_alone(
     assert page.get(reverse("switchyard-jobs"), {"argument": "customer=4711"}).status_code == 403
 
 
-def test_job_is_cancelled_where_the_right_holds(page: Client, sent: Callable[[str], str]) -> None:
+def test_job_is_cancelled_where_the_right_holds(page, sent):
     ids = {queue: sent(queue) for queue in ("slow", "default")}
     chosen = reverse("switchyard-bulk-begin", args=["job.cancel_chosen"])
 
@@ -166,7 +159,7 @@ def test_job_is_cancelled_where_the_right_holds(page: Client, sent: Callable[[st
     assert [entry.target for entry in AuditEntry.objects.filter(act="job.cancel")] == [ids["slow"]]
 
 
-def test_token_has_the_rights_of_its_owner_on_queues(user: User, sent: Callable[[str], str]) -> None:
+def test_token_has_the_rights_of_its_owner_on_queues(user, sent):
     user.user_permissions.add(Permission.objects.get(codename="submit_work"))
     _, plain = create_token(owner=user, scopes=["operate", "submit"], name="test")
     api = Client(headers={"Authorization": f"Bearer {plain}"})
@@ -179,18 +172,16 @@ def test_token_has_the_rights_of_its_owner_on_queues(user: User, sent: Callable[
     assert "4711" in json.dumps(shown["slow"]) and "4711" not in json.dumps(shown["default"])
 
 
-def test_own_job_is_cancelled_on_any_queue(user: User, sent: Callable[[str], str]) -> None:
+def test_own_job_is_cancelled_on_any_queue(user, sent):
     user.user_permissions.add(Permission.objects.get(codename="submit_work"))
     token, plain = create_token(owner=user, scopes=["submit"], name="test")
     sent("default")
     own = submit(dramatiq.get_broker().get_actor("of_default"), owner=token.owner_key, customer=1)
 
-    answer = Client(headers={"Authorization": f"Bearer {plain}"}).delete(f"/api/v1/jobs/{own}")
-
-    assert answer.status_code == 202
+    assert Client(headers={"Authorization": f"Bearer {plain}"}).delete(f"/api/v1/jobs/{own}").status_code == 202
 
 
-def test_actor_is_paused_on_its_own_queue(user: User, sent: Callable[[str], str]) -> None:
+def test_actor_is_paused_on_its_own_queue(user, sent):
     actors: dict[str, Any] = dramatiq.get_broker().actors
 
     assert pauses.pause(pauses.chosen(actors["of_slow"]), who=who(user), reason="late")
@@ -199,7 +190,7 @@ def test_actor_is_paused_on_its_own_queue(user: User, sent: Callable[[str], str]
     assert [each.named for each in pauses.paused_actors()] == ["of_slow"]
 
 
-def test_letters_are_moved_where_the_right_holds(page: Client, user: User, facilities: Facilities) -> None:
+def test_letters_are_moved_where_the_right_holds(page, user, facilities):
     for queue in ("slow", "default"):
         project(keep(letter(id=f"of-{queue}", queue=queue)))
     rows = {row.queue: row for row in DeadLetter.objects.all()}
@@ -216,9 +207,7 @@ def test_letters_are_moved_where_the_right_holds(page: Client, user: User, facil
     assert {row.queue: row.state for row in DeadLetter.objects.all()} == {"slow": "requeued", "default": "new"}
 
 
-def test_lists_of_letters_of_several_queues_offer_acts_on_those_of_own_queues_alone(
-    page: Client, user: User, facilities: Facilities
-) -> None:
+def test_lists_of_letters_of_several_queues_offer_acts_on_those_of_own_queues_alone(page, user, facilities):
     for queue in ("slow", "default", "webhook"):
         for number in range(2):
             made = letter(id=f"{queue}-{number}", queue=queue, actor="fail_always" if queue != "webhook" else "deliver")
@@ -248,9 +237,7 @@ def test_lists_of_letters_of_several_queues_offer_acts_on_those_of_own_queues_al
     assert BulkAct.objects.latest("pk").total == 4
 
 
-def test_discarded_group_of_several_queues_is_restored_on_own_queues_alone(
-    page: Client, user: User, facilities: Facilities
-) -> None:
+def test_discarded_group_of_several_queues_is_restored_on_own_queues_alone(page, user, facilities):
     for queue in ("slow", "default"):
         project(keep(letter(id=f"of-{queue}", queue=queue)))
     acts.apply("discard", list(DeadLetter.objects.all()), who=Who("root", "page"), reason="old")
@@ -261,9 +248,7 @@ def test_discarded_group_of_several_queues_is_restored_on_own_queues_alone(
     assert (BulkAct.objects.get().total, BulkAct.objects.get().filter["queue"]) == (1, "slow")
 
 
-def test_bulk_act_is_refused_as_a_whole_unless_all_that_match_are_on_such_queues(
-    user: User, facilities: Facilities, sent: Callable[[str], str]
-) -> None:
+def test_bulk_act_is_refused_as_a_whole_unless_all_that_match_are_on_such_queues(user, facilities, sent):
     for queue in ("slow", "default"):
         project(keep(letter(id=f"of-{queue}", queue=queue)))
     [fingerprint] = set(DeadLetter.objects.values_list("fingerprint", flat=True))
@@ -284,9 +269,8 @@ def test_bulk_act_is_refused_as_a_whole_unless_all_that_match_are_on_such_queues
     assert BulkAct.objects.count() == 2
 
 
-def test_admin_gives_queues_to_a_group_and_keeps_those_that_are_not_declared(group: Group) -> None:
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
+def test_admin_gives_queues_to_a_group_and_keeps_those_that_are_not_declared(group):
+    client = log_in()
     row = GroupQueues.objects.get()
     row.queues = ["slow", "gone"]
     row.save()
@@ -306,18 +290,17 @@ def rights_of(role: str) -> set[str]:
 
 
 @pytest.mark.parametrize("role", [READ_ONLY, OPERATOR])
-def test_migrated_database_has_each_role_with_its_rights(role: str) -> None:
+def test_migrated_database_has_each_role_with_its_rights(role):
     assert rights_of(role) == set(ROLES[role])
 
 
-def test_read_only_has_view_rights_alone() -> None:
+def test_read_only_has_view_rights_alone():
     assert {right.partition(".")[2].partition("_")[0] for right in rights_of(READ_ONLY)} == {"view"}
     assert "switchyard_jobs.view_arguments" not in rights_of(READ_ONLY)
 
 
-def test_next_migration_changes_nothing_that_people_changed() -> None:
-    operators = Group.objects.get(name=OPERATOR)
-    operators.permissions.remove(Permission.objects.get(codename="discard_deadletter"))
+def test_next_migration_changes_nothing_that_people_changed():
+    Group.objects.get(name=OPERATOR).permissions.remove(Permission.objects.get(codename="discard_deadletter"))
     Group.objects.get(name=READ_ONLY).delete()
 
     call_command("migrate", verbosity=0)
@@ -326,7 +309,7 @@ def test_next_migration_changes_nothing_that_people_changed() -> None:
     assert not Group.objects.filter(name=READ_ONLY).exists()
 
 
-def test_right_of_a_later_release_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_right_of_a_later_release_is_given_once(monkeypatch):
     monkeypatch.setitem(ROLES, READ_ONLY, (*ROLES[READ_ONLY], "switchyard_operations.dump_stacks"))
 
     for _ in range(2):
@@ -336,7 +319,7 @@ def test_right_of_a_later_release_is_given_once(monkeypatch: pytest.MonkeyPatch)
     assert GrantedRight.objects.filter(right="switchyard_operations.dump_stacks", role=READ_ONLY).count() == 1
 
 
-def test_right_that_no_app_has_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_right_that_no_app_has_is_left_out(monkeypatch):
     monkeypatch.setitem(ROLES, READ_ONLY, (*ROLES[READ_ONLY], "switchyard_operations.fly"))
 
     make_roles()

@@ -20,8 +20,8 @@ from apps.shop.models import Payment
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
-from switchyard.jobs.services import submit as send
 from tests.factories.brokers import full
+from tests.factories.callers import Caller
 from tests.factories.shop import make_invoice, make_payment
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -74,8 +74,7 @@ def test_the_same_event_from_ten_senders_at_once_is_applied_once(facilities, run
         wait_for(lambda: facilities.transport.stats("urgent").live.running == 0)
     late = post(content)
 
-    assert statuses == [202] * 10
-    assert (late.status_code, facilities.transport.stats("urgent").live.waiting) == (202, 0)
+    assert (statuses, late.status_code, facilities.transport.stats("urgent").live.waiting) == ([202] * 10, 202, 0)
     assert (PaymentEvent.objects.count(), Payment.objects.count()) == (1, 1)
 
 
@@ -98,36 +97,21 @@ def test_what_is_not_signed_is_refused_before_the_body_is_read(waiting, change):
 def test_another_event_under_the_same_id_is_refused(waiting):
     post(body())
 
-    answer = post(body(amount="1.00"))
-
-    assert answer.status_code == 409
-    assert waiting() == 1
+    assert (post(body(amount="1.00")).status_code, waiting()) == (409, 1)
 
 
 def test_the_same_event_written_differently_is_the_same(waiting):
     post(body(amount="100.00"))
 
-    assert post(body(amount=100) + b"\n").status_code == 202
-    assert waiting() == 1
+    assert (post(body(amount=100) + b"\n").status_code, waiting()) == (202, 1)
 
 
 def test_an_event_whose_enqueue_failed_is_enqueued_when_it_comes_again(waiting, valkey):
     with full(valkey):
         refused = post(body())
-    taken = post(body())
-
-    assert (refused.status_code, taken.status_code) == (503, 202)
+    assert (refused.status_code, post(body()).status_code) == (503, 202)
     assert refused["Retry-After"]
     assert (PaymentEvent.objects.count(), waiting()) == (1, 1)
-
-
-@LIVE
-def test_a_job_whose_event_was_deleted_is_dead_at_once(facilities, run_worker):
-    job_id = submit(apply_payment_event, kwargs={"event_id": 10**6})
-    with run_worker("urgent"):
-        job = wait_for(lambda: (found := find_job(job_id)) and found.ended and found)
-
-    assert (job.state, job.reason) == ("dead", "permanent")
 
 
 def test_an_event_that_may_have_been_enqueued_is_enqueued_once(waiting, monkeypatch):
@@ -138,41 +122,39 @@ def test_an_event_that_may_have_been_enqueued_is_enqueued_once(waiting, monkeypa
     monkeypatch.setattr("apps.billing.api.submit", lose_answer)
     lost = post(body())
     monkeypatch.undo()
-    again = post(body())
-
-    assert (lost.status_code, again.status_code) == (503, 202)
-    assert lost.json()["outcome"] == "unknown"
+    assert (lost.status_code, post(body()).status_code, lost.json()["outcome"]) == (503, 202, "unknown")
     assert "send the request again" in lost.json()["detail"]
     assert waiting() == 1
 
 
 def finished(job_id: str):
-    def look():
-        job = find_job(job_id)
-        return job if job is not None and job.ended else None
-
-    return wait_for(look, what=f"job {job_id} ended")
+    return wait_for(lambda: (job := find_job(job_id)) and job.ended and job, what=f"job {job_id} ended")
 
 
 @LIVE
-def test_a_month_is_reconciled_and_the_result_is_kept(submit, run_worker):
+def test_a_month_is_reconciled_and_the_result_is_kept(facilities, run_worker):
     make_payment(make_invoice())
     make_invoice()
 
-    answer = submit({"month": "2026-10"})
+    answer = Caller().post("/reconciliations", {"month": "2026-10"})
     with run_worker("billing"):
         job = finished(answer.json()["job_id"])
 
-    assert answer.status_code == 202
-    assert job.state == "succeeded"
+    assert (answer.status_code, job.state) == (202, "succeeded")
     assert job.result == {"matched": 1, "unmatched": 1, "corrected": 1}
     assert (job.progress["done"], job.progress["total"]) == (2, 2)
 
 
 @LIVE
-def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_worker):
-    job_id = send(reconcile_month, kwargs={"month": "2026-13"})
-    with run_worker("billing"):
+@pytest.mark.parametrize(
+    ("actor", "kwargs", "queue"),
+    [(reconcile_month, {"month": "2026-13"}, "billing"), (apply_payment_event, {"event_id": 10**6}, "urgent")],
+    ids=["a wrong month in a hand-made message", "an event that was deleted"],
+)
+def test_what_cannot_succeed_is_dead_at_once(actor, kwargs, queue, facilities, run_worker):
+    job_id = submit(actor, kwargs=kwargs)
+
+    with run_worker(queue):
         job = finished(job_id)
 
     assert (job.state, job.reason, job.attempts) == ("dead", "permanent", 1)
@@ -182,7 +164,7 @@ def test_a_hand_made_message_with_a_wrong_month_is_dead_at_once(facilities, run_
 def test_the_nightly_run_covers_the_running_month_and_the_one_before(facilities, run_worker, time_machine):
     time_machine.move_to("2027-01-05T02:15:00Z", tick=True)
     with run_worker("billing"):
-        job = finished(send(reconcile_current_month, kwargs={}))
+        job = finished(submit(reconcile_current_month, kwargs={}))
 
     assert list(job.result) == ["2026-12", "2027-01"]
     assert set(Reconciliation.objects.values_list("month", flat=True)) == {"2026-12", "2027-01"}
@@ -207,8 +189,7 @@ def received(serial: int) -> PaymentEvent:
 
 def act(client: Client, page: str, action: str, *rows):
     address = reverse(f"admin:billing_{page}_changelist")
-    chosen = [row.pk for row in rows]
-    return client.post(address, {"action": action, "_selected_action": chosen}, follow=True)
+    return client.post(address, {"action": action, "_selected_action": [row.pk for row in rows]}, follow=True)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker"
 
 
 @time_machine.travel(datetime(2026, 11, 21, 12, tzinfo=UTC))
-def test_every_actor_of_billing_can_be_repeated() -> None:
+def test_every_actor_of_billing_can_be_repeated():
     make_payment(make_invoice(total="100.00", status=InvoiceStatus.OPEN), amount="100.00")
     make_invoice(total="50.00", status=InvoiceStatus.PAID)
     wanted = make_invoice(total="20.00", issued_on="2026-11-02")
@@ -33,7 +33,7 @@ def test_every_actor_of_billing_can_be_repeated() -> None:
     assert Payment.objects.filter(external_id="pay_1").count() == 1
 
 
-def test_a_second_job_has_corrected_nothing() -> None:
+def test_a_second_job_has_corrected_nothing():
     make_invoice(total="50.00", status=InvoiceStatus.PAID)
     reconcile_month.send("2026-10")
     first = run_enqueued()
@@ -45,7 +45,7 @@ def test_a_second_job_has_corrected_nothing() -> None:
     assert [attempt.result["corrected"] for attempt in (*first, *second)] == [1, 0]
 
 
-def test_a_month_is_reconciled_by_one_run_at_a_time() -> None:
+def test_a_month_is_reconciled_by_one_run_at_a_time():
     reconcile_month.send("2026-10")
     with lock("reconcile 2026-10"):
         refused = run_enqueued(raises=False)

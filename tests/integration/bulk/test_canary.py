@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
 import pytest
 from django.core.management import CommandError, call_command
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
@@ -32,7 +31,6 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
 GROUP = {"fingerprint": "f00dfacef00dface"}
-Finish = Callable[[BulkAct], BulkAct]
 KEEP = {"canary": 4, "stop_percent": 100}
 
 
@@ -46,7 +44,6 @@ def ran(facilities: Facilities) -> Iterator[list[str]]:
     @dramatiq.actor(actor_name="mended", queue_name="default", max_retries=1, min_backoff=3_600_000)
     def mended(number: int = 7) -> None:
         message = dramatiq.middleware.CurrentMessage.get_current_message()
-        assert message is not None
         started.append(message.message_id)
         if message.message_id in broker.failing:
             raise KeyError("vat_rate")
@@ -71,7 +68,7 @@ def work_off(facilities: Facilities, run_worker: Any) -> None:
         wait_for(lambda: facilities.transport.stats("default").live.total == 0)
 
 
-def test_one_then_ten_then_all(start: Start, ran: list[str], facilities: Facilities, run_worker: Any) -> None:
+def test_one_then_ten_then_all(start, ran, facilities, run_worker):
     ids = letters(30)
     act = start("letter.canary", GROUP)
     sizes = []
@@ -89,14 +86,13 @@ def test_one_then_ten_then_all(start: Start, ran: list[str], facilities: Facilit
     assert {*DeadLetter.objects.values_list("state", flat=True)} == {"requeued"}
 
 
-@pytest.mark.parametrize(("failing", "reached"), [(0, 1), (5, 11)])
+@pytest.mark.parametrize(("failing", "reached", "plan"), [(0, 1, {}), (5, 11, {}), (3, 5, {"canary": 5})])
 def test_the_first_retry_stops_it_and_the_page_links_the_job(
-    failing: int, reached: int, start: Start, ran: list[str], facilities: Facilities, run_worker: Any,
-    admin_client: Client,
-) -> None:  # fmt: skip
+    failing, reached, plan, start, ran, facilities, run_worker, admin_client
+):
     ids = letters(30)
     dramatiq.get_broker().failing.add(ids[failing])  # type: ignore[attr-defined]
-    act = step(start("letter.canary", GROUP))
+    act = step(start("letter.canary", GROUP, plan=plan))
     while act.unfinished:
         work_off(facilities, run_worker)
         act = step(act)
@@ -108,9 +104,7 @@ def test_the_first_retry_stops_it_and_the_page_links_the_job(
     assert len(dead_ids(facilities)) == 30 - reached
 
 
-def test_a_letter_that_is_dead_again_stops_it(
-    start: Start, fail_always: Any, facilities: Facilities, run_worker: Any
-) -> None:
+def test_a_letter_that_is_dead_again_stops_it(start, fail_always, facilities, run_worker):
     made = bury(3)
     act = step(start("letter.canary", GROUP))
     with run_worker("default"):
@@ -123,9 +117,7 @@ def test_a_letter_that_is_dead_again_stops_it(
 
 
 @pytest.mark.parametrize("killed", ["in hand", "moved", "waiting"])
-def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(
-    killed: str, start: Start, ran: list[str], facilities: Facilities, run_worker: Any
-) -> None:
+def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(killed, start, ran, facilities, run_worker):
     ids = letters(12)
     act = start("letter.canary", GROUP)
     while act.unfinished:
@@ -140,13 +132,10 @@ def test_a_kill_of_the_scheduler_anywhere_requeues_each_letter_once(
         work_off(facilities, run_worker)
         act.refresh_from_db()
 
-    assert (act.state, act.done, act.skipped) == ("done", 12, 0)
-    assert ran == ids
+    assert (act.state, act.done, act.skipped, ran) == ("done", 12, 0, ids)
 
 
-def test_a_waiting_act_keeps_no_other_from_its_steps(
-    start: Start, ran: list[str], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_waiting_act_keeps_no_other_from_its_steps(start, ran, facilities, monkeypatch):
     letters(3)
     bury(40, fingerprint="other", actor="mended")
     canary = start("letter.canary", GROUP)
@@ -159,21 +148,6 @@ def test_a_waiting_act_keeps_no_other_from_its_steps(
     whole.refresh_from_db()
     assert (whole.state, whole.done) == ("done", 40)
     assert (canary.state, canary.done, canary.step, canary.cursor["waits"]) == ("running", 1, 1, True)
-
-
-def test_the_command_and_the_button_start_it(
-    ran: list[str], facilities: Facilities, admin_client: Client, finish: Callable[[BulkAct], BulkAct]
-) -> None:
-    letters(3)
-    group = admin_client.get(reverse("switchyard-letters"), GROUP).content.decode()
-    address = reverse("switchyard-bulk-begin", args=["letter.canary"]) + "?fingerprint=f00dfacef00dface"
-    asked = admin_client.get(address).content.decode()
-
-    started = json_of("deadletters", "requeue", "--group", "f00dfacef00dface", "--canary")
-
-    assert address in group and "Roll out the requeue of 3 dead letters?" in asked
-    act = BulkAct.objects.get(pk=started["bulk_act"])
-    assert (act.kind, act.total) == ("letter.canary", 3)
 
 
 @pytest.fixture
@@ -189,23 +163,9 @@ def stopped(start: Start, ran: list[str], facilities: Facilities, run_worker: An
     return act
 
 
-def test_a_canary_of_its_own_size_stops_where_one_fails(
-    start: Start, ran: list[str], facilities: Facilities, run_worker: Any
-) -> None:  # fmt: skip
-    ids = letters(30)
-    dramatiq.get_broker().failing.add(ids[3])  # type: ignore[attr-defined]
-    act = step(start("letter.canary", GROUP, plan={"canary": 5}))
-    while act.unfinished:
-        work_off(facilities, run_worker)
-        act = step(act)
-
-    assert (act.state, act.done, len(dead_ids(facilities))) == ("stopped", 5, 25)
-    assert f"job {ids[3]} has failed and is to be retried" in act.error
-
-
 def test_the_others_follow_at_the_rate_and_a_share_of_failures_stops_them(
-    start: Start, ran: list[str], facilities: Facilities, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+    start, ran, facilities, run_worker, monkeypatch
+):
     monkeypatch.setattr(bulk_moves, "LEAST_ENDED", 10)
     ids = letters(60)
     dramatiq.get_broker().failing |= {*ids[10:14], *ids[20:40]}  # type: ignore[attr-defined]
@@ -223,8 +183,8 @@ def test_the_others_follow_at_the_rate_and_a_share_of_failures_stops_them(
 
 
 def test_nothing_is_requeued_while_the_circuit_of_its_actor_is_open(
-    start: Start, ran: list[str], facilities: Facilities, finish: Finish, run_worker: Any, admin_client: Client
-) -> None:  # fmt: skip
+    start, ran, facilities, finish, run_worker, admin_client
+):
     letters(3)
     [family] = families(["default"])
     circuit = Circuit(Dependency("stripe", open_ms=1_000), 60_000, {"mended": 0})
@@ -242,9 +202,7 @@ def test_nothing_is_requeued_while_the_circuit_of_its_actor_is_open(
     assert (act.done, act.cursor["circuit"]) == (3, "")
 
 
-def test_what_has_not_started_is_taken_back(
-    stopped: BulkAct, finish: Finish, ran: list[str], facilities: Facilities, run_worker: Any
-) -> None:  # fmt: skip
+def test_what_has_not_started_is_taken_back(stopped, finish, ran, facilities, run_worker):
     before = dict(DeadLetter.objects.values_list("message_id", "died_at"))
 
     undo = finish(services.take_back(stopped.pk, who=WHO, reason="wrong release"))
@@ -252,8 +210,7 @@ def test_what_has_not_started_is_taken_back(
 
     assert (undo.state, undo.done, undo.skips) == ("done", 10, {"has started or moved": 4})
     assert (len(waiting_ids(facilities)), len(dead_ids(facilities))) == (0, 10)
-    states = DeadLetter.objects.values_list("state", flat=True)
-    assert sorted(states) == ["new"] * 10 + ["requeued"] * 4
+    assert sorted(DeadLetter.objects.values_list("state", flat=True)) == ["new"] * 10 + ["requeued"] * 4
     assert dict(DeadLetter.objects.values_list("message_id", "died_at")) == before
     assert AuditEntry.objects.get(act="letter.take_back").count == 10
     again = finish(services.start("letter.requeue", GROUP, who=WHO))
@@ -262,9 +219,7 @@ def test_what_has_not_started_is_taken_back(
 
 
 @pytest.mark.parametrize("killed", ["in hand", "moved"])
-def test_a_kill_while_it_is_taken_back_is_exact(
-    killed: str, stopped: BulkAct, finish: Finish, facilities: Facilities
-) -> None:
+def test_a_kill_while_it_is_taken_back_is_exact(killed, stopped, finish, facilities):
     undo = services.take_back(stopped.pk, who=WHO)
     begun = runner.begin(undo.pk, undo.run)
     assert begun is not None and len(begun[0].hand) == 14
@@ -280,9 +235,7 @@ def test_a_kill_while_it_is_taken_back_is_exact(
     assert DeadLetter.objects.filter(state="new").count() == 10
 
 
-def test_what_a_worker_has_fetched_or_somebody_else_requeued_stays(
-    stopped: BulkAct, finish: Finish, facilities: Facilities
-) -> None:
+def test_what_a_worker_has_fetched_or_somebody_else_requeued_stays(stopped, finish, facilities):
     [family] = families(["default"])
     family.join("default.h.7.0a1b2c3d.0.1/live")
     held = family.fetch("default.h.7.0a1b2c3d.0.1/live", 3, request=1).grants
@@ -295,12 +248,12 @@ def test_what_a_worker_has_fetched_or_somebody_else_requeued_stays(
     assert (undo.done, len(waiting_ids(facilities)), len(dead_ids(facilities))) == (7, 2, 7)
 
 
-def test_page_and_command_start_it_and_take_it_back(
-    ran: list[str], facilities: Facilities, admin_client: Client, finish: Finish
-) -> None:  # fmt: skip
+def test_page_and_command_start_it_and_take_it_back(ran, facilities, admin_client, finish):
     letters(6)
     begin = reverse("switchyard-bulk-begin", args=["letter.canary"]) + "?fingerprint=f00dfacef00dface"
     form = {"count": "6", "canary": "3", "stop_percent": "5", "rate": "2"}
+    group = admin_client.get(reverse("switchyard-letters"), GROUP).content.decode()
+    asked = admin_client.get(begin).content.decode()
     refused = admin_client.post(begin, form | {"canary": "501"}).content.decode()
 
     admin_client.post(begin, form)
@@ -315,6 +268,7 @@ def test_page_and_command_start_it_and_take_it_back(
     answer = admin_client.post(address, {"reason": "wrong"})
     undo = finish(BulkAct.objects.latest("pk"))
 
+    assert begin in group and "Roll out the requeue of 6 dead letters?" in asked
     assert "canary: 501 is not in its range" in refused
     assert (act.plan, act.rate) == ({"canary": 3, "stop_percent": 5}, 2)
     assert address in page and answer.status_code == 302
@@ -323,13 +277,13 @@ def test_page_and_command_start_it_and_take_it_back(
         call_command("switchyard", "bulk", "take-back", str(undo.pk))
 
 
-def test_the_command_starts_a_rollout_with_its_plan(ran: list[str], facilities: Facilities) -> None:
+def test_the_command_starts_a_rollout_with_its_plan_or_without_one(ran, facilities):
     letters(6)
     words = ["requeue", "--group", "f00dfacef00dface", "--canary", "3", "--rate", "7", "--stop-percent", "0"]
 
-    call_command("switchyard", "deadletters", *words, "--json")
+    planned, plain = (BulkAct.objects.get(pk=json_of("deadletters", *each)["bulk_act"]) for each in (words, words[:4]))
 
-    act = BulkAct.objects.get()
-    assert (act.plan, act.rate, act.total) == ({"canary": 3, "stop_percent": 0}, 7, 6)
+    assert (planned.plan, planned.rate, planned.total) == ({"canary": 3, "stop_percent": 0}, 7, 6)
+    assert (plain.kind, plain.plan, plain.total) == ("letter.canary", {}, 6)
     with pytest.raises(CommandError, match="--rate and --stop-percent take --canary"):
         call_command("switchyard", "deadletters", "requeue", "--group", "f00dfacef00dface", "--rate", "7")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,13 +18,10 @@ from switchyard.broker.queue import administration
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
-from switchyard.bulk.models import BulkAct
 from switchyard.history.models import JobRow
-from tests.integration.bulk.conftest import Start
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-Finish = Callable[[BulkAct], BulkAct]
 
 
 @pytest.fixture
@@ -48,10 +44,7 @@ def states(facilities: Facilities, ids: list[str]) -> set[str | None]:
     return set(facilities.records.states(ids))
 
 
-def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch,
-    run_worker: Callable[..., Any],
-) -> None:  # fmt: skip
+def test_waiting_and_scheduled_jobs_of_an_actor_never_start(start, finish, facilities, work, monkeypatch, run_worker):
     monkeypatch.setattr(runner, "MOST", 7)
     ran: list[int] = []
     work.fn = ran.append
@@ -70,9 +63,7 @@ def test_waiting_and_scheduled_jobs_of_an_actor_never_start(
     assert ran == []
 
 
-def test_an_act_that_a_release_before_began_walks_anew(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_an_act_that_a_release_before_began_walks_anew(start, finish, facilities, work):
     sent = [work.send(n).message_id for n in range(5)]
     act = start("job.cancel", {"actor": "work"}, reason="wrong price")
     act.cursor = {"queue": 0, "stop": 1, "after": [5_000], "walk": 1, "hit": False}
@@ -81,35 +72,25 @@ def test_an_act_that_a_release_before_began_walks_anew(
     assert (finish(act).done, states(facilities, sent)) == (5, {"cancelled"})
 
 
-def test_only_what_matches_is_cancelled(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_only_what_matches_is_cancelled(start, finish, facilities, work):
     hit = work.send(number=1, customer="c-7").message_id
     others = [work.send(number=1, customer="c-8").message_id, work.send(2, "c-9").message_id]
     hit_by_place = work.send(3, "c-7").message_id
 
-    act = finish(start("job.cancel", {"queue": "urgent", "argument": "customer=c-7"}))
-
-    assert act.done == 2
+    assert finish(start("job.cancel", {"queue": "urgent", "argument": "customer=c-7"})).done == 2
     assert states(facilities, [hit, hit_by_place]) == {"cancelled"}
     assert states(facilities, others) == {"queued"}
 
 
-def test_only_children_of_the_job_that_is_named_are_cancelled(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_only_children_of_the_job_that_is_named_are_cancelled(start, finish, facilities, work):
     child = work.send_with_options(args=(1,), parent="p-1").message_id
     others = [work.send_with_options(args=(1,), parent="p-2").message_id, work.send(1).message_id]
 
-    act = finish(start("job.cancel", {"parent": "p-1"}))
-
-    assert (act.done, states(facilities, [child])) == (1, {"cancelled"})
+    assert (finish(start("job.cancel", {"parent": "p-1"})).done, states(facilities, [child])) == (1, {"cancelled"})
     assert states(facilities, others) == {"queued"}
 
 
-def test_jobs_of_other_owners_states_and_later_ones_stay(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_jobs_of_other_owners_states_and_later_ones_stay(start, finish, facilities, work):
     owned = work.send_with_options(args=(1,), owner="token-1").message_id
     delayed = work.send_with_options(args=(2,), owner="token-1", delay=600_000).message_id
     act = start("job.cancel", {"owner": "token-1", "state": "queued"})
@@ -124,9 +105,7 @@ def test_jobs_of_other_owners_states_and_later_ones_stay(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_running_job_is_asked_to_stop(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], run_worker: Callable[..., Any]
-) -> None:
+def test_running_job_is_asked_to_stop(start, finish, facilities, work, run_worker):
     began = threading.Event()
 
     def wait(number: int = 0, customer: str = "") -> None:
@@ -147,9 +126,7 @@ def test_running_job_is_asked_to_stop(
 
 
 @pytest.mark.parametrize("killed", ["before the calls", "in the middle of the calls", "after the calls"])
-def test_step_repeated_after_a_kill_counts_each_job_once(
-    killed: str, start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any]
-) -> None:
+def test_step_repeated_after_a_kill_counts_each_job_once(killed, start, finish, facilities, work):
     ids = [work.send_with_options(args=(n,), delay=600_000 if n % 2 else None).message_id for n in range(12)]
     act = start("job.cancel", {"actor": "work"})
     while (begun := runner.begin(act.pk, act.run)) is not None and not begun[0].hand:
@@ -166,15 +143,12 @@ def test_step_repeated_after_a_kill_counts_each_job_once(
     assert states(facilities, ids) == {"cancelled"}
 
 
-def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
-    start: Start, finish: Finish, facilities: Facilities, work: Actor[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(start, finish, facilities, work, monkeypatch):
     waiting, scheduled = work.send(1).message_id, work.send_with_options(args=(2,), delay=600_000).message_id
     act = start("job.cancel", {"actor": "work"})
     taken = 0
     while taken < 2:  # waiting and scheduled ones are taken apart
         begun = runner.begin(act.pk, act.run)
-        assert begun is not None
         with monkeypatch.context() as killed:
             killed.setattr(facilities.records, "write_cancelled", lambda ended: None)
             kind_of(act.kind).apply(begun[0], begun[0].hand, repeated=False)
@@ -196,14 +170,12 @@ def test_a_kill_between_the_cancellation_and_its_record_loses_no_job(
     [({"fingerprint": "f00d"}, "ended jobs only"), ({"state": "succeeded"}, "have ended"), ({"queue": "x"}, "a queue"),
      ({"colour": "red"}, "is not a filter")],
 )  # fmt: skip
-def test_filter_that_no_waiting_job_can_match_is_refused(filter: dict[str, str], fault: str, start: Start) -> None:
+def test_filter_that_no_waiting_job_can_match_is_refused(filter, fault, start):
     with pytest.raises(ValueError, match=fault):
         start("job.cancel", filter)
 
 
-def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(
-    start: Start, facilities: Facilities, fail_always: Actor[Any, Any]
-) -> None:
+def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(start, facilities, fail_always):
     administration.pause(dramatiq.get_broker().lane("default")[0], reason="fan-out")  # type: ignore[attr-defined]
     ids = [fail_always.send(number).message_id for number in range(200)]
     act = start("job.cancel", {"actor": "fail_always"}, reason="wrong price")
@@ -245,10 +217,7 @@ def sent(facilities: Facilities) -> list[int]:
 
 
 @pytest.mark.parametrize("killed", ["", "killed", "killed, and the broker has forgotten"])
-def test_ended_jobs_run_again_once_each(
-    killed: str, start: Start, finish: Finish, facilities: Facilities, repeated: Actor[Any, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_ended_jobs_run_again_once_each(killed, start, finish, facilities, repeated, monkeypatch):
     monkeypatch.setattr(runner, "MOST", 4)
     for number in range(10):
         ended(number)
@@ -257,7 +226,6 @@ def test_ended_jobs_run_again_once_each(
     act = start("job.run_again", {"actor": "repeated", "state": "dead"}, reason="rates are back")
     if killed:
         begun = runner.begin(act.pk, act.run)
-        assert begun is not None
         kind_of(act.kind).apply(begun[0], begun[0].hand[:3], repeated=False)
     forgotten = sent(facilities) if killed.endswith("forgotten") else []
     if forgotten:
@@ -273,9 +241,7 @@ def test_ended_jobs_run_again_once_each(
     assert AuditEntry.objects.get(act="job.run_again").count == 10
 
 
-def test_jobs_that_no_release_would_take_are_left_out(
-    start: Start, finish: Finish, facilities: Facilities, repeated: Actor[Any, Any]
-) -> None:
+def test_jobs_that_no_release_would_take_are_left_out(start, finish, facilities, repeated):
     ended(1)
     ended(2, arguments='{"number":[2]}')
     ended(3, arguments='{"numbers":3}')
@@ -290,6 +256,6 @@ def test_jobs_that_no_release_would_take_are_left_out(
 
 
 @pytest.mark.parametrize("filter", [{}, {"state": "running"}, {"colour": "red"}])
-def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter: dict[str, str], start: Start) -> None:
+def test_second_run_of_everything_or_of_what_has_not_ended_is_refused(filter, start):
     with pytest.raises(ValueError, match=r"state|colour"):
         start("job.run_again", filter)

@@ -14,6 +14,8 @@ from switchyard.broker.shapes import DeadLetter as Letter
 from tests.factories.letters import keep, letter
 from tests.factories.staff import client_of
 
+Bury = Callable[..., Letter]
+
 
 @pytest.fixture
 def fail_always(facilities: Facilities) -> Actor[Any, Any]:
@@ -27,13 +29,9 @@ def fail_always(facilities: Facilities) -> Actor[Any, Any]:
 
 
 @pytest.fixture
-def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Callable[..., Letter]:
+def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Bury:
     """Put a letter into its dead list, as a worker does, without its row."""
-
-    def put(**changes: Any) -> Letter:
-        return keep(letter(**changes))
-
-    return put
+    return lambda **changes: keep(letter(**changes))
 
 
 @pytest.fixture

@@ -1,22 +1,32 @@
 from __future__ import annotations
 
+import io
 import threading
-from collections.abc import Callable
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import dramatiq
 import pytest
-from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.db import connection
 from django.utils import timezone
 
 from switchyard.audit.services import Who
+from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import Facilities
+from switchyard.broker.queue.operations import Entry
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import acts, projection, queries, reconcile
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.middleware.crashes import Poison
+from switchyard.middleware.logs import printable
+from tests.factories.commands import json_of, output_of
 from tests.factories.letters import discard, requeue
+from tests.integration.dead_letters.conftest import Bury
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
@@ -24,7 +34,7 @@ OPERATOR = Who("a.lind", "page")
 
 
 @pytest.fixture
-def made(bury: Callable[..., Letter]) -> Letter:
+def made(bury: Bury) -> Letter:
     """A letter with its row."""
     made = bury()
     projection.project_or_log(made)
@@ -35,46 +45,30 @@ def waiting(facilities: Facilities) -> int:
     return facilities.transport.stats("default").live.waiting
 
 
-def test_requeue_moves_the_letter_and_says_who(made: Letter, facilities: Facilities, operator: User) -> None:
+def test_requeue_moves_the_letter_and_says_who(made, facilities, operator):
     act = acts.act_on(made.id, "requeue", by=operator.username, reason="mended")
 
     row = DeadLetter.objects.get()
-    assert act == ""
-    assert (row.state, row.state_by, row.claim_token) == ("requeued", "a.lind", "")
+    assert (act, row.state, row.state_by, row.claim_token) == ("", "requeued", "a.lind", "")
     assert [(entry["act"], entry["by"], entry["note"]) for entry in row.history] == [("requeue", "a.lind", "mended")]
-    assert waiting(facilities) == 1
-    assert facilities.transport.stats("default").dead == 0
+    assert (waiting(facilities), facilities.transport.stats("default").dead) == (1, 0)
 
 
-def test_requeue_repeated_sends_nothing_twice(made: Letter, facilities: Facilities) -> None:
+def test_requeue_repeated_sends_nothing_twice(made, facilities):
     first, second = (acts.act_on(made.id, "requeue", by="a.lind") for _ in range(2))
 
     assert first == "" and "is requeued already" in second
     assert waiting(facilities) == 1
 
 
-def test_letter_without_a_row_yet_can_be_requeued(bury: Callable[..., Letter], facilities: Facilities) -> None:
-    made = bury()
-
-    assert acts.act_on(made.id, "requeue", by="a.lind") == ""
-
-    assert DeadLetter.objects.get().state == "requeued"
-
-
-def test_discard_drops_the_letter_and_keeps_the_row(
-    bury: Callable[..., Letter], facilities: Facilities, operator: User
-) -> None:
-    made = bury()
-
-    assert acts.act_on(made.id, "discard", by=operator.username, reason="duplicate") == ""
+def test_discard_drops_the_letter_and_keeps_the_row(bury, facilities, operator):
+    assert acts.act_on(bury().id, "discard", by=operator.username, reason="duplicate") == ""
 
     assert DeadLetter.objects.get().state == "discarded"
     assert (facilities.transport.stats("default").dead, waiting(facilities)) == (0, 0)
 
 
-def test_acknowledged_letter_stays_and_can_still_be_requeued(
-    bury: Callable[..., Letter], facilities: Facilities, operator: User
-) -> None:
+def test_acknowledged_letter_stays_and_can_still_be_requeued(bury, facilities, operator):
     made = bury()
 
     assert acts.act_on(made.id, "acknowledge", by=operator.username) == ""
@@ -84,24 +78,21 @@ def test_acknowledged_letter_stays_and_can_still_be_requeued(
     assert acts.act_on(made.id, "requeue", by=operator.username) == ""
 
 
-def test_letter_that_something_else_took_is_missing(made: Letter, facilities: Facilities) -> None:
+def test_letter_that_something_else_took_is_missing(made, facilities):
     discard(facilities.transport, "default", made.id)
 
-    act = acts.act_on(made.id, "requeue", by="a.lind")
-
-    assert act != ""
-    assert DeadLetter.objects.get().state == "missing"
-    assert waiting(facilities) == 0
+    assert acts.act_on(made.id, "requeue", by="a.lind") != ""
+    assert (DeadLetter.objects.get().state, waiting(facilities)) == ("missing", 0)
 
 
-def test_unknown_ids_and_groups_are_refused(facilities: Facilities) -> None:
+def test_unknown_ids_and_groups_are_refused(facilities):
     with pytest.raises(NotFound, match="'nope'"):
         acts.act_on("nope", "requeue", by="a.lind")
     with pytest.raises(NotFound, match="'nope'"):
         acts.apply("requeue", [], who=OPERATOR, group="nope")
 
 
-def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_group_is_requeued_oldest_first_up_to_the_limit(bury, facilities):
     made = [bury(died_at=1_800_000_000_000 + index) for index in range(5)]
     bury(fingerprint="another")
     reconcile.reconcile_all()
@@ -109,12 +100,11 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury: Callable[..., Lett
     oldest = list(queries.listing(fingerprint="f00dfacef00dface").order_by("died_at")[:3])
     outcome = acts.apply("requeue", oldest, who=OPERATOR, group="f00dfacef00dface")
 
-    assert outcome.done == tuple(letter.id for letter in made[:3])
-    assert waiting(facilities) == 3
+    assert (outcome.done, waiting(facilities)) == (tuple(letter.id for letter in made[:3]), 3)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_two_operators_at_once_requeue_a_letter_once(bury, facilities):
     made = [bury() for _ in range(5)]
     reconcile.reconcile_all()
     barrier = threading.Barrier(2)
@@ -138,8 +128,7 @@ def test_two_operators_at_once_requeue_a_letter_once(bury: Callable[..., Letter]
     assert waiting(facilities) == sum(requeue for requeue, _ in pairs)
     assert facilities.transport.stats("default").dead == 0
     states = {row.message_id: row.state for row in DeadLetter.objects.all()}
-    expected = ["requeued" if requeue else "discarded" for requeue, _ in pairs]
-    assert [states[letter.id] for letter in made] == expected
+    assert [states[letter.id] for letter in made] == ["requeued" if requeue else "discarded" for requeue, _ in pairs]
 
 
 def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
@@ -150,7 +139,7 @@ def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
     )  # fmt: skip
 
 
-def test_act_killed_before_the_letter_moved_changes_nothing(made: Letter, facilities: Facilities) -> None:
+def test_act_killed_before_the_letter_moved_changes_nothing(made, facilities):
     interrupt(made.id, "requeue")
 
     report = reconcile.reconcile_all()
@@ -162,9 +151,7 @@ def test_act_killed_before_the_letter_moved_changes_nothing(made: Letter, facili
 
 
 @pytest.mark.parametrize(("act", "state"), [("requeue", "requeued"), ("discard", "discarded")])
-def test_act_killed_after_the_letter_moved_is_finished(
-    made: Letter, facilities: Facilities, act: str, state: str
-) -> None:
+def test_act_killed_after_the_letter_moved_is_finished(made, facilities, act, state):
     {"requeue": requeue, "discard": discard}[act](facilities.transport, "default", made.id)
     interrupt(made.id, act)
 
@@ -172,20 +159,17 @@ def test_act_killed_after_the_letter_moved_is_finished(
     reconcile.reconcile_all()
 
     row = DeadLetter.objects.get()
-    assert (row.state, row.state_by, row.claim_token) == (state, "a.lind", "")
-    assert len(row.history) == 1
+    assert (row.state, row.state_by, row.claim_token, len(row.history)) == (state, "a.lind", "", 1)
 
 
-def test_act_just_begun_elsewhere_is_not_done_twice(made: Letter, facilities: Facilities) -> None:
+def test_act_just_begun_elsewhere_is_not_done_twice(made, facilities):
     interrupt(made.id, "requeue", seconds_ago=1)
 
-    act = acts.act_on(made.id, "discard", by="m.keller")
-
-    assert "a.lind has begun to requeue" in act
+    assert "a.lind has begun to requeue" in acts.act_on(made.id, "discard", by="m.keller")
     assert facilities.transport.stats("default").dead == 1
 
 
-def test_old_claim_is_settled_by_whoever_acts_next(made: Letter, facilities: Facilities) -> None:
+def test_old_claim_is_settled_by_whoever_acts_next(made, facilities):
     interrupt(made.id, "requeue")
 
     assert acts.act_on(made.id, "discard", by="m.keller") == ""
@@ -194,7 +178,147 @@ def test_old_claim_is_settled_by_whoever_acts_next(made: Letter, facilities: Fac
 
 
 @pytest.mark.parametrize("act", ["requeue", "discard", "acknowledge"])
-def test_reason_is_written_without_what_postgresql_cannot_store(bury: Callable[..., Letter], act: acts.ActName) -> None:
+def test_reason_is_written_without_what_postgresql_cannot_store(bury, act):
     result = acts.act_on(bury().id, act, by="b.lind", reason="why\0")
 
     assert result == "" and DeadLetter.objects.get().history[-1]["note"] == "why\\x00"
+
+
+def test_list_shows_letters_that_have_no_row_yet(bury):
+    made = bury()
+
+    assert made.id in output_of("deadletters", "list")
+    assert [item["id"] for item in json_of("deadletters", "list")] == [made.id]
+
+
+def test_list_filters_by_queue_group_and_state(bury):
+    one = bury(queue="webhook", fingerprint="aaaa")
+    two = bury()
+
+    assert [item["id"] for item in json_of("deadletters", "list", "--queue", "webhook")] == [one.id]
+    assert [item["id"] for item in json_of("deadletters", "list", "--group", two.fingerprint)] == [two.id]
+    assert json_of("deadletters", "list", "--state", "discarded") == []
+
+
+@pytest.mark.parametrize("name", ["[/]", "[link=file:///etc/passwd]here", "\x1b[2Jgone", "\x9b2J\u202eenog"])
+def test_a_name_that_somebody_made_up_is_listed_as_it_is(bury, name):
+    bury(actor=name)
+
+    assert printable(name) in output_of("deadletters", "list")
+
+
+def test_show_tells_everything_and_drives_no_terminal(bury):
+    made = bury(error="\x1b]0;evil\x07 red \x1b[31m")
+
+    text = output_of("deadletters", "show", made.id)
+
+    assert "Traceback (most recent call last)" in text and "\x1b" not in text and "\\x1b]0;evil" in text
+    assert json_of("deadletters", "show", made.id)["payload"]["arguments"] == {"number": 7}
+
+
+def test_requeue_and_discard_by_id(bury, facilities):
+    one, two, three = bury(), bury(), bury()
+
+    assert "Requeued 2 dead letters." in output_of("deadletters", "requeue", one.id, two.id, one.id)
+    assert json_of("deadletters", "discard", three.id, "--reason", "old")["done"] == [three.id]
+
+    stats = facilities.transport.stats("default")
+    assert (stats.dead, stats.live.waiting) == (0, 2)
+    assert "(shell)" in DeadLetter.objects.get(message_id=three.id).history[0]["by"]
+
+
+@pytest.mark.parametrize(("verb", "past"), [("requeue", "Requeued"), ("discard", "Discarded")])
+def test_letters_of_a_time_are_moved_and_the_others_stay(bury, verb, past):
+    now = now_ms()
+    old, wanted, other = bury(died_at=now - 7_200_000), bury(died_at=now - 600_000), bury(fingerprint="other")
+
+    assert (
+        output_of("deadletters", verb, "--group", wanted.fingerprint, "--since", "1h").strip()
+        == f"{past} 1 dead letter."
+    )
+    states = dict(DeadLetter.objects.values_list("message_id", "is_open"))
+    assert (states[wanted.id], states[old.id], states[other.id]) == (0, 1, 1)
+
+    assert output_of("deadletters", verb, "--until", "1h").strip() == f"{past} 1 dead letter."
+    with pytest.raises(CommandError, match="no open letter"):
+        output_of("deadletters", verb, "--until", "1h")
+    with pytest.raises(CommandError, match="is not a time"):
+        output_of("deadletters", verb, "--since", "noon")
+
+
+def test_unknown_id_is_named_and_fails_while_the_others_are_done(bury):
+    made, err = bury(), io.StringIO()
+
+    with pytest.raises(SystemExit) as exit_:
+        call_command("switchyard", "deadletters", "requeue", made.id, "nope", stdout=io.StringIO(), stderr=err)
+
+    assert exit_.value.code == 1
+    assert "'nope'" in err.getvalue()
+    assert DeadLetter.objects.get().state == "requeued"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_quarantined_messages_are_listed_with_their_bytes(facilities, run_worker):
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    broker.families["default"].enqueue([Entry("broken", b"\x00<b>no message</b>")])
+
+    with run_worker("default"):
+        wait_for(lambda: facilities.transport.stats("default").quarantined)
+
+    text, items = (output_of("deadletters", "list", "--quarantined"), json_of("deadletters", "list", "--quarantined"))
+    assert "00 3c 62 3e 6e 6f" in text and ".<b>no message</" in text
+    assert [bytes.fromhex(item["raw_hex"]) for item in items] == [b"\x00<b>no message</b>"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_quarantined_messages_are_requeued_after_an_upgrade_or_discarded(facilities, run_worker):
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, RedisBroker)
+    body = b'{"actor":"send_welcome_mail","sent_at":1,"options":{"newer":7}}'
+    broker.families["default"].enqueue([Entry("one", body), Entry("two", body), Entry("three", b"{")])
+
+    with run_worker("default"):
+        wait_for(lambda: facilities.transport.stats("default").quarantined == 3)
+    with pytest.raises(SystemExit):
+        output_of("deadletters", "requeue", "--quarantined", "one", "three", "unknown")
+    broker.actor_options.add("newer")
+    try:
+        requeued = output_of("deadletters", "requeue", "--quarantined", "one")
+    finally:
+        broker.actor_options.discard("newer")
+    discarded = output_of("deadletters", "discard", "--quarantined", "two", "three")
+
+    assert (requeued.strip(), discarded.strip()) == (
+        "Requeued 1 quarantined message.",
+        "Discarded 2 quarantined messages.",
+    )
+    assert facilities.transport.stats("default").live.waiting == 1
+    assert facilities.transport.stats("default").quarantined == 0
+
+
+@pytest.mark.parametrize("arguments", [("requeue",), ("discard", "ID", "--group", "FP")])
+def test_wrong_arguments_end_with_2(arguments, facilities):
+    with pytest.raises(CommandError) as caught:
+        output_of("deadletters", *arguments)
+
+    assert caught.value.returncode == 2
+
+
+TOLD = (
+    "killed by SIGSEGV in ways.py:43 crash, pid 7, at most 83 MB",
+    "Actor: fail_always",
+    "Fingerprint of its arguments: 0123456789abcdef",
+    "last log lines:\nabout to crash <at 3>\nreading",
+)
+
+
+def test_command_shows_how_the_worker_of_a_poison_message_ended(bury):
+    cause = f"{TOLD[0]}\nabout to crash <at 3>\nreading"
+    error = Poison("fail_always", 3, cause, arguments="0123456789abcdef")
+    told = "".join(traceback.format_exception(error))
+    made = bury(reason="poison", exception="Poison", traceback=told, error=str(error))
+
+    shown = output_of("deadletters", "show", made.id)
+
+    assert [line for line in TOLD if line not in shown] == []

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from tests.factories.endpoints import Answering, answers_of
 
@@ -78,9 +77,7 @@ def events_in(envelopes: list[bytes]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("integration", ["with", "without"])
-def test_a_final_failure_is_one_event_without_arguments(
-    integration: str, tracker: tuple[str, list[bytes]], valkey: redis.Redis, valkey_url: str
-) -> None:
+def test_a_final_failure_is_one_event_without_arguments(integration, tracker, valkey, valkey_url):
     dsn, envelopes = tracker
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings"}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,8 +12,6 @@ from django.conf import settings
 from django.utils import timezone
 
 from switchyard.audit.services import Who
-from switchyard.broker.interface import Facilities
-from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.dead_letters import acts, queries, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
@@ -24,9 +21,7 @@ KILLS = 2
 
 
 @pytest.mark.django_db(transaction=True)
-def test_triage_killed_at_any_moment_loses_nothing(
-    bury: Callable[..., Letter], facilities: Facilities, process_environment: dict[str, str]
-) -> None:
+def test_triage_killed_at_any_moment_loses_nothing(bury, facilities, process_environment):
     ids = [bury().id for _ in range(LETTERS)]
     reconcile.reconcile_all()
     chance = random.Random(7)

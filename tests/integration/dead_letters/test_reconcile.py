@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection
 from django.utils import timezone
-from dramatiq.actor import Actor
 from structlog.testing import capture_logs
 
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.redis.own_keys import noted
-from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
@@ -27,17 +23,15 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.django_db
 
 
-def test_rows_are_made_for_letters_that_have_none(bury: Callable[..., Letter]) -> None:
+def test_rows_are_made_for_letters_that_have_none(bury):
     made = {bury(queue=queue).id for queue in ("default", "webhook", "slow")}
 
-    report = reconcile.reconcile_all()
-
-    assert report["made"] == 3
+    assert reconcile.reconcile_all()["made"] == 3
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == made
     assert not any(reconcile.reconcile_all().values())
 
 
-def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_a_letter_that_cannot_be_read_hides_no_other(bury, facilities):
     keys, client = facilities.records.keys, facilities.records.calls.client
     for rubbish in (b"{", b"[]", b"[" * 100_000, b'{"id": "of a release to come", "more": 1}'):
         client.hset(keys.queue("default").dead_letters, rubbish, rubbish)
@@ -50,7 +44,7 @@ def test_a_letter_that_cannot_be_read_hides_no_other(bury: Callable[..., Letter]
     assert facilities.transport.find_dead_letter("default", "{") is None
 
 
-def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Callable[..., Letter]) -> None:
+def test_a_letter_that_fits_into_no_row_hides_no_other(bury):
     odd = [bury(attempts=10**30), bury(died_at=10**30)]
     made = bury(id="a" * 200)  # as long as the broker takes ids
 
@@ -60,7 +54,7 @@ def test_a_letter_that_fits_into_no_row_hides_no_other(bury: Callable[..., Lette
     assert noted() == [Keys().queue(odd[0].queue).dead_letters]
 
 
-def test_ids_as_long_as_the_broker_takes_them_fit() -> None:
+def test_ids_as_long_as_the_broker_takes_them_fit():
     longest = DeadLetter._meta.get_field("message_id").max_length
 
     assert longest is not None
@@ -68,7 +62,7 @@ def test_ids_as_long_as_the_broker_takes_them_fit() -> None:
     assert not MESSAGE_ID.fullmatch("a" * (longest + 1))
 
 
-def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> None:
+def test_long_list_is_walked_over_several_calls(bury):
     for _ in range(650):
         bury()
 
@@ -80,7 +74,7 @@ def test_long_list_is_walked_over_several_calls(bury: Callable[..., Letter]) -> 
     assert counts == [400, 600, 650, 650]
 
 
-def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_rows_whose_letter_is_gone_are_marked(bury, facilities):
     gone, there = bury(), bury()
     reconcile.reconcile_all()
     discard(facilities.transport, "default", gone.id)
@@ -96,7 +90,7 @@ def test_rows_whose_letter_is_gone_are_marked(bury: Callable[..., Letter], facil
     assert DeadLetter.objects.get(message_id=there.id).state == "new"
 
 
-def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_letter_that_died_again_unseen_is_new_again(bury, facilities):
     made = bury()
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
@@ -106,9 +100,7 @@ def test_letter_that_died_again_unseen_is_new_again(bury: Callable[..., Letter],
     assert DeadLetter.objects.get().state == "new"
 
 
-def test_letter_still_listed_though_its_row_says_requeued_is_reopened(
-    bury: Callable[..., Letter], facilities: Facilities
-) -> None:
+def test_letter_still_listed_though_its_row_says_requeued_is_reopened(bury, facilities):
     made = bury()
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(made)
@@ -119,7 +111,7 @@ def test_letter_still_listed_though_its_row_says_requeued_is_reopened(
     assert (row.state, row.history[-1]["act"]) == ("new", "reopened")
 
 
-def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter]) -> None:
+def test_triaged_rows_are_deleted_after_ninety_days(bury):
     old, fresh, still_open = bury(), bury(), bury()
     reconcile.reconcile_all()
     for made in (old, fresh):
@@ -132,7 +124,7 @@ def test_triaged_rows_are_deleted_after_ninety_days(bury: Callable[..., Letter])
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == {fresh.id, still_open.id}
 
 
-def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_everything_agrees_after_each_interruption(bury, facilities):
     """Each step of record, requeue and discard is left undone in turn; reconciling once mends it."""
     only_listed, only_row, moved = bury(), bury(), bury()
     projection.project_or_log(only_row)
@@ -149,21 +141,18 @@ def test_everything_agrees_after_each_interruption(bury: Callable[..., Letter], 
     assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "requeued"}
 
 
-def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_letter(
-    bury: Callable[..., Letter], facilities: Facilities
-) -> None:
+def test_a_job_whose_worker_was_killed_before_it_could_say_so_is_dead_by_its_letter(bury, facilities):
     buried = bury(error="'vat_rate' in \udcff")
     facilities.records.write([live_step("default", LiveJob(buried.id, "running", attempt=6))])
 
     found = facilities.records.read(buried.id)
 
-    assert found is not None
     assert (found.state, found.reason, found.attempts, found.finished_at) == ("dead", "exhausted", 6, buried.died_at)
     assert found.error is not None
     assert found.error["type"] == "KeyError"
 
 
-def test_recording_twice_makes_one_row(bury: Callable[..., Letter]) -> None:
+def test_recording_twice_makes_one_row(bury):
     made = bury()
 
     projection.project_or_log(made)
@@ -174,7 +163,7 @@ def test_recording_twice_makes_one_row(bury: Callable[..., Letter]) -> None:
     assert row.payload["arguments"] == {"number": 7}
 
 
-def test_letter_that_died_again_is_new_again_with_its_history(bury: Callable[..., Letter]) -> None:
+def test_letter_that_died_again_is_new_again_with_its_history(bury):
     first = bury()
     projection.project_or_log(first)
     acts.act_on(first.id, "requeue", by="a.lind")
@@ -186,17 +175,16 @@ def test_letter_that_died_again_is_new_again_with_its_history(bury: Callable[...
     assert [entry["act"] for entry in row.history] == ["sent", "died", "requeue", "died again"]
 
 
-def test_late_news_of_an_earlier_death_changes_nothing(bury: Callable[..., Letter]) -> None:
+def test_late_news_of_an_earlier_death_changes_nothing(bury):
     first = bury()
-    later = dataclasses.replace(first, died_at=first.died_at + 1_000, error="later")
-    projection.project_or_log(later)
+    projection.project_or_log(dataclasses.replace(first, died_at=first.died_at + 1_000, error="later"))
 
     projection.project_or_log(first)
 
     assert DeadLetter.objects.get().error == "later"
 
 
-def test_redacted_arguments_never_reach_the_database(bury: Callable[..., Letter]) -> None:
+def test_redacted_arguments_never_reach_the_database(bury):
     made = letter()
     message = made.message | {
         "args": [3, "ada@example.com"],
@@ -210,15 +198,13 @@ def test_redacted_arguments_never_reach_the_database(bury: Callable[..., Letter]
     assert not {"ada@example.com", "k-123", "p-123"} & set(str(row.payload).replace("'", " ").split())
 
 
-def test_arguments_of_an_unknown_actor_are_hidden() -> None:
-    made = letter(actor="gone_actor")
-
-    projection.project_or_log(made)
+def test_arguments_of_an_unknown_actor_are_hidden():
+    projection.project_or_log(letter(actor="gone_actor"))
 
     assert DeadLetter.objects.get().payload["arguments"] == {"number": "[redacted]"}
 
 
-def test_text_that_no_database_takes_is_escaped() -> None:
+def test_text_that_no_database_takes_is_escaped():
     made = letter(error="nul \x00 and \ud800", traceback="\x00")
     kwargs = {"number": float("nan"), "text": "a\x00b\udfff"}
 
@@ -228,7 +214,7 @@ def test_text_that_no_database_takes_is_escaped() -> None:
     assert (row.error, row.traceback) == ("nul \\x00 and \\ud800", "\\x00")
 
 
-def test_database_that_fails_costs_the_row_only(bury: Callable[..., Letter], facilities: Facilities) -> None:
+def test_database_that_fails_costs_the_row_only(bury, facilities):
     made = bury()
 
     def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -242,9 +228,7 @@ def test_database_that_fails_costs_the_row_only(bury: Callable[..., Letter], fac
 
 
 @pytest.mark.django_db(transaction=True)
-def test_worker_mirrors_what_it_gives_up(
-    fail_always: Actor[Any, Any], run_worker: Callable[..., Any], facilities: Facilities
-) -> None:
+def test_worker_mirrors_what_it_gives_up(fail_always, run_worker, facilities):
     message = fail_always.send(number=3, address="ada@example.com")
 
     with run_worker("default"):

@@ -5,26 +5,23 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.test import Client
 from django.utils import timezone
-from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.queue.json_body import LIMIT_BYTES
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.bulk import runner, services
+from switchyard.bulk import services
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
@@ -32,10 +29,11 @@ from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.passport.again import edited_call, requeue_edited
 from switchyard.payload import shown_arguments
 from tests.factories.letters import letter
+from tests.integration.bulk.conftest import finished
+from tests.integration.dead_letters.conftest import Bury
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-Bury = Callable[..., Letter]
 
 
 def discarded(bury: Bury, **changes: Any) -> Letter:
@@ -44,13 +42,11 @@ def discarded(bury: Bury, **changes: Any) -> Letter:
     return made
 
 
-def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> None:
+def test_restored_letter_is_as_it_was(bury, facilities):
     made = discarded(bury)
     assert facilities.transport.find_dead_letter("default", made.id) is None
 
-    result = acts.act_on(made.id, "restore", by="b.berg", reason="it was none")
-
-    assert result == ""
+    assert acts.act_on(made.id, "restore", by="b.berg", reason="it was none") == ""
     assert facilities.transport.find_dead_letter("default", made.id) == made
     row = DeadLetter.objects.get()
     assert (row.state, row.state_by, row.kept) == ("new", "b.berg", "")
@@ -59,8 +55,8 @@ def test_restored_letter_is_as_it_was(bury: Bury, facilities: Facilities) -> Non
 
 @pytest.mark.django_db(transaction=True)
 def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now(
-    bury: Bury, facilities: Facilities, fail_always: Actor[Any, Any], run_worker: Callable[..., Any]
-) -> None:
+    bury, facilities, fail_always, run_worker
+):
     ran: list[int] = []
     fail_always.fn = lambda number=7, address="": ran.append(number)
     made = discarded(bury)
@@ -74,12 +70,11 @@ def test_restored_and_requeued_letter_runs_although_its_id_was_finished_just_now
     assert ran == [7]
 
 
-def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facilities) -> None:
+def test_letter_of_a_bulk_discard_can_be_restored(bury, facilities):
     made = bury()
     projection.project(made)
     act = services.start("letter.discard", {}, who=Who("a.lind", "page"), reason="duplicate")
-    while runner.take_step(act.pk, act.run) is not None:
-        pass
+    finished(act)
     assert DeadLetter.objects.get().state == "discarded"
 
     assert acts.act_on(made.id, "restore", by="b.berg") == ""
@@ -87,27 +82,25 @@ def test_letter_of_a_bulk_discard_can_be_restored(bury: Bury, facilities: Facili
     assert facilities.transport.find_dead_letter("default", made.id) == made
 
 
-def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury: Bury, facilities: Facilities) -> None:
+def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury, facilities):
     made = discarded(bury)
     assert facilities.transport.restore(made)
     assert facilities.transport.restore(made), "repeated"
 
     reconcile.reconcile_all()
 
-    assert DeadLetter.objects.get().state == "new"
-    assert facilities.transport.stats("default").dead == 1
+    assert (DeadLetter.objects.get().state, facilities.transport.stats("default").dead) == ("new", 1)
 
 
-def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury: Bury) -> None:
-    opened = bury()
-    assert "is new already" in acts.act_on(opened.id, "restore", by="a.lind")
+def test_letter_that_was_not_discarded_or_has_no_copy_is_refused(bury):
+    assert "is new already" in acts.act_on(bury().id, "restore", by="a.lind")
     made = discarded(bury)
     DeadLetter.objects.filter(message_id=made.id).update(kept="")
 
     assert "kept no copy" in acts.act_on(made.id, "restore", by="a.lind")
 
 
-def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
+def test_copy_is_erased_with_the_row_after_90_days(bury):
     discarded(bury)
     DeadLetter.objects.update(state_at=timezone.now() - timedelta(days=91))
 
@@ -116,7 +109,7 @@ def test_copy_is_erased_with_the_row_after_90_days(bury: Bury) -> None:
     assert not DeadLetter.objects.exists()
 
 
-def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, facilities: Facilities) -> None:
+def test_page_restores_and_notes(bury, operator, client, facilities):
     made = discarded(bury)
     page = f"/admin/switchyard_dead_letters/deadletter/{DeadLetter.objects.get().pk}/"
     assert "Restore letter" in client.get(f"{page}change/").content.decode()
@@ -126,8 +119,7 @@ def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, fac
     client.post(f"{page}restore/do/")
     client.post(f"{page}note/", {"text": "waits for <rates>"})
 
-    shown = client.get(f"{page}change/").content.decode()
-    assert "waits for &lt;rates&gt;" in shown
+    assert "waits for &lt;rates&gt;" in client.get(f"{page}change/").content.decode()
     assert facilities.transport.stats("default").dead == 1
     assert set(AuditEntry.objects.values_list("act", "count")) >= {("letter.restore", 1), ("letter.note", 1)}
     operator.user_permissions.clear()
@@ -135,9 +127,7 @@ def test_page_restores_and_notes(bury: Bury, operator: User, client: Client, fac
         assert client.post(f"{page}{name}/").status_code == 403
 
 
-def test_the_list_of_discarded_letters_restores_a_group(
-    bury: Bury, operator: User, client: Client, facilities: Facilities
-) -> None:
+def test_the_list_of_discarded_letters_restores_a_group(bury, operator, client, facilities):
     for _ in range(2):
         discarded(bury)
     listed = "/admin/switchyard_dead_letters/deadletter/"
@@ -148,9 +138,7 @@ def test_the_list_of_discarded_letters_restores_a_group(
     assert "Restore 2 discarded letters?" in client.get(address).content.decode()
     assert facilities.transport.stats("default").dead == 0
     client.post(address, {"count": "2"})
-    act = BulkAct.objects.get()
-    while runner.take_step(act.pk, act.run) is not None:
-        pass
+    finished(BulkAct.objects.get())
 
     assert facilities.transport.stats("default").dead == 2
     assert AuditEntry.objects.filter(act="letter.restore", count=2).exists()
@@ -159,15 +147,14 @@ def test_the_list_of_discarded_letters_restores_a_group(
     assert client.get(address).status_code == client.post(address, {"count": "2"}).status_code == 403
 
 
-def test_commands_restore_and_note(bury: Bury, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_restore_and_note(bury, capsys):
     made = discarded(bury)
 
     call_command("switchyard", "deadletters", "restore", made.id, "--reason", "it was none")
     call_command("switchyard", "deadletters", "note", made.id, "waits for the rates")
 
     out = capsys.readouterr().out
-    assert "Restored 1 dead letter." in out
-    assert "Noted on fail_always" in out
+    assert "Restored 1 dead letter." in out and "Noted on fail_always" in out
     assert DeadLetter.objects.get().history[-1]["note"] == "waits for the rates"
     with pytest.raises(SystemExit):
         call_command("switchyard", "deadletters", "restore", made.id)
@@ -185,7 +172,7 @@ def row(bury: Bury) -> DeadLetter:
     return DeadLetter.objects.get()
 
 
-def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: User, client: Client) -> None:
+def test_editing_needs_the_right_to_view_arguments(row, operator, client):
     operator.user_permissions.remove(Permission.objects.get(codename="view_arguments"))
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
 
@@ -196,25 +183,20 @@ def test_editing_needs_the_right_to_view_arguments(row: DeadLetter, operator: Us
     assert address not in client.get(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/change/").content.decode()
 
 
-def test_page_shows_no_secret_and_requeues_with_what_was_edited(
-    row: DeadLetter, client: Client, facilities: Facilities
-) -> None:
+def test_page_shows_no_secret_and_requeues_with_what_was_edited(row, client, facilities):
     address = f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/"
     shown = re.search(
         r"<textarea[^>]*name=\"arguments\"[^>]*>(.*?)</textarea>", client.get(address).content.decode(), re.S
     )
-    assert shown is not None
     text = html.unescape(shown[1])
     assert json.loads(text) == {"number": {"api_key": "[redacted]", "rows": [1, 2]}, "address": "[redacted]"}
 
     client.post(address, {"arguments": text.replace("1,", "5,"), "reason": "wrong row"})
 
     message = facilities.transport.find_message("default", row.message_id)
-    assert message is not None
     assert (message.args, message.kwargs) == (({"api_key": "k-1", "rows": [5, 2]},), {"address": "a@b.c"})
     row.refresh_from_db()
-    assert row.state == "requeued"
-    assert row.history[-1]["note"] == "wrong row (changed: number)"
+    assert (row.state, row.history[-1]["note"]) == ("requeued", "wrong row (changed: number)")
     entry = AuditEntry.objects.get(act="letter.edit")
     assert (entry.outcome, entry.count, entry.reason) == ("done", 1, "wrong row")
     assert entry.detail["changed"] == ["number"]
@@ -223,7 +205,6 @@ def test_page_shows_no_secret_and_requeues_with_what_was_edited(
 def edited(row: DeadLetter, **values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the call that an edited text makes of a letter."""
     letter = facilities().transport.find_dead_letter(row.queue, row.message_id)
-    assert letter is not None
     actor, message = dramatiq.get_broker().actors[letter.actor], letter.message
     call = edited_call(actor, values, CallArguments(tuple(message["args"]), message["kwargs"]))
     return call.args, call.kwargs
@@ -242,9 +223,7 @@ def edited(row: DeadLetter, **values: Any) -> tuple[tuple[Any, ...], dict[str, A
         ('{"number": NaN}', "nan"),
     ],
 )
-def test_wrong_arguments_are_refused_and_nothing_moves(
-    text: str, fault: str, row: DeadLetter, client: Client, facilities: Facilities
-) -> None:
+def test_wrong_arguments_are_refused_and_nothing_moves(text, fault, row, client, facilities):
     answer = client.post(f"/admin/switchyard_dead_letters/deadletter/{row.pk}/edit/", {"arguments": text})
 
     assert answer.status_code == 400
@@ -252,7 +231,7 @@ def test_wrong_arguments_are_refused_and_nothing_moves(
     assert facilities.transport.stats("default").dead == 1
 
 
-def test_arguments_beyond_the_size_of_a_message_are_refused(row: DeadLetter) -> None:
+def test_arguments_beyond_the_size_of_a_message_are_refused(row):
     found = facilities().transport.find_dead_letter(row.queue, row.message_id)
     assert found is not None
 
@@ -262,7 +241,7 @@ def test_arguments_beyond_the_size_of_a_message_are_refused(row: DeadLetter) -> 
     assert facilities().transport.stats("default").dead == 1
 
 
-def test_what_is_hidden_or_cut_stays_as_it_was(row: DeadLetter, bury: Bury) -> None:
+def test_what_is_hidden_or_cut_stays_as_it_was(row, bury):
     assert edited(row, number=3, address="[redacted]") == ((3,), {"address": "a@b.c"})
     made = bury(message=letter().message | {"kwargs": {"number": [{"token": "a", "text": "x" * 5_000}, 1]}})
     projection.project(made)
@@ -279,13 +258,12 @@ def test_what_is_hidden_or_cut_stays_as_it_was(row: DeadLetter, bury: Bury) -> N
     assert edited(cut, number=[{"token": "c"}]) == ((), {"number": [{"token": "c"}]})
 
 
-def test_arguments_by_place_go_back_to_their_places(bury: Bury) -> None:
+def test_arguments_by_place_go_back_to_their_places(bury):
     @dramatiq.actor(actor_name="placing")
     def placing(first: int, /, second: int, *more: int, last: int = 0) -> None: ...
 
     message = letter().message | {"actor_name": "placing", "args": [1, 2, 3, 4], "kwargs": {"last": 5}}
-    made = bury(actor="placing", message=message)
-    projection.project(made)
+    projection.project(bury(actor="placing", message=message))
     row = DeadLetter.objects.get()
     shown = shown_arguments("placing", message["args"], message["kwargs"])
 

@@ -48,7 +48,7 @@ def arguments(number: int) -> str:
     return f'{{"customer_id": {number % 20}, "format": "pdf", "number": {number}}}'
 
 
-def test_three_customers_of_twenty_are_named() -> None:
+def test_three_customers_of_twenty_are_named():
     for number in range(100):
         job(number, failed=number % 20 in (7, 11, 13), arguments=arguments(number))
 
@@ -58,7 +58,7 @@ def test_three_customers_of_twenty_are_named() -> None:
     assert "only customer_id" in actors.judge(found).seen and "all of theirs" in actors.judge(found).seen
 
 
-def test_one_customer_is_told_at_five_per_cent_and_other_failures_are_not() -> None:
+def test_one_customer_is_told_at_five_per_cent_and_other_failures_are_not():
     for number in range(110):
         job(number, failed=number % 20 == 7, arguments=arguments(number))
     assert common() == "customer_id 7"
@@ -68,7 +68,7 @@ def test_one_customer_is_told_at_five_per_cent_and_other_failures_are_not() -> N
     assert common() == "nothing told"
 
 
-def test_a_release_is_named_and_not_the_processes_that_run_it() -> None:
+def test_a_release_is_named_and_not_the_processes_that_run_it():
     for number in range(40):
         new = number % 4 == 0
         job(number, failed=new, release="2.0" if new else "1.9", worker=f"default.vm.{7 if new else 6}.abcdef01.1.1")
@@ -76,7 +76,7 @@ def test_a_release_is_named_and_not_the_processes_that_run_it() -> None:
     assert common() == "release 2.0"
 
 
-def test_a_process_is_named_by_its_first_attempts_not_by_the_pool_of_retries() -> None:
+def test_a_process_is_named_by_its_first_attempts_not_by_the_pool_of_retries():
     for number in range(40):
         job(number, failed=number % 4 == 0, release="1.9", worker=f"default.vm.{6 + (number % 4 == 0)}.abcdef01.1.1")
     assert common() == "process default on vm (pid 7), child 1"
@@ -88,7 +88,7 @@ def test_a_process_is_named_by_its_first_attempts_not_by_the_pool_of_retries() -
 
 
 @pytest.mark.parametrize("mail", ["[redacted]", "ann@example.com"])
-def test_a_text_is_never_told(mail: str) -> None:
+def test_a_text_is_never_told(mail):
     for number in range(40):
         shown = f'{{"mail": "{mail}", "urgent": true}}' if number % 4 == 0 else '{"mail": "x", "urgent": false}'
         job(number, failed=number % 4 == 0, arguments=shown)
@@ -96,7 +96,7 @@ def test_a_text_is_never_told(mail: str) -> None:
     assert common() == ""
 
 
-def test_an_actor_of_which_the_newest_jobs_fail_is_found_with_the_first_of_them() -> None:
+def test_an_actor_of_which_the_newest_jobs_fail_is_found_with_the_first_of_them():
     for number in range(12):
         job(number, failed=True, run_ms=5_000, state="dead" if number % 2 else "retrying")
     for number in range(12, 60):
@@ -116,14 +116,14 @@ def test_an_actor_of_which_the_newest_jobs_fail_is_found_with_the_first_of_them(
         lambda number: bool(number % 3),
     ],
 )
-def test_an_actor_is_not_called_failing_for_a_part_of_its_jobs(failed: Any) -> None:
+def test_an_actor_is_not_called_failing_for_a_part_of_its_jobs(failed):
     for number in range(30):
         job(number, failed=failed(number), run_ms=10)
 
     assert all_failing(["sync"]) == {}
 
 
-def test_jobs_that_fail_at_once_do_not_wait_for_an_answer() -> None:
+def test_jobs_that_fail_at_once_do_not_wait_for_an_answer():
     for number in range(8):
         job(number, failed=True, run_ms=10)
 
@@ -151,7 +151,7 @@ def flood(enqueue: Enqueue, *entries: Entry, busy: int = 4) -> Flood | None:
     )
 
 
-def test_an_actor_whose_jobs_sent_most_of_the_newest_messages_sends_itself(enqueue: Enqueue) -> None:
+def test_an_actor_whose_jobs_sent_most_of_the_newest_messages_sends_itself(enqueue):
     first = [entry(number, actor="other") for number in range(100)]
     own = [entry(number, parent=f"job-{number - 1}") for number in range(100, 300)]
 
@@ -161,24 +161,22 @@ def test_an_actor_whose_jobs_sent_most_of_the_newest_messages_sends_itself(enque
     assert found.text == "sync sends itself: 98 of the newest 100 that wait"
 
 
-def test_jobs_that_another_actor_sent_or_an_unknown_job_do_not_send_themselves(enqueue: Enqueue) -> None:
+def test_jobs_that_another_actor_sent_or_an_unknown_job_do_not_send_themselves(enqueue):
     others = [entry(number, actor="other") for number in range(100)]
     sent = [entry(number, parent=f"job-{number % 100}" if number % 2 else "gone") for number in range(100, 300)]
 
     assert flood(enqueue, *others, *sent) is None
 
 
-def test_the_value_of_most_of_the_newest_messages_is_told_by_the_name_of_its_argument(enqueue: Enqueue) -> None:
+def test_the_value_of_most_of_the_newest_messages_is_told_by_the_name_of_its_argument(enqueue):
     every = [entry(number, number, format="pdf") for number in range(103)]
-    seventh = [entry(number, 7, format="pdf") for number in range(200, 297)]
-
-    found = flood(enqueue, *every, *seventh)
+    found = flood(enqueue, *every, *[entry(number, 7, format="pdf") for number in range(200, 297)])
 
     assert found == Flood(97, 100, actor="sync", argument="customer_id=7", place="newest")
     assert found.text == "97 of the newest 100 are customer_id=7"
 
 
-def test_the_value_of_those_that_others_wait_behind_is_told_as_well(enqueue: Enqueue) -> None:
+def test_the_value_of_those_that_others_wait_behind_is_told_as_well(enqueue):
     seventh = [entry(number, 7) for number in range(150)]
 
     found = flood(enqueue, *seventh, *(entry(number, number) for number in range(200, 300)))
@@ -196,11 +194,11 @@ def test_the_value_of_those_that_others_wait_behind_is_told_as_well(enqueue: Enq
         lambda number: {"format": "Ann Lee" if number % 20 else "y"},  # arguments are seen by some of the staff alone
     ],
 )
-def test_a_value_that_says_nothing_or_is_hidden_is_never_told(enqueue: Enqueue, values: Callable[..., Any]) -> None:
+def test_a_value_that_says_nothing_or_is_hidden_is_never_told(enqueue, values):
     assert flood(enqueue, *(entry(number, **values(number)) for number in range(250))) is None
 
 
-def test_an_owner_is_told_whose_flood_others_wait_behind(enqueue: Enqueue) -> None:
+def test_an_owner_is_told_whose_flood_others_wait_behind(enqueue):
     of_acme = [entry(number, number, owner="acme") for number in range(150)]
 
     found = flood(enqueue, *of_acme, *(entry(number, number, owner=f"c-{number}") for number in range(200, 320)))
@@ -208,7 +206,7 @@ def test_an_owner_is_told_whose_flood_others_wait_behind(enqueue: Enqueue) -> No
     assert found is not None and found.text == "100 of the next 100 of acme"
 
 
-def test_an_owner_is_told_where_nothing_else_is_common_and_slots_are_busy(enqueue: Enqueue) -> None:
+def test_an_owner_is_told_where_nothing_else_is_common_and_slots_are_busy(enqueue):
     of_acme = [entry(number, number, owner="acme" if number % 20 else "globex") for number in range(250)]
 
     found = flood(enqueue, *of_acme)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import redis
@@ -26,7 +24,7 @@ from switchyard.operations.findings.servers import GROUP as BROKER
 from switchyard.operations.findings.servers import look_at_servers
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest, connect_once
-from tests.integration.doctor.conftest import Configure, of
+from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
 
 
@@ -38,7 +36,7 @@ CLI, ELSEWHERE = "(valkey|redis)-cli", "elsewhere://127.0.0.1:1/"
 NO_CONNECTION = r"the server takes no more connections \(maxclients\)"
 
 
-def test_a_sound_server_is_told_with_its_figures(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_server_is_told_with_its_figures(own_server, monkeypatch):
     # Pings and commands take what a machine that is busy with other tests gives them.
     monkeypatch.setattr(servers, "SLOW_PING_MS", 1_000.0)
     monkeypatch.setattr(servers, "STALLED_MS", 10_000.0)
@@ -79,9 +77,7 @@ def evict(server: ServerUnderTest) -> None:
         (lambda server: server.admin.config_set("maxclients", 1), "error", "refused", NO_CONNECTION, ".*ss -tnp"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_cause_and_the_next_step(
-    own_server: ServerUnderTest, harm: Callable[[ServerUnderTest], Any], severity: str, code: str, said: str, step: str
-) -> None:
+def test_what_is_wrong_is_told_with_its_cause_and_the_next_step(own_server, harm, severity, code, said, step):
     harm(own_server)
 
     findings = look()
@@ -91,9 +87,7 @@ def test_what_is_wrong_is_told_with_its_cause_and_the_next_step(
     assert len(findings) == 1 or code not in ("away", "hangs", "refused")
 
 
-def test_a_client_that_writes_at_once_may_lose_the_words_of_a_server_without_a_connection_left(
-    own_server: ServerUnderTest,
-) -> None:
+def test_a_client_that_writes_at_once_may_lose_the_words_of_a_server_without_a_connection_left(own_server):
     own_server.admin.config_set("maxclients", 1)
 
     reset = broker_away(BROKER, redis.ConnectionError("Error 104 while writing to socket."))
@@ -114,8 +108,8 @@ def test_a_client_that_writes_at_once_may_lose_the_words_of_a_server_without_a_c
     ],
 )
 def test_an_address_that_the_server_refuses_is_an_error_with_its_own_variable(
-    own_server: ServerUnderTest, configure: Configure, place_url: str, change: tuple[str, str], seen: str, step: str
-) -> None:
+    own_server, configure, place_url, change, seen, step
+):
     configure(place_url=place_url, broker_url=own_server.url.replace(*change))
 
     found = of(look(), "error")["refused"]
@@ -124,9 +118,7 @@ def test_an_address_that_the_server_refuses_is_an_error_with_its_own_variable(
     assert found.next == step.format("SWITCHYARD_REDIS_URL" if place_url else "SWITCHYARD_BROKER_URL")
 
 
-def test_a_server_and_sentinels_beside_another_one_are_told_with_their_variable(
-    own_server: ServerUnderTest, configure: Configure
-) -> None:
+def test_a_server_and_sentinels_beside_another_one_are_told_with_their_variable(own_server, configure):
     evict(own_server)
     configure(place_url=ELSEWHERE)
     evicting = of(look(), "error")["evicting"]
@@ -139,9 +131,7 @@ def test_a_server_and_sentinels_beside_another_one_are_told_with_their_variable(
     assert away.next.startswith("Check sentinels and master's name in SWITCHYARD_REDIS_URL;")
 
 
-def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
-    own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(own_server, monkeypatch):
     monkeypatch.setattr(servers, "STALLED_MS", 10_000.0)
 
     def log_slow(key: str, times: int) -> None:
@@ -158,9 +148,7 @@ def test_many_slow_commands_of_ours_are_told_a_few_and_those_of_others_are_not(
     assert "10 of our commands" in of(look(), "warning")["slow"].seen
 
 
-def test_one_command_of_ours_that_all_had_to_wait_for_is_told(
-    own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_command_of_ours_that_all_had_to_wait_for_is_told(own_server, monkeypatch):
     # A loop of 100 ms on any machine takes more than the client's second on a busy one.
     monkeypatch.setattr(servers, "STALLED_MS", 20.0)
     own_server.admin.eval("for i = 1, 30000000 do end", 1, "switchyard:key")
@@ -168,7 +156,7 @@ def test_one_command_of_ours_that_all_had_to_wait_for_is_told(
     assert "1 of our commands" in of(look(), "warning")["slow"].seen
 
 
-def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_differs_is_a_warning(own_server, monkeypatch):
     clock = SimpleNamespace(time=lambda: time.time() + 10, perf_counter=time.perf_counter)
     monkeypatch.setattr(servers, "time", clock)
 
@@ -176,7 +164,7 @@ def test_a_clock_that_differs_is_a_warning(own_server: ServerUnderTest, monkeypa
     assert "behind this machine" in of(look(), "warning")["clock_off"].seen
 
 
-def test_a_server_far_away_is_a_warning(own_server: ServerUnderTest, configure: Configure) -> None:
+def test_a_server_far_away_is_a_warning(own_server, configure):
     with FaultProxy(own_server.port) as proxy:
         proxy.delay(5)
         configure(broker_url=proxy.url)
@@ -186,7 +174,7 @@ def test_a_server_far_away_is_a_warning(own_server: ServerUnderTest, configure: 
     assert median is not None and float(median[1]) >= 10
 
 
-def test_a_script_that_does_not_end_is_named_with_the_command_that_ends_it(own_server: ServerUnderTest) -> None:
+def test_a_script_that_does_not_end_is_named_with_the_command_that_ends_it(own_server):
     own_server.config_set("busy-reply-threshold", 50)
     with contextlib.closing(connect_once(own_server.url)) as other, ThreadPoolExecutor(1) as thread:
         ended = thread.submit(other.execute_command, "EVAL", "while true do end", 0)
@@ -210,9 +198,7 @@ def _is_busy(server: ServerUnderTest) -> bool:
     return False
 
 
-def test_a_wrong_password_is_told_as_such_and_shown_to_nobody(
-    own_server: ServerUnderTest, configure: Configure
-) -> None:
+def test_a_wrong_password_is_told_as_such_and_shown_to_nobody(own_server, configure):
     own_server.config_set("requirepass", "right")
     try:
         configure(broker_url=own_server.url.replace("redis://", "redis://:canary@"))
@@ -224,9 +210,7 @@ def test_a_wrong_password_is_told_as_such_and_shown_to_nobody(
     assert "SWITCHYARD_BROKER_URL" in found.next and "canary" not in str(found)
 
 
-def test_a_user_who_may_not_look_is_told_what_cannot_be_verified(
-    own_server: ServerUnderTest, configure: Configure
-) -> None:
+def test_a_user_who_may_not_look_is_told_what_cannot_be_verified(own_server, configure):
     own_server.admin.execute_command("ACL", "SETUSER", "yard", "on", ">word", "~*", "+@all", "-info", "-config")
     configure(broker_url=own_server.url.replace("redis://", "redis://yard:word@"))
 

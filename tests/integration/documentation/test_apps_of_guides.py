@@ -10,7 +10,6 @@ from math import erf, sqrt
 
 import pytest
 from django.core import mail
-from dramatiq.broker import Broker
 
 from switchyard.batches.services import Batch
 from switchyard.broker.interface import facilities
@@ -19,7 +18,6 @@ from switchyard.conf import declared_yard
 from switchyard.middleware.errors import ArgumentMismatch, PermanentFailure
 from switchyard.testing import NotRepeatable, advance, enqueued, redelivered, run_enqueued
 from switchyard.workers.checks import check_yard
-from tests.conftest import RunWorker
 from tests.factories.yards import small_yard
 from tests.integration.documentation.shown import run_block, shown_app, wait_counting
 from tests.waiting import wait_for
@@ -33,9 +31,7 @@ SIMULATION = "simulate-on-all-cores"
 PRICE = 100 * erf(0.1 / sqrt(2))  # of Black and Scholes, for what the parts draw
 
 
-def test_the_last_pieces_go_to_the_orders_that_came_first(
-    yard_broker: Callable[..., RedisBroker], run_worker: RunWorker
-) -> None:
+def test_the_last_pieces_go_to_the_orders_that_came_first(yard_broker, run_worker):
     broker = yard_broker(replace(declared_yard(), retry_speed=50), sends="outbox")
     with shown_app(ORDERS, broker) as app:
         actors, models = app["actors"], app["models"]
@@ -58,13 +54,12 @@ def test_the_last_pieces_go_to_the_orders_that_came_first(
                 actors.place("lamp", 1, "ada@example.com")
             wait_for(lambda: "new" not in states() and len(mail.outbox) == 6)
 
-        assert states() == ["reserved"] * 2 + ["sold out"] * 4
-        assert models.Stock.objects.get().pieces == 0
+        assert (states(), models.Stock.objects.get().pieces) == (["reserved"] * 2 + ["sold out"] * 4, 0)
         assert Counter(sent.subject.partition(": ")[2] for sent in mail.outbox) == {"reserved": 2, "sold out": 4}
         assert facilities(broker).transport.stats("default").live.scheduled == 6
 
 
-def test_a_reservation_that_runs_again_after_a_kill_takes_no_second_piece(switchyard_broker: Broker) -> None:
+def test_a_reservation_that_runs_again_after_a_kill_takes_no_second_piece(switchyard_broker):
     with shown_app(ORDERS, switchyard_broker) as app:
         actors, models = app["actors"], app["models"]
         models.Stock.objects.create(article="lamp", pieces=2)
@@ -78,7 +73,7 @@ def test_a_reservation_that_runs_again_after_a_kill_takes_no_second_piece(switch
         assert [order.state for order in models.Order.objects.all()] == ["reserved"]
 
 
-def test_what_nobody_paid_is_put_back_once(switchyard_broker: Broker) -> None:
+def test_what_nobody_paid_is_put_back_once(switchyard_broker):
     with shown_app(ORDERS, switchyard_broker) as app:
         actors, models = app["actors"], app["models"]
         models.Stock.objects.create(article="lamp", pieces=2)
@@ -92,9 +87,7 @@ def test_what_nobody_paid_is_put_back_once(switchyard_broker: Broker) -> None:
         assert dict(models.Order.objects.values_list("pk", "state")) == {unpaid.pk: "released", paid.pk: "paid"}
 
 
-def test_portions_that_come_again_and_cross_each_other_leave_one_row_for_each_reading(
-    yard_broker: Callable[..., RedisBroker], run_worker: RunWorker
-) -> None:
+def test_portions_that_come_again_and_cross_each_other_leave_one_row_for_each_reading(yard_broker, run_worker):
     broker = yard_broker()
     stats = facilities(broker).transport.stats
     with shown_app(SENSORS, broker) as app, run_worker("default", broker=broker, threads=4):
@@ -112,9 +105,7 @@ def test_portions_that_come_again_and_cross_each_other_leave_one_row_for_each_re
     assert (first, corrected) == (VALUES, [*VALUES[:7], (*VALUES[7][:2], 2.0), *VALUES[8:]])
 
 
-def test_a_portion_that_runs_again_after_a_kill_changes_nothing_and_each_sensor_is_watched_once(
-    switchyard_broker: Broker,
-) -> None:
+def test_a_portion_that_runs_again_after_a_kill_changes_nothing_and_each_sensor_is_watched_once(switchyard_broker):
     with shown_app(SENSORS, switchyard_broker) as app:
         app["actors"].ingest(VALUES[:700])
         portions = [message.actor_name for message in enqueued()]
@@ -122,11 +113,10 @@ def test_a_portion_that_runs_again_after_a_kill_changes_nothing_and_each_sensor_
         waiting = [message.args[0] for message in enqueued(app["actors"].watch)]
 
         assert redelivered() == ["store", "watch"]
-        assert (portions, waiting) == (["store"] * 2, ["s0", "s1", "s2"])
-        assert app["models"].Reading.objects.count() == 700
+        assert (portions, waiting, app["models"].Reading.objects.count()) == (["store"] * 2, ["s0", "s1", "s2"], 700)
 
 
-def test_a_reading_that_does_not_fit_is_refused_where_it_is_sent(switchyard_broker: Broker) -> None:
+def test_a_reading_that_does_not_fit_is_refused_where_it_is_sent(switchyard_broker):
     with shown_app(SENSORS, switchyard_broker) as app, pytest.raises(ArgumentMismatch, match="values"):
         app["actors"].ingest([("s1", NOON, "warm")])
 
@@ -140,7 +130,7 @@ def broker(yard_broker: Callable[..., RedisBroker], transactional_db: None) -> R
     return yard_broker(yard)
 
 
-def test_a_run_that_lost_a_part_is_resumed_and_merged_once(broker: RedisBroker, run_worker: RunWorker) -> None:
+def test_a_run_that_lost_a_part_is_resumed_and_merged_once(broker, run_worker):
     with shown_app(SIMULATION, broker) as app:
         run = app["models"].Run.objects.create(parts=8, draws=1_000)
         simulate, drawn, broken = app["actors"].simulate.fn, [], {3}

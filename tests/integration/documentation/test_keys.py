@@ -113,11 +113,11 @@ NOT_MADE_HERE = {
 }
 
 
-def test_the_page_says_what_the_docstrings_say() -> None:
+def test_the_page_says_what_the_docstrings_say():
     assert make_keys.written(PAGE) == PAGE, "run .venv/bin/python -m docs.make_keys"
 
 
-def test_every_method_that_names_a_key_is_on_the_page() -> None:
+def test_every_method_that_names_a_key_is_on_the_page():
     names = {name for row in ROWS for name in row.names}
 
     assert len(names) > 25
@@ -125,7 +125,7 @@ def test_every_method_that_names_a_key_is_on_the_page() -> None:
     assert live <= names
 
 
-def test_every_key_is_of_the_type_the_page_says(server: redis.Redis) -> None:
+def test_every_key_is_of_the_type_the_page_says(server):
     kinds = {"Sorted set": "zset"}
     for row in ROWS:
         found = {server.type(filled(name)).decode() for name in row.names} - {"none"}
@@ -133,7 +133,7 @@ def test_every_key_is_of_the_type_the_page_says(server: redis.Redis) -> None:
         assert found == {kinds.get(row.kind, row.kind.lower())}, row
 
 
-def test_every_question_is_answered_and_changes_nothing(server: redis.Redis) -> None:
+def test_every_question_is_answered_and_changes_nothing(server):
     before = everything(server)
 
     for block in code_blocks(PAGE, "text"):
@@ -143,7 +143,7 @@ def test_every_question_is_answered_and_changes_nothing(server: redis.Redis) -> 
                 assert everything(server) == before, line
 
 
-def test_the_questions_find_a_message_that_is_held(server: redis.Redis) -> None:
+def test_the_questions_find_a_message_that_is_held(server):
     [block] = [block for block in code_blocks(PAGE, "text") if "LPOS" in block]
 
     answers = [server.execute_command(*shlex.split(filled(line))) for line in block.splitlines()]

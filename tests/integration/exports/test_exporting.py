@@ -75,8 +75,7 @@ def test_an_empty_shop_gives_a_file_with_a_heading():
 
 def test_a_file_that_was_removed_is_written_anew():
     job_id = str(uuid.uuid4())
-    first = services.export("customers", "csv", job_id=job_id)
-    default_storage.delete(first["file"])
+    default_storage.delete(services.export("customers", "csv", job_id=job_id)["file"])
 
     second = services.export("customers", "csv", job_id=job_id)
 
@@ -116,10 +115,6 @@ def test_folder_of_a_killed_export_is_removed_by_the_next_one(tmp_path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} - {"media"} == {"switchyard-export-b", "of-somebody-else"}
 
 
-def waiting(facilities):
-    return facilities.transport.stats("slow").live.waiting
-
-
 @pytest.mark.django_db(transaction=True)
 def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities, run_worker):
     make_invoice()
@@ -130,8 +125,7 @@ def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities,
         wait_for(lambda: facilities.records.read(answer.json()["job_id"]).ended)
     job = caller.get(f"/jobs/{answer.json()['job_id']}").json()
 
-    assert answer.status_code == 202
-    assert (job["state"], job["result"]["rows"]) == ("succeeded", 1)
+    assert (answer.status_code, job["state"], job["result"]["rows"]) == (202, "succeeded", 1)
     assert job["progress"]["done"] == job["progress"]["total"] == 1
     assert job["result_url"].endswith("/result")
 
@@ -140,12 +134,11 @@ def test_an_accepted_request_ends_as_a_file_that_its_owner_downloads(facilities,
 def test_the_admin_exports_again(admin_client, facilities):
     services.export("customers", "csv", job_id="j1")
     services.export("customers", "csv", job_id="j2")
-    chosen = list(Export.objects.values_list("pk", flat=True))
-    form = {"action": "export_again", "_selected_action": chosen}
+    form = {"action": "export_again", "_selected_action": list(Export.objects.values_list("pk", flat=True))}
 
     page = admin_client.post(reverse("admin:exports_export_changelist"), form, follow=True)
 
-    assert waiting(facilities) == 1
+    assert facilities.transport.stats("slow").live.waiting == 1
     assert "1 export is on the way." in page.content.decode()
 
 

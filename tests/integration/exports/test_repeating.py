@@ -13,7 +13,7 @@ from tests.factories.shop import make_invoice
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
-def test_the_actor_of_exports_can_be_repeated() -> None:
+def test_the_actor_of_exports_can_be_repeated():
     make_invoice()
     export_dataset.send("invoices", "csv")
     export_dataset.send("customers", "xlsx")
@@ -22,7 +22,7 @@ def test_the_actor_of_exports_can_be_repeated() -> None:
     assert Export.objects.count() == 2
 
 
-def test_every_dataset_is_exported_as_one_batch() -> None:
+def test_every_dataset_is_exported_as_one_batch():
     make_invoice()
     sent = export_everything.send("csv")
     done = {attempt.message_id: attempt for attempt in run_enqueued()}
@@ -35,7 +35,7 @@ def test_every_dataset_is_exported_as_one_batch() -> None:
     assert Export.objects.count() == 3
 
 
-def test_a_batch_of_exports_that_is_repeated_exports_nothing_twice() -> None:
+def test_a_batch_of_exports_that_is_repeated_exports_nothing_twice():
     make_invoice()
     export_everything.send("csv")
 

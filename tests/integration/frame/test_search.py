@@ -6,7 +6,6 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import dramatiq
 import pytest
@@ -77,9 +76,7 @@ def ended_job(facilities: Facilities) -> JobRow:
     return row
 
 
-def test_a_whole_name_or_id_leads_there_and_a_part_of_a_name_lists_what_has_it(
-    admin_client: Client, ended_job: JobRow
-) -> None:
+def test_a_whole_name_or_id_leads_there_and_a_part_of_a_name_lists_what_has_it(admin_client, ended_job):
     page = found(admin_client, "re")
 
     assert leads_to(admin_client, ended_job.job_id.upper()) == job_url(ended_job.job_id)
@@ -89,14 +86,14 @@ def test_a_whole_name_or_id_leads_there_and_a_part_of_a_name_lists_what_has_it(
     assert f'href="{queue_url("retries")}"' not in page  # a pool's name, no queue's
 
 
-def test_an_argument_is_found_by_name_and_by_value(admin_client: Client, ended_job: JobRow) -> None:
+def test_an_argument_is_found_by_name_and_by_value(admin_client, ended_job):
     assert "customer_id" in dramatiq.get_broker().actors["generate_report"].options["search"]
 
     assert leads_to(admin_client, "customer_id=4711").endswith("?argument=customer_id%3D4711")
     assert leads_to(admin_client, "4711").endswith("?argument=customer_id%3D4711")
 
 
-def test_a_letter_is_found_by_its_error_and_its_group(admin_client: Client, facilities: Facilities) -> None:
+def test_a_letter_is_found_by_its_error_and_its_group(admin_client, facilities):
     projection.project_or_log(letter())
     row = DeadLetter.objects.get()
 
@@ -104,7 +101,7 @@ def test_a_letter_is_found_by_its_error_and_its_group(admin_client: Client, faci
     assert leads_to(admin_client, row.fingerprint).endswith(f"?fingerprint={row.fingerprint}")
 
 
-def test_an_alert_is_found_by_title_and_number(admin_client: Client, facilities: Facilities) -> None:
+def test_an_alert_is_found_by_title_and_number(admin_client, facilities):
     now = timezone.now()
     alert = Alert.objects.create(
         fingerprint="f", title="The moon is late", severity="warning", kind="rule", count=1, first_at=now, last_at=now
@@ -114,7 +111,7 @@ def test_an_alert_is_found_by_title_and_number(admin_client: Client, facilities:
         assert f"A-{alert.pk}, open" in text_of(found(admin_client, asked))
 
 
-def test_a_worker_is_found_by_its_host(admin_client: Client, facilities: Facilities) -> None:
+def test_a_worker_is_found_by_its_host(admin_client, facilities):
     now = now_ms()
     facilities.pools.write(
         PoolReport(
@@ -125,7 +122,7 @@ def test_a_worker_is_found_by_its_host(admin_client: Client, facilities: Facilit
     assert "slow on yard-7, pid 4" in text_of(found(admin_client, "yard-7"))
 
 
-def test_rights_hide_what_their_pages_hide(watcher: Client, ended_job: JobRow) -> None:
+def test_rights_hide_what_their_pages_hide(watcher, ended_job):
     projection.project_or_log(letter())
 
     assert "Nothing here is named" in text_of(found(watcher, ended_job.job_id))
@@ -133,7 +130,7 @@ def test_rights_hide_what_their_pages_hide(watcher: Client, ended_job: JobRow) -
     assert "Nothing here is named" in text_of(found(watcher, DeadLetter.objects.get().exception))
 
 
-def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client: Client) -> None:
+def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client):
     with broker_without_server():
         page = text_of(found(admin_client, "generate"))
 
@@ -165,7 +162,7 @@ def browser() -> Iterator[Client]:
         yield client
 
 
-def test_pages_do_not_depend_on_the_locale(browser: Client, sample: Sample, settings: Any) -> None:
+def test_pages_do_not_depend_on_the_locale(browser, sample, settings):
     differ: dict[str, list[tuple[str, str]]] = {}
     for page in PAGES:
         address = page.format(**vars(sample))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from apps.images.actors import make_thumbnail as make_thumbnail_actor
-from apps.images.models import Thumbnail, ThumbnailState
+from apps.images.models import ThumbnailState
 from switchyard.testing import redelivered
 from tests.factories.pictures import encode, gradient
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
-def test_the_actor_of_images_can_be_repeated(
-    serve: Callable[..., str], make_thumbnail: Callable[..., Thumbnail]
-) -> None:
+def test_the_actor_of_images_can_be_repeated(serve, make_thumbnail):
     thumbnail = make_thumbnail(serve(encode(gradient(), "PNG")))
     make_thumbnail_actor.send(thumbnail.pk)
 

@@ -12,7 +12,7 @@ from tests.factories.shop import make_customer
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
 
 
-def test_every_actor_of_mail_can_be_repeated() -> None:
+def test_every_actor_of_mail_can_be_repeated():
     customer = make_customer()
     send_welcome_mail.send(customer.email)
     send_password_reset.send(customer.email)

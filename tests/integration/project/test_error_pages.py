@@ -1,22 +1,25 @@
-"""Pages of requests that fail, without database or session; no page shows an argument without the right."""
+"""Pages of requests that fail, without database or session; arguments and logins stay with those who may have them."""
 
 from __future__ import annotations
 
+import logging
 import re
 import types
 from typing import Any
 
 import dramatiq
 import pytest
+from axes.models import AccessAttempt
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.db import OperationalError
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.test import Client
 from django.urls import include, path
 from django.utils import timezone
 
 import project.urls
+from project.settings import AXES_FAILURE_LIMIT as FAILURES
 from switchyard.audit.services import Who, act
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.dead_lists import Quarantine
@@ -77,7 +80,7 @@ def failing(settings: object) -> Client:
     return Client(raise_request_exception=False)
 
 
-def test_an_error_is_answered_without_database_broker_or_session(failing: Client) -> None:
+def test_an_error_is_answered_without_database_broker_or_session(failing):
     answer = failing.get("/fails/", headers={HEADER: "from-the-proxy-7"})
 
     page = answer.content.decode()
@@ -92,7 +95,7 @@ def test_an_error_is_answered_without_database_broker_or_session(failing: Client
 
 
 @pytest.mark.parametrize("path", ["/fills/", "/fills-postgres/"])
-def test_a_full_disk_is_named(failing: Client, path: str) -> None:
+def test_a_full_disk_is_named(failing, path):
     answer = failing.post(path)
 
     page = answer.content.decode()
@@ -100,7 +103,7 @@ def test_a_full_disk_is_named(failing: Client, path: str) -> None:
     assert "because the disk of the database is full." in page and "Free space where the database lies" in page
 
 
-def test_the_id_of_a_failed_request_is_logged(failing: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_id_of_a_failed_request_is_logged(failing, caplog):
     answer = failing.get("/fails/")
 
     found = re.search(r'<code class="sy-code">([0-9a-f]{16})</code>', answer.content.decode())
@@ -109,14 +112,14 @@ def test_the_id_of_a_failed_request_is_logged(failing: Client, caplog: pytest.Lo
     assert len(lines) == 1 and found[1] in lines[0] and "ZeroDivisionError" in lines[0]
 
 
-def test_an_error_of_the_api_is_a_problem_document(failing: Client) -> None:
+def test_an_error_of_the_api_is_a_problem_document(failing):
     answer = failing.get("/api/v1/fails")
 
     assert (answer.status_code, answer["Content-Type"]) == (500, "application/problem+json")
     assert answer.json()["status"] == 500
 
 
-def test_a_request_that_cannot_be_read_says_so(client: Client) -> None:
+def test_a_request_that_cannot_be_read_says_so(client):
     answer = client.get("/", headers={"host": "not served.example", HEADER: "id-8"})
 
     page = answer.content.decode()
@@ -124,7 +127,7 @@ def test_a_request_that_cannot_be_read_says_so(client: Client) -> None:
     assert "This request cannot be read" in page and "id-8" in text_of(page) and "switchyard_frame/frame.css" in page
 
 
-def test_a_form_that_is_older_than_its_session_is_refused_in_words(db: None) -> None:
+def test_a_form_that_is_older_than_its_session_is_refused_in_words(db):
     answer = Client(enforce_csrf_checks=True).post("/admin/login/", {})
 
     page = answer.content.decode()
@@ -153,7 +156,7 @@ def jobs(facilities: Facilities) -> list[str]:
 
 
 @pytest.mark.django_db
-def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Client) -> None:
+def test_no_address_shows_an_argument_without_the_right(jobs, eve):
     broker, now = dramatiq.get_broker(), timezone.now()
     entry = Quarantine.entry("default", f'{{"args":["{SECRET}"]}}'.encode(), "no actor", message_id="odd")
     broker.client.lpush(broker.keys.queue("default").quarantine, entry)
@@ -191,3 +194,55 @@ def test_no_address_shows_an_argument_without_the_right(jobs: list[str], eve: Cl
     shown = {path: answer for path, answer in answers.items() if answer.status_code == 200 and not answer.streaming}
     assert [path for path, answer in shown.items() if SECRET in answer.content.decode()] == []
     assert len(shown) > 60
+
+
+LOGIN = "/admin/login/?next=/admin/"
+
+
+@pytest.fixture
+def ada(db: None, settings: Any) -> User:
+    """A superuser of a web with keys of its own, which answers other machines."""
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "project.middleware.loopback_only"]
+    return User.objects.create_superuser("ada", "ada@example.com", "correct horse")
+
+
+def log_in(password: str, *, address: str = "192.0.2.1", username: str = "ada", **headers: str) -> HttpResponse:
+    data = {"username": username, "password": password, "next": "/admin/"}
+    return Client(REMOTE_ADDR=address, **headers).post(LOGIN, data)
+
+
+def test_further_wrong_passwords_are_not_answered(ada, caplog):
+    with caplog.at_level(logging.WARNING):
+        statuses = [log_in(f"wrong {number}").status_code for number in range(FAILURES + 3)]
+    answer = log_in("correct horse")
+
+    assert (statuses.count(200), statuses[FAILURES:]) == (FAILURES - 1, [429] * 3)
+    assert (answer.status_code, answer["Retry-After"]) == (429, "900")
+    assert "Try again in 15 minutes" in answer.content.decode()
+    assert any("ada" in record.getMessage() and "192.0.2.1" in record.getMessage() for record in caplog.records)
+    assert not any("wrong" in record.getMessage() for record in caplog.records)
+
+
+def test_the_owner_logs_in_from_another_address_and_another_user_from_the_same(ada):
+    User.objects.create_superuser("grace", "grace@example.com", "correct horse")
+    for number in range(FAILURES):
+        log_in(f"wrong {number}")
+
+    assert log_in("correct horse", address="192.0.2.2").status_code == 302
+    assert log_in("correct horse", username="grace").status_code == 302
+
+
+def test_a_header_does_not_change_the_address(ada):
+    for number in range(FAILURES + 1):
+        answer = log_in(f"wrong {number}", HTTP_X_FORWARDED_FOR=f"192.0.2.{number + 10}")
+
+    assert answer.status_code == 429
+
+
+def test_a_successful_login_forgets_the_failures(ada):
+    for _ in range(2):
+        for number in range(FAILURES - 1):
+            log_in(f"wrong {number}")
+        assert log_in("correct horse").status_code == 302
+
+    assert AccessAttempt.objects.count() == 0

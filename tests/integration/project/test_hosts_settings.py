@@ -33,7 +33,6 @@ from switchyard.api.models import Token, covered_scopes
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.interface import Facilities
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import claim
 from switchyard.console.room_view import room_view
@@ -60,14 +59,14 @@ API_PATTERNS: list[Any] = [each for each in urlpatterns if getattr(each, "namesp
 OURS = [*views(room.urlpatterns), *views(list(retention.urlpatterns)), *views(API_PATTERNS)]
 
 
-def test_no_view_of_ours_is_within_a_transaction_of_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_view_of_ours_is_within_a_transaction_of_its_request(monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
 
     assert len(OURS) > 80
     assert [view for view in OURS if BaseHandler().make_view_atomic(view) is not view] == []
 
 
-def test_no_page_is_within_a_transaction_on_another_database(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_page_is_within_a_transaction_on_another_database(monkeypatch):
     monkeypatch.setitem(connections.settings, "other", {"ATOMIC_REQUESTS": True})
 
     page = room_view(lambda request: HttpResponse())
@@ -75,7 +74,7 @@ def test_no_page_is_within_a_transaction_on_another_database(monkeypatch: pytest
     assert BaseHandler().make_view_atomic(page) is page
 
 
-def test_no_view_of_ours_waits_for_a_login_that_it_does_not_need() -> None:
+def test_no_view_of_ours_waits_for_a_login_that_it_does_not_need():
     request = HttpRequest()
     request.user = AnonymousUser()
     demanding = LoginRequiredMiddleware(lambda request: HttpResponse())
@@ -85,9 +84,7 @@ def test_no_view_of_ours_waits_for_a_login_that_it_does_not_need() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_key_replays_no_answer_of_a_job_that_was_not_sent(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_replays_no_answer_of_a_job_that_was_not_sent(facilities, monkeypatch):
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
     broker: Any = dramatiq.get_broker()
@@ -110,7 +107,7 @@ def test_a_key_replays_no_answer_of_a_job_that_was_not_sent(
 
 
 @pytest.mark.parametrize("part", ["", "/events", "/result"])
-def test_atomic_requests_refuse_no_view_of_the_api(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_requests_refuse_no_view_of_the_api(part, monkeypatch):
     user = User.objects.create_superuser("ada")
     client = Client()
     bear(client, user, ["read"])
@@ -119,7 +116,7 @@ def test_atomic_requests_refuse_no_view_of_the_api(part: str, monkeypatch: pytes
     assert client.get(f"{API}{part}").status_code == 404
 
 
-def test_a_stream_is_not_compressed() -> None:
+def test_a_stream_is_not_compressed():
     request, job = HttpRequest(), SimpleNamespace(ended=False)
     request.META["HTTP_ACCEPT_ENCODING"] = "gzip"
     streamed: Any = asyncio.run(live.answer(request, job, caller="token", allowed=lambda: True))  # type: ignore[arg-type]
@@ -129,7 +126,7 @@ def test_a_stream_is_not_compressed() -> None:
 
 
 @pytest.mark.parametrize("name", [7_000_001, uuid.UUID(int=7)])
-def test_a_user_name_need_not_be_a_text(name: Any) -> None:
+def test_a_user_name_need_not_be_a_text(name):
     request, owner = HttpRequest(), User(username="ada")
     owner.get_username = lambda: name  # type: ignore[method-assign]  USERNAME_FIELD of another type
     request.user = owner  # type: ignore[assignment]
@@ -141,7 +138,7 @@ def test_a_user_name_need_not_be_a_text(name: Any) -> None:
     assert (AuditEntry.objects.get().who, Who.of_token(token).name) == (str(name), str(name))
 
 
-def test_a_user_model_need_not_have_the_mixin_of_permissions_and_gets_no_reverse_name_of_a_token() -> None:
+def test_a_user_model_need_not_have_the_mixin_of_permissions_and_gets_no_reverse_name_of_a_token():
     user: Any = SimpleNamespace(has_perm=lambda right: right == "switchyard_api.submit_work")
     request = HttpRequest()
     request.user = user
@@ -188,7 +185,7 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseDatab
     del connections["other"]
 
 
-def test_a_bulk_act_goes_on_where_reads_are_of_a_replica(settings: Any, other: BaseDatabaseWrapper) -> None:
+def test_a_bulk_act_goes_on_where_reads_are_of_a_replica(settings, other):
     now = timezone.now()
     row = BulkAct.objects.create(kind="letter.requeue", filter={}, total=0, created_at=now, touched_at=now)
     settings.DATABASE_ROUTERS = [f"{__name__}.ReadsElsewhere"]
@@ -196,7 +193,7 @@ def test_a_bulk_act_goes_on_where_reads_are_of_a_replica(settings: Any, other: B
     assert (claim(row.pk), claim(row.pk)) == (row.run + 1, row.run + 2)
 
 
-def test_the_outbox_leaves_a_replica_out_and_no_other_database(settings: Any, other: BaseDatabaseWrapper) -> None:
+def test_the_outbox_leaves_a_replica_out_and_no_other_database(settings, other):
     assert set(aliases()) == {"default", "other"}
     settings.DATABASE_ROUTERS = [f"{__name__}.OwnElsewhere"]
     assert set(aliases()) == {"default", "other"}
@@ -207,7 +204,7 @@ def test_the_outbox_leaves_a_replica_out_and_no_other_database(settings: Any, ot
     assert aliases() == ["default"]
 
 
-def test_what_is_done_once_is_forgotten_in_every_database(other: BaseDatabaseWrapper) -> None:
+def test_what_is_done_once_is_forgotten_in_every_database(other):
     for alias in ("default", "other"):
         DoneOnce.objects.using(alias).create(key="old", created_at=timezone.now() - timedelta(days=8))
         DoneOnce.objects.using(alias).create(key="new", created_at=timezone.now())

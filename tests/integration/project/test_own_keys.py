@@ -27,7 +27,6 @@ from django.test import Client
 
 from project.config import BASE_DIR
 from switchyard.api.models import covered_scopes
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis import own_keys
 from switchyard.operations.findings.examine import examine
@@ -159,9 +158,7 @@ def command(line: str) -> str:
 
 
 @pytest.mark.parametrize("seconds", [10, pytest.param(1_800, marks=[pytest.mark.long, pytest.mark.timeout(2_400)])])
-def test_odd_values_in_any_key_end_no_page_command_or_process(
-    seconds: int, processes: Started, facilities: Facilities, server: redis.Redis
-) -> None:
+def test_odd_values_in_any_key_end_no_page_command_or_process(seconds, processes, facilities, server):
     seed = int(os.environ.get("OWN_KEYS_SEED") or random.randrange(10**6))
     print(f"OWN_KEYS_SEED={seed}")
     draw, client, user = random.Random(seed), Client(raise_request_exception=False), User.objects.create_superuser("x")
@@ -192,7 +189,7 @@ def test_odd_values_in_any_key_end_no_page_command_or_process(
     wait_for(lambda: [found.state for found in facilities.pools.read_all() if found.pid == pool] == ["up"])
 
 
-def test_the_doctor_names_each_key_that_cannot_be_read(db: None, server: redis.Redis) -> None:
+def test_the_doctor_names_each_key_that_cannot_be_read(db, server):
     keys, family = Keys(), Keys().queue("webhook")
     odd_parts = {
         family.paused: ("SET", NESTED),
@@ -223,5 +220,5 @@ def test_the_doctor_names_each_key_that_cannot_be_read(db: None, server: redis.R
     assert wrong in said and f"something else wrote to {len(odd_parts) + 1} keys" in said
 
 
-def test_the_actor_of_a_parked_call_can_be_shown() -> None:
+def test_the_actor_of_a_parked_call_can_be_shown():
     assert _actor(b'"\\ud800"') == "?"

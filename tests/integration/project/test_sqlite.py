@@ -55,7 +55,6 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 # How much later than its timeout a statement may be refused.
 late = pytest.mark.parametrize("late_s", [inf, pytest.param(2.0, marks=pytest.mark.long)])
 both = pytest.mark.parametrize("statement", [begin, write])
-Statement = Callable[[DatabaseWrapper], None]
 
 
 @pytest.fixture
@@ -97,13 +96,13 @@ def maker(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         yield other
 
 
-def test_the_yards_database_waits_like_that() -> None:
+def test_the_yards_database_waits_like_that():
     with connections["default"].cursor() as cursor:
         assert cursor.execute("PRAGMA busy_timeout").fetchone() == (0,)
         assert cursor.cursor.timeout_s == settings.DATABASES["default"]["OPTIONS"]["timeout"]
 
 
-def test_a_connection_to_a_new_file_waits_for_the_one_that_makes_it(maker: sqlite3.Connection, tmp_path: Path) -> None:
+def test_a_connection_to_a_new_file_waits_for_the_one_that_makes_it(maker, tmp_path):
     timer = threading.Timer(0.2, maker.execute, ["COMMIT"])
     timer.start()
 
@@ -116,9 +115,7 @@ def test_a_connection_to_a_new_file_waits_for_the_one_that_makes_it(maker: sqlit
 
 
 @late
-def test_a_connection_to_a_file_that_is_never_made_is_refused_after_the_timeout(
-    maker: sqlite3.Connection, tmp_path: Path, late_s: float
-) -> None:
+def test_a_connection_to_a_file_that_is_never_made_is_refused_after_the_timeout(maker, tmp_path, late_s):
     started = time.monotonic()
     with pytest.raises(OperationalError, match="database is locked"):
         connected(tmp_path / "new", SOON_S)
@@ -127,9 +124,7 @@ def test_a_connection_to_a_file_that_is_never_made_is_refused_after_the_timeout(
 
 
 @both
-def test_a_waiter_goes_on_soon_after_the_lock_is_free(
-    statement: Statement, connect: Callable[[], DatabaseWrapper], holder: sqlite3.Connection
-) -> None:
+def test_a_waiter_goes_on_soon_after_the_lock_is_free(statement, connect, holder):
     waiting = connect()
     late_s: list[float] = []
     freed: list[float] = []
@@ -153,9 +148,7 @@ def test_a_waiter_goes_on_soon_after_the_lock_is_free(
 
 @late
 @both
-def test_a_lock_that_is_never_free_is_an_error_after_the_timeout(
-    statement: Statement, connect: Callable[..., DatabaseWrapper], holder: sqlite3.Connection, late_s: float
-) -> None:
+def test_a_lock_that_is_never_free_is_an_error_after_the_timeout(statement, connect, holder, late_s):
     waiting, started = connect(SOON_S), time.monotonic()
     with pytest.raises(OperationalError, match="database is locked"):
         statement(waiting)
@@ -163,7 +156,7 @@ def test_a_lock_that_is_never_free_is_an_error_after_the_timeout(
     assert SOON_S <= time.monotonic() - started < SOON_S + late_s
 
 
-def test_other_errors_are_raised_at_once(connect: Callable[[], DatabaseWrapper]) -> None:
+def test_other_errors_are_raised_at_once(connect):
     with connect().cursor() as cursor, pytest.raises(OperationalError, match="no such table"):
         cursor.execute("SELECT * FROM missing")
 
@@ -179,9 +172,7 @@ def small_heap() -> Iterator[None]:
 
 @both
 @pytest.mark.usefixtures("small_heap")
-def test_the_lock_holder_may_collect_a_waiters_garbage(
-    statement: Statement, connect: Callable[[], DatabaseWrapper], holder: sqlite3.Connection
-) -> None:
+def test_the_lock_holder_may_collect_a_waiters_garbage(statement, connect, holder):
     waiting = connect()
     cycle: list[object] = [waiting.connection.execute("SELECT 1 UNION SELECT 2")]
     cycle.append(cycle)
@@ -201,7 +192,7 @@ def test_the_lock_holder_may_collect_a_waiters_garbage(
     assert waits, "the collection waited for the lock, until the waiter gave up"
 
 
-def test_every_writer_of_a_process_gets_its_turn(connect: Callable[[], DatabaseWrapper]) -> None:
+def test_every_writer_of_a_process_gets_its_turn(connect):
     connections = [connect() for _ in range(WRITERS)]
 
     def write_often(waiting: DatabaseWrapper) -> None:
@@ -216,9 +207,7 @@ def test_every_writer_of_a_process_gets_its_turn(connect: Callable[[], DatabaseW
 
 
 @pytest.mark.parametrize(("longest_s", "processor_s"), [(3.0, 0.4), pytest.param(0.5, 0.25, marks=pytest.mark.long)])
-def test_a_greenlet_that_waits_lets_the_others_of_its_process_go_on(
-    tmp_path: Path, longest_s: float, processor_s: float
-) -> None:
+def test_a_greenlet_that_waits_lets_the_others_of_its_process_go_on(tmp_path, longest_s, processor_s):
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.project.greenlets"],
         env={**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path / 'db'}"},

@@ -28,7 +28,6 @@ from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.roles import OPERATOR, READ_ONLY
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities
 from switchyard.broker.interface import facilities as facilities_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
@@ -78,17 +77,17 @@ def named(value: Any) -> str:
     return f"{value.method} {value.path}" if isinstance(value, Row) else str(value)
 
 
-def test_every_url_has_a_row() -> None:
+def test_every_url_has_a_row():
     without = [route for route in EVERY_ROUTE if route not in TABLE]
 
     assert without == [], "add each to ROUTES, or its model to MODELS, in url_table.py with its answers for each role"
 
 
-def test_every_row_has_a_url() -> None:
+def test_every_row_has_a_url():
     assert [route for route in TABLE if route not in EVERY_ROUTE] == []
 
 
-def test_no_page_takes_a_form_of_another_site() -> None:
+def test_no_page_takes_a_form_of_another_site():
     pages = {row.path for rows in TABLE.values() for row in rows if row.path.startswith("/admin/")}
     views = {path: resolve(path.partition("?")[0]).func for path in pages}
 
@@ -250,7 +249,7 @@ def changed_rows() -> int:
 
 
 @pytest.mark.parametrize(("route", "row"), REQUESTS, ids=named)
-def test_answer_of_each_role(route: str, row: Row, filled: Filled, facilities: Facilities, valkey: redis.Redis) -> None:
+def test_answer_of_each_role(route, row, filled, facilities, valkey):
     sample, keys = vars(filled.sample), filled.state
     restore(valkey, keys)
     path = row.path.format(**sample)
@@ -283,7 +282,7 @@ def test_answer_of_each_role(route: str, row: Row, filled: Filled, facilities: F
     assert (tuple(answers), problems) == (row.answers, []), dict(zip(ROLES, answers, strict=True))
 
 
-def test_staff_without_any_right_see_and_do_nothing(filled: Filled, facilities: Facilities) -> None:
+def test_staff_without_any_right_see_and_do_nothing(filled, facilities):
     clerk = client_of(User.objects.create_user("clerk", is_staff=True))
 
     seen = set()
@@ -297,7 +296,7 @@ def test_staff_without_any_right_see_and_do_nothing(filled: Filled, facilities: 
     assert not AuditEntry.objects.filter(who="clerk").exists()
 
 
-def test_who_may_only_look_is_offered_no_action_on_rows(db: None) -> None:
+def test_who_may_only_look_is_offered_no_action_on_rows(db):
     request = RequestFactory().get("/")
     request.user = User.objects.create_user("viewer", is_staff=True)
     request.user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))

@@ -51,7 +51,7 @@ def off(request: pytest.FixtureRequest, facilities: Facilities) -> Iterator[time
         yield request.param
 
 
-def test_a_signed_event_is_taken(off: timedelta) -> None:
+def test_a_signed_event_is_taken(off):
     paid = {"id": "pay_1", "amount": "1.00", "currency": "EUR", "paid_at": "2026-10-20T12:00:00Z", "reference": "x"}
     content = json.dumps({"type": "payment.received", "data": paid}).encode()
     sent_s = (datetime.now(UTC) - off).timestamp()
@@ -66,7 +66,7 @@ def test_a_signed_event_is_taken(off: timedelta) -> None:
     assert answer.status_code == 202
 
 
-def test_a_reset_link_of_a_host_that_is_wrong_works_for_an_hour(off: timedelta, facilities: Facilities) -> None:
+def test_a_reset_link_of_a_host_that_is_wrong_works_for_an_hour(off, facilities):
     User.objects.create_user("ada", "ada@mail.example", "old password 1")
 
     page = "/account" + links.reset_link("ada@mail.example").partition("/account")[2]
@@ -77,9 +77,7 @@ def test_a_reset_link_of_a_host_that_is_wrong_works_for_an_hour(off: timedelta, 
             assert said in Client().get(page, follow=True).content.decode()
 
 
-def test_a_webhook_is_signed_for_the_time_of_its_receivers(
-    off: timedelta, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webhook_is_signed_for_the_time_of_its_receivers(off, facilities, monkeypatch):
     services.create_endpoint("user:1", "https://example.com/hook", ["invoice.paid"])
     publishing.publish("user:1", "invoice.paid", {})
     facilities.clock.compare()  # as a worker does before each message
@@ -96,17 +94,15 @@ def test_a_webhook_is_signed_for_the_time_of_its_receivers(
     assert abs(int(sent[0]["webhook-timestamp"]) - right_s) < 30
 
 
-def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off: timedelta) -> None:
+def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off):
     caller = Caller()
     caller.headers["Idempotency-Key"] = "k"
 
-    answer = caller.post("/reconciliations", {"month": "2026-10"})
-
-    assert answer.status_code == 202
+    assert caller.post("/reconciliations", {"month": "2026-10"}).status_code == 202
     assert abs(IdempotentRequest.objects.get().claimed_at - (datetime.now(UTC) - off)) < timedelta(seconds=30)
 
 
-def test_a_silence_and_a_pause_end_by_the_clock_of_the_others(off: timedelta, facilities: Facilities) -> None:
+def test_a_silence_and_a_pause_end_by_the_clock_of_the_others(off, facilities):
     until = silences.end_of("30m")
     paused_until = datetime.fromisoformat(json_of("queues", "pause", "slow", "--until", "30m")["until"])
 

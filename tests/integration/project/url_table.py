@@ -70,19 +70,132 @@ def pages(answers: Answers, *paths: str) -> dict[str, tuple[Row, ...]]:
     return {path: (get(f"/{path}", *answers),) for path in paths}
 
 
-NO_ARGUMENTS = "{{}}"
-QUEUE = "/admin/operations/queues/{queue}/"
-SCHEDULE = "/admin/operations/schedules/{schedule}/"
-STORED = "/admin/operations/schedules/{stored}/"
-ACTOR = "/admin/operations/actors/{schedule}/"
-WORKER = "/admin/operations/workers/{member}/stacks/"
-BULK = "/admin/operations/bulk/"
+def below(prefix: str, routes: dict[str, tuple[Row, ...]]) -> dict[str, tuple[Row, ...]]:
+    return {prefix + route: rows for route, rows in routes.items()}
+
+
+NO_ARGUMENTS, ROOM = "{{}}", "/admin/operations/"
+QUEUE, ACTOR, BULK = ROOM + "queues/{queue}/", ROOM + "actors/{schedule}/", ROOM + "bulk/"
+SCHEDULE, STORED, WORKER = (
+    ROOM + "schedules/{schedule}/",
+    ROOM + "schedules/{stored}/",
+    ROOM + "workers/{member}/stacks/",
+)
 JOB = "/admin/switchyard_jobs/job/{job}/"
 LETTERS = "/admin/switchyard_dead_letters/deadletter/"
 ALERTS = "/admin/switchyard_alerts/alert/"
 API = "/api/v1/"
 
+ROOM_ROUTES: dict[str, tuple[Row, ...]] = {
+    "find/": (get(ROOM + "find/?q=nothing+has+this+name", *READERS),),
+    "theme/": (get(ROOM + "theme/", *ONLY_POST), post(ROOM + "theme/", *SENT_ON, theme="dark")),
+    "workers/<str:member>/stacks/": (get(WORKER, *ONLY_POST), post(WORKER, 302, 403, 404, 404, 302)),
+    "workers/<str:member>/stacks/<str:name>/": (get(WORKER + "1-{token:022}/", *OPERATORS),),
+    "queues/<str:name>/": (get(QUEUE, *READERS),),
+    "queues/<str:name>/live/": (get(QUEUE + "live/", *READERS),),
+    "queues/<str:name>/pause/": asked(QUEUE + "pause/", act="queue.pause", reason="x"),
+    "queues/<str:name>/resume/": asked(QUEUE + "resume/", act="queue.resume"),
+    "queues/<str:name>/purge/": asked(QUEUE + "purge/", act="queue.purge", reason="x", shown="1"),
+    "queues/<str:name>/purge/<str:purge_id>/undo/": only_post(QUEUE + "purge/none/undo/", act="queue.purge_undo"),
+    "queues/<str:name>/relocate/": asked(
+        QUEUE + "relocate/", act="queue.relocate", actor="{schedule}", to="slow", reason="x"
+    ),
+    "instructions/<str:verb>/": (
+        get(ROOM + "instructions/quiet/", *OPERATORS),
+        get(ROOM + "instructions/explode/", 302, 403, 404, 404, 302),
+        post(ROOM + "instructions/quiet/", *ACTS, act="worker.quiet", member="{worker}", reason="x"),
+        post(ROOM + "instructions/resume/", *ACTS, act="worker.resume", member="{quieted}"),
+        post(ROOM + "instructions/stop/", *ACTS, act="worker.stop", member="{worker}", reason="x"),
+    ),
+    "limits/": (get(ROOM + "limits/", *READERS), get(ROOM + "limits/?limit=none", 302, 403, 404, 404, 302)),
+    "limits/override/": (
+        get(ROOM + "limits/override/?limit=none", 302, 403, 404, 404, 302),
+        post(ROOM + "limits/override/", 302, 403, 404, 404, 302, limit="none", n="1", until="1h", reason="x"),
+    ),
+    "batches/<str:batch_id>/": (get(ROOM + "batches/none/", 302, 404, 404, 404, 302),),
+    "queues/<str:name>/note/": only_post(QUEUE + "note/", act="queue.note", text="see you at 6"),
+    "bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
+    "bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
+    "bulk/<int:number>/stop/": only_post(BULK + "{bulk}/stop/", act="bulk.stop"),
+    "bulk/<int:number>/take-back/": (
+        get(BULK + "{bulk}/take-back/", *ONLY_POST),
+        post(BULK + "{bulk}/take-back/", *ACTS),
+    ),
+    "bulk/begin/<str:kind>/": (
+        get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
+        get(BULK + "begin/letter.acknowledge/?letter={letter}", *OPERATORS),
+        get(BULK + "begin/letter.restore/?letter={letter}", *OPERATORS),
+        get(BULK + "begin/job.cancel_chosen/?job={job}", *OPERATORS),
+        get(BULK + "begin/job.run_chosen_again/?job={job}", *OPERATORS),
+        get(BULK + "begin/explode/", 302, 404, 404, 404, 302),
+        post(
+            BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
+        ),
+    ),
+    "schedules/<str:name>/": (get(SCHEDULE, *READERS), get(STORED, *READERS)),
+    "new-schedule/": (get(ROOM + "new-schedule/", *ADMINS), get(ROOM + "new-schedule/?actor=export_dataset", *ADMINS)),
+    "schedules/<str:name>/edit/": (get(STORED + "edit/", *ADMINS), get(SCHEDULE + "edit/", 302, 403, 403, 404, 302)),
+    "schedules/<str:name>/delete/": (
+        get(STORED + "delete/", *ADMINS),
+        post(STORED + "delete/", *ADMIN_ACTS, act="schedule.delete", by=("admin",)),
+    ),
+    "schedules/<str:name>/run/": only_post(SCHEDULE + "run/", act="schedule.run"),
+    "schedules/<str:name>/pause/": only_post(SCHEDULE + "pause/", act="schedule.pause", reason="x"),
+    "schedules/<str:name>/resume/": only_post(SCHEDULE + "resume/", act="schedule.resume"),
+    "note/": only_post(ROOM + "note/", act="room.note", text="see you at 6"),
+    "costs/": (get(ROOM + "costs/", *READERS), get(ROOM + "costs/?by=none", 302, 403, 404, 404, 302)),
+    "actors/<str:name>/": (get(ACTOR, *READERS),),
+    "actors/<str:name>/pause/": asked(ACTOR + "pause/", act="actor.pause", reason="x"),
+    "actors/<str:name>/resume/": asked(ACTOR + "resume/", act="actor.resume", reason="x"),
+    "actors/<str:name>/open-circuit/": (
+        get(ACTOR + "open-circuit/", *OPERATORS),
+        post(ACTOR + "open-circuit/", 302, 403, 422, 422, 302, until="5m", reason="x"),
+    ),
+    "actors/<str:name>/send/": only_post(ACTOR + "send/", act="job.send"),
+}
+JOB_ROUTES: dict[str, tuple[Row, ...]] = {
+    "live/": (get("/admin/switchyard_jobs/job/live/?shown_at=0", *READERS),),
+    "<str:job_id>/": (get(JOB, *READERS),),
+    "<str:job_id>/live/": (get(JOB + "live/", *READERS),),
+    # The client of the tests runs under WSGI, where nothing is streamed.
+    "<str:job_id>/events/": (get(JOB + "events/", 302, 501, 501, 501, 302),),
+    "<str:job_id>/cancel/": asked(JOB + "cancel/", act="job.cancel"),
+    "<str:job_id>/again/": asked(JOB + "again/", act="job.run_again", arguments="{{}}"),
+    "<str:job_id>/run-now/": only_post(JOB + "run-now/", act="job.run_now"),
+}
+LETTER_ROUTES: dict[str, tuple[Row, ...]] = {
+    "<int:pk>/change/": (get(LETTERS + "{letter}/change/", *READERS),),
+    "quarantine/": (get(LETTERS + "quarantine/", *READERS),),
+    "<int:pk>/<str:action>/do/": (
+        get(LETTERS + "{letter}/requeue/do/", *ONLY_POST_ALLOWED),
+        get(LETTERS + "{letter}/discard/do/", *OPERATORS),
+        get(LETTERS + "{letter}/explode/do/", 302, 404, 404, 404, 302),
+        post(LETTERS + "{letter}/requeue/do/", *ACTS, act="letter.requeue"),
+        post(LETTERS + "{letter}/acknowledge/do/", *ACTS, act="letter.acknowledge"),
+        post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", reason="x"),
+        post(LETTERS + "{letter}/restore/do/", *ACTS, act="letter.restore"),
+    ),
+    "<int:pk>/note/": only_post(LETTERS + "{letter}/note/", act="letter.note", text="x"),
+    "<int:pk>/edit/": asked(LETTERS + "{letter}/edit/", act="letter.edit", arguments=NO_ARGUMENTS, reason="x"),
+}
+ALERT_ROUTES: dict[str, tuple[Row, ...]] = {
+    "<int:pk>/change/": (get(ALERTS + "{alert}/change/", *READERS),),
+    "silences/new/": asked(ALERTS + "silences/new/", act="alert.silence", span="1h", reason="x"),
+    "silences/<int:pk>/end/": only_post(ALERTS + "silences/{silence}/end/", act="alert.unsilence"),
+    "channels/test/": only_post(ALERTS + "channels/test/", act="alert.test", channel="log"),
+    "<int:pk>/note/": only_post(ALERTS + "{alert}/note/", act="alert.note", text="see you at 6"),
+    "<int:pk>/<str:verb>/do/": (
+        get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST),
+        post(ALERTS + "{alert}/acknowledge/do/", *ACTS, act="alert.acknowledge"),
+        post(ALERTS + "{alert}/resolve/do/", *ACTS, act="alert.resolve"),
+    ),
+}
 ROUTES: dict[str, tuple[Row, ...]] = {
+    **below("admin/operations/", ROOM_ROUTES),
+    **below("admin/switchyard_jobs/job/", JOB_ROUTES),
+    **below("admin/switchyard_dead_letters/deadletter/", LETTER_ROUTES),
+    **below("admin/switchyard_alerts/alert/", ALERT_ROUTES),
     **pages(SENT_ON, "", "admin/switchyard_schedules/schedulestate/", "admin/switchyard_operations/operationsroom/"),
     **pages(PUBLIC, "healthz", "readyz", "account/reset/done/"),
     **pages(
@@ -98,137 +211,6 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     **pages(ONLY_POST, "admin/logout/"),
     **pages(ADMINS, "admin/mail/mailbox/"),
     "metrics": (get("/metrics", *PUBLIC),),  # from loopback
-    # Pages of the operations room.
-    "admin/operations/find/": (get("/admin/operations/find/?q=nothing+has+this+name", *READERS),),
-    "admin/operations/theme/": (
-        get("/admin/operations/theme/", *ONLY_POST),
-        post("/admin/operations/theme/", *SENT_ON, theme="dark"),
-    ),
-    "admin/operations/workers/<str:member>/stacks/": (get(WORKER, *ONLY_POST), post(WORKER, 302, 403, 404, 404, 302)),
-    "admin/operations/workers/<str:member>/stacks/<str:name>/": (get(WORKER + "1-{token:022}/", *OPERATORS),),
-    "admin/operations/queues/<str:name>/": (get(QUEUE, *READERS),),
-    "admin/operations/queues/<str:name>/live/": (get(QUEUE + "live/", *READERS),),
-    "admin/operations/queues/<str:name>/pause/": asked(QUEUE + "pause/", act="queue.pause", reason="x"),
-    "admin/operations/queues/<str:name>/resume/": asked(QUEUE + "resume/", act="queue.resume"),
-    "admin/operations/queues/<str:name>/purge/": asked(QUEUE + "purge/", act="queue.purge", reason="x", shown="1"),
-    "admin/operations/queues/<str:name>/purge/<str:purge_id>/undo/": only_post(
-        QUEUE + "purge/none/undo/", act="queue.purge_undo"
-    ),
-    "admin/operations/queues/<str:name>/relocate/": asked(
-        QUEUE + "relocate/", act="queue.relocate", actor="{schedule}", to="slow", reason="x"
-    ),
-    "admin/operations/instructions/<str:verb>/": (
-        get("/admin/operations/instructions/quiet/", *OPERATORS),
-        get("/admin/operations/instructions/explode/", 302, 403, 404, 404, 302),
-        post("/admin/operations/instructions/quiet/", *ACTS, act="worker.quiet", member="{worker}", reason="x"),
-        post("/admin/operations/instructions/resume/", *ACTS, act="worker.resume", member="{quieted}"),
-        post("/admin/operations/instructions/stop/", *ACTS, act="worker.stop", member="{worker}", reason="x"),
-    ),
-    "admin/operations/limits/": (
-        get("/admin/operations/limits/", *READERS),
-        get("/admin/operations/limits/?limit=none", 302, 403, 404, 404, 302),
-    ),
-    "admin/operations/limits/override/": (
-        get("/admin/operations/limits/override/?limit=none", 302, 403, 404, 404, 302),
-        post(
-            "/admin/operations/limits/override/", 302, 403, 404, 404, 302, limit="none", n="1", until="1h", reason="x"
-        ),
-    ),
-    "admin/operations/batches/<str:batch_id>/": (get("/admin/operations/batches/none/", 302, 404, 404, 404, 302),),
-    "admin/operations/queues/<str:name>/note/": only_post(QUEUE + "note/", act="queue.note", text="see you at 6"),
-    "admin/operations/bulk/<int:number>/": (get(BULK + "{bulk}/", *READERS),),
-    "admin/operations/bulk/<int:number>/live/": (get(BULK + "{bulk}/live/", *READERS),),
-    "admin/operations/bulk/<int:number>/stop/": only_post(BULK + "{bulk}/stop/", act="bulk.stop"),
-    "admin/operations/bulk/<int:number>/take-back/": (
-        get(BULK + "{bulk}/take-back/", *ONLY_POST),
-        post(BULK + "{bulk}/take-back/", *ACTS),
-    ),
-    "admin/operations/bulk/begin/<str:kind>/": (
-        get(BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *OPERATORS),
-        get(BULK + "begin/letter.discard/?fingerprint={fingerprint}", *OPERATORS),
-        get(BULK + "begin/letter.acknowledge/?letter={letter}", *OPERATORS),
-        get(BULK + "begin/letter.restore/?letter={letter}", *OPERATORS),
-        get(BULK + "begin/job.cancel_chosen/?job={job}", *OPERATORS),
-        get(BULK + "begin/job.run_chosen_again/?job={job}", *OPERATORS),
-        get(BULK + "begin/explode/", 302, 404, 404, 404, 302),
-        post(
-            BULK + "begin/letter.requeue/?fingerprint={fingerprint}", *ACTS, act="bulk.start letter.requeue", count="1"
-        ),
-    ),
-    # Lead to pages of the room.
-    "admin/operations/schedules/<str:name>/": (get(SCHEDULE, *READERS), get(STORED, *READERS)),
-    "admin/operations/new-schedule/": (
-        get("/admin/operations/new-schedule/", *ADMINS),
-        get("/admin/operations/new-schedule/?actor=export_dataset", *ADMINS),
-    ),
-    "admin/operations/schedules/<str:name>/edit/": (
-        get(STORED + "edit/", *ADMINS),
-        get(SCHEDULE + "edit/", 302, 403, 403, 404, 302),
-    ),
-    "admin/operations/schedules/<str:name>/delete/": (
-        get(STORED + "delete/", *ADMINS),
-        post(STORED + "delete/", *ADMIN_ACTS, act="schedule.delete", by=("admin",)),
-    ),
-    "admin/operations/schedules/<str:name>/run/": only_post(SCHEDULE + "run/", act="schedule.run"),
-    "admin/operations/schedules/<str:name>/pause/": only_post(SCHEDULE + "pause/", act="schedule.pause", reason="x"),
-    "admin/operations/schedules/<str:name>/resume/": only_post(SCHEDULE + "resume/", act="schedule.resume"),
-    "admin/operations/note/": only_post("/admin/operations/note/", act="room.note", text="see you at 6"),
-    "admin/operations/costs/": (
-        get("/admin/operations/costs/", *READERS),
-        get("/admin/operations/costs/?by=none", 302, 403, 404, 404, 302),
-    ),
-    "admin/operations/actors/<str:name>/": (get(ACTOR, *READERS),),
-    "admin/operations/actors/<str:name>/pause/": asked(ACTOR + "pause/", act="actor.pause", reason="x"),
-    "admin/operations/actors/<str:name>/resume/": asked(ACTOR + "resume/", act="actor.resume", reason="x"),
-    "admin/operations/actors/<str:name>/open-circuit/": (
-        get(ACTOR + "open-circuit/", *OPERATORS),
-        post(ACTOR + "open-circuit/", 302, 403, 422, 422, 302, until="5m", reason="x"),
-    ),
-    "admin/operations/actors/<str:name>/send/": only_post(ACTOR + "send/", act="job.send"),
-    # Jobs, dead letters, alerts.
-    "admin/switchyard_jobs/job/live/": (get("/admin/switchyard_jobs/job/live/?shown_at=0", *READERS),),
-    "admin/switchyard_jobs/job/<str:job_id>/": (get(JOB, *READERS),),
-    "admin/switchyard_jobs/job/<str:job_id>/live/": (get(JOB + "live/", *READERS),),
-    # The client of the tests runs under WSGI, where nothing is streamed.
-    "admin/switchyard_jobs/job/<str:job_id>/events/": (get(JOB + "events/", 302, 501, 501, 501, 302),),
-    "admin/switchyard_jobs/job/<str:job_id>/cancel/": asked(JOB + "cancel/", act="job.cancel"),
-    "admin/switchyard_jobs/job/<str:job_id>/again/": asked(JOB + "again/", act="job.run_again", arguments="{{}}"),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/change/": (get(LETTERS + "{letter}/change/", *READERS),),
-    "admin/switchyard_dead_letters/deadletter/quarantine/": (get(LETTERS + "quarantine/", *READERS),),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/<str:action>/do/": (
-        get(LETTERS + "{letter}/requeue/do/", *ONLY_POST_ALLOWED),
-        get(LETTERS + "{letter}/discard/do/", *OPERATORS),
-        get(LETTERS + "{letter}/explode/do/", 302, 404, 404, 404, 302),
-        post(LETTERS + "{letter}/requeue/do/", *ACTS, act="letter.requeue"),
-        post(LETTERS + "{letter}/acknowledge/do/", *ACTS, act="letter.acknowledge"),
-        post(LETTERS + "{letter}/discard/do/", *ACTS, act="letter.discard", reason="x"),
-        post(LETTERS + "{letter}/restore/do/", *ACTS, act="letter.restore"),
-    ),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/note/": only_post(
-        LETTERS + "{letter}/note/", act="letter.note", text="x"
-    ),
-    "admin/switchyard_jobs/job/<str:job_id>/run-now/": only_post(JOB + "run-now/", act="job.run_now"),
-    "admin/switchyard_dead_letters/deadletter/<int:pk>/edit/": asked(
-        LETTERS + "{letter}/edit/", act="letter.edit", arguments=NO_ARGUMENTS, reason="x"
-    ),
-    "admin/switchyard_alerts/alert/<int:pk>/change/": (get(ALERTS + "{alert}/change/", *READERS),),
-    "admin/switchyard_alerts/alert/silences/new/": asked(
-        ALERTS + "silences/new/", act="alert.silence", span="1h", reason="x"
-    ),
-    "admin/switchyard_alerts/alert/silences/<int:pk>/end/": only_post(
-        ALERTS + "silences/{silence}/end/", act="alert.unsilence"
-    ),
-    "admin/switchyard_alerts/alert/channels/test/": only_post(
-        ALERTS + "channels/test/", act="alert.test", channel="log"
-    ),
-    "admin/switchyard_alerts/alert/<int:pk>/note/": only_post(
-        ALERTS + "{alert}/note/", act="alert.note", text="see you at 6"
-    ),
-    "admin/switchyard_alerts/alert/<int:pk>/<str:verb>/do/": (
-        get(ALERTS + "{alert}/acknowledge/do/", *ONLY_POST),
-        post(ALERTS + "{alert}/acknowledge/do/", *ACTS, act="alert.acknowledge"),
-        post(ALERTS + "{alert}/resolve/do/", *ACTS, act="alert.resolve"),
-    ),
     # Of the admin itself.
     "admin/login/": (get("/admin/login/", 200, 302, 302, 302, 200),),
     "admin/autocomplete/": (get("/admin/autocomplete/", 302, 403, 403, 403, 302),),

@@ -51,9 +51,7 @@ def message(number: int, **options: Any) -> Message[Any]:
     return Message("default", "moves", (number,), {}, options)
 
 
-def test_what_stock_dramatiq_left_runs_here_under_its_ids(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, run_worker: Any, of_stock: Any
-) -> None:
+def test_what_stock_dramatiq_left_runs_here_under_its_ids(stock, ran, facilities, run_worker, of_stock):
     broker, url = stock
     broker.declare_queue("default")
     ids = [broker.enqueue(message(number, retries=2, traceback="gone")).message_id for number in range(120)]
@@ -65,10 +63,8 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
     with run_worker("default"):
         wait_for(lambda: len(ran) == 120)
 
-    assert printed == "default: 121 messages imported\n"
-    assert (live.waiting, live.scheduled) == (120, 1)
-    assert json.loads(again)[0]["moved"] == 0
-    assert sorted(ran) == list(range(120))
+    assert (printed, live.waiting, live.scheduled) == ("default: 121 messages imported\n", 120, 1)
+    assert (json.loads(again)[0]["moved"], sorted(ran)) == (0, list(range(120)))
     assert {facilities.records.read(id_).state for id_ in ids} == {"succeeded"}
     assert facilities.records.read(late).state == "scheduled"
     newest = AuditEntry.objects.filter(act="queue.import").latest("pk")
@@ -76,8 +72,8 @@ def test_what_stock_dramatiq_left_runs_here_under_its_ids(
 
 
 def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, of_stock: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    stock, ran, facilities, of_stock, monkeypatch
+):
     broker, url = stock
     broker.declare_queue("default")
     late = broker.enqueue(message(1), delay=600_000)
@@ -93,9 +89,7 @@ def test_a_delayed_message_keeps_its_due_time_on_a_host_with_a_wrong_clock(
     assert abs(float(due_ms) - late.options["eta"]) < 5_000
 
 
-def test_queues_that_the_old_server_lacks_are_left_out(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, of_stock: Any
-) -> None:
+def test_queues_that_the_old_server_lacks_are_left_out(stock, ran, facilities, of_stock):
     broker, url = stock
     broker.declare_queue("default")
     broker.enqueue(message(1))
@@ -110,12 +104,11 @@ def test_queues_that_the_old_server_lacks_are_left_out(
     assert facilities.transport.stats("default").live.waiting == 1
 
 
-def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[int], facilities: Facilities) -> None:
+def test_what_cannot_be_imported_stays_and_is_said(valkey_url, ran, facilities):
     broker = RedisBroker(url=valkey_url, middleware=[])
     broker.declare_queue("default")
     held = broker.enqueue(message(1)).message_id
-    consumer = broker.consume("default", prefetch=1, timeout=100)
-    assert next(consumer).message_id == held
+    assert next(broker.consume("default", prefetch=1, timeout=100)).message_id == held
     refused = broker.enqueue(message(2, no_such_option=1)).message_id
 
     lines = output_of("queues", "import", valkey_url, "default").splitlines()
@@ -126,9 +119,7 @@ def test_what_cannot_be_imported_stays_and_is_said(valkey_url: str, ran: list[in
     assert broker.client.hlen("dramatiq:default.msgs") == 2
 
 
-def test_what_is_refused_ends_no_import_and_is_said_again(
-    stock: tuple[Any, str], ran: list[int], facilities: Facilities, of_stock: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_refused_ends_no_import_and_is_said_again(stock, ran, facilities, of_stock, monkeypatch):
     monkeypatch.setattr(of_stock, "PREFETCH", 10)
     broker, url = stock
     broker.declare_queue("default")
@@ -149,12 +140,12 @@ def test_what_is_refused_ends_no_import_and_is_said_again(
     ("url", "says"),
     [("http://127.0.0.1", "begins with 'http'"), ("redis://127.0.0.1:1/0", "after 0 messages of default")],
 )
-def test_an_address_that_cannot_be_used_is_refused(url: str, says: str, facilities: Facilities) -> None:
+def test_an_address_that_cannot_be_used_is_refused(url, says, facilities):
     with pytest.raises(CommandError, match=says):
         output_of("queues", "import", url, "default")
 
 
-def test_a_queue_that_the_yard_lacks_is_refused(valkey_url: str, facilities: Facilities) -> None:
+def test_a_queue_that_the_yard_lacks_is_refused(valkey_url, facilities):
     with pytest.raises(CommandError, match="nowhere"):
         output_of("queues", "import", valkey_url, "nowhere")
 
@@ -165,9 +156,7 @@ def told(*arguments: str) -> str:
     return told.getvalue()
 
 
-def test_a_key_that_a_scan_returns_twice_counts_once(
-    facilities: Facilities, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_that_a_scan_returns_twice_counts_once(facilities, valkey_url, monkeypatch):
     stock = of_redis.StockRedis(valkey_url, namespace="twice")
     source = stock.broker
     source.declare_queue("elsewhere")
@@ -180,7 +169,7 @@ def test_a_key_that_a_scan_returns_twice_counts_once(
     assert line.startswith("elsewhere: 1 message left there")
 
 
-def test_queues_that_the_yard_lacks_and_an_empty_namespace_are_told(facilities: Facilities, valkey_url: str) -> None:
+def test_queues_that_the_yard_lacks_and_an_empty_namespace_are_told(facilities, valkey_url):
     broker = RedisBroker(url=valkey_url, namespace="shop", middleware=[])
     for name, delay in (("elsewhere", None), ("elsewhere", 600_000), ("default", None)):
         broker.declare_queue(name)

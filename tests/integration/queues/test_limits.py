@@ -8,7 +8,6 @@ from typing import Any
 import dramatiq
 import pytest
 from django.core.management import CommandError
-from django.test import Client
 from django.urls import reverse
 from dramatiq.brokers.stub import StubBroker
 
@@ -59,7 +58,7 @@ def row_of(first: str, *words: str) -> list[str]:
     return row
 
 
-def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> None:
+def test_page_and_command_say_the_same(waiting, superuser):
     found = {each["id"]: each for each in json_of("queues", "limits")["limits"]}
     page = superuser.get(reverse("switchyard-limits"))
     text = page.content.decode()
@@ -69,13 +68,12 @@ def test_page_and_command_say_the_same(waiting: Family, superuser: Client) -> No
     assert found[AT_ONCE]["since"]
     assert (found[MAIL]["declared"], found[MAIL]["window_ms"], found[MAIL]["waiting"]) == (10, 60_000, 0)
     assert page.status_code == 200
-    assert "2 of 2" in text
-    assert f"?limit={BY_CUSTOMER.replace(':', '%3A')}" in text
+    assert "2 of 2" in text and f"?limit={BY_CUSTOMER.replace(':', '%3A')}" in text
     assert "state=scheduled&amp;queue=default&amp;actor=reconcile" in text
     assert row_of(AT_ONCE, "limits")[:4] == [AT_ONCE, "reconcile 2", "2 of 2", "3"]
 
 
-def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser: Client, watcher: Client) -> None:
+def test_keys_are_listed_where_arguments_may_be_seen(waiting, superuser, watcher):
     found = json_of("queues", "limits", BY_CUSTOMER)
     page = superuser.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).content.decode()
 
@@ -83,8 +81,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
     assert (key["value"], key["taken"], key["waiting"], key["next_job"]) == ("7", 1, 2, "b")
     assert key["since"]
     assert (found["largest"], found["after"]) == ([key], "")
-    assert "1 of 1" in page
-    assert "argument=customer_id%3D7" in page
+    assert "1 of 1" in page and "argument=customer_id%3D7" in page
     assert row_of("7", "limits", BY_CUSTOMER)[:4] == ["7", "1", "2", "b"]
     assert watcher.get(reverse("switchyard-limits"), {"limit": BY_CUSTOMER}).status_code == 403
     assert superuser.get(reverse("switchyard-limits"), {"limit": "none"}).status_code == 404
@@ -94,9 +91,7 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting: Family, superuser:
         output_of("queues", "limits", MAIL)
 
 
-def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(
-    waiting: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(waiting, monkeypatch):
     assert {each.earliest for each in limits.limits_now(arguments=True)[0]} == {None}
 
     runs = {"a:reconcile": {limits.RUNS + 8: 90, limits.RUNS + 10: 10}}
@@ -109,9 +104,7 @@ def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(
     assert " to " in limits.still_text(found)
 
 
-def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
-    waiting: Family, operator: Client, watcher: Client
-) -> None:
+def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(waiting, operator, watcher):
     address = reverse("switchyard-limit-override")
     assert "Override sync 1 per customer_id?" in operator.get(address, {"limit": BY_CUSTOMER}).content.decode()
     given = {"limit": BY_CUSTOMER, "n": "2", "until": "1h", "reason": "they asked"}
@@ -124,8 +117,7 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
 
     assert waiting.next() == ["b"]
     page = operator.get(reverse("switchyard-limits")).content.decode()
-    assert "2 until" in page
-    assert "by operator: they asked" in page
+    assert "2 until" in page and "by operator: they asked" in page
     assert operator.post(address, {"limit": BY_CUSTOMER, "restore": "1"}).status_code == 302
     assert limits.find(BY_CUSTOMER).current == 1
     done = [(each.act, each.target, each.outcome, each.count) for each in AuditEntry.objects.order_by("pk")]
@@ -133,7 +125,7 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(
     assert [entry.detail["n"] for entry in AuditEntry.objects.order_by("pk")] == [2, None]
 
 
-def test_command_overrides(waiting: Family) -> None:
+def test_command_overrides(waiting):
     assert json_of("queues", "override", AT_ONCE, "7", "--until", "1h")["current"] == 7
     assert "reconcile 2, 7 until 20" in output_of("queues", "limits")
     assert output_of("queues", "override", AT_ONCE) == f"{AT_ONCE}: 2, as declared\n"
@@ -145,7 +137,7 @@ def test_command_overrides(waiting: Family) -> None:
         output_of("queues", "override", AT_ONCE, "1")
 
 
-def test_a_larger_rate_brings_the_reserved_starts_forward(facilities: Facilities) -> None:
+def test_a_larger_rate_brings_the_reserved_starts_forward(facilities):
     actor, records = dramatiq.get_broker().actors["send_welcome_mail"], facilities.records
     ids = [actor.send_with_options(args=(f"{n}@example.com",), delay=3_600_000).message_id for n in range(3)]
     window = records.keys.window("send_welcome_mail")
@@ -167,9 +159,7 @@ def test_a_larger_rate_brings_the_reserved_starts_forward(facilities: Facilities
     assert json_of("queues", "override", MAIL)["current"] == 10
 
 
-def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
-    waiting: Family, superuser: Client, facilities: Facilities
-) -> None:
+def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(waiting, superuser, facilities):
     [closed] = json_of("queues", "limits")["circuits"]
     assert (closed["dependency"], closed["argument"], closed["state"]) == ("webhook", "endpoint_id", "closed")
     page = reverse("switchyard-actor-open-circuit", args=["deliver_webhook"])
@@ -195,9 +185,7 @@ def test_a_circuit_is_opened_until_a_time_and_closed_by_a_person(
     assert acts == ["circuit.open", "actor.resume", "circuit.open"]
 
 
-def test_metrics_count_by_limit_and_tell_the_part_of_the_largest_customer(
-    waiting: Family, admin_client: Client
-) -> None:
+def test_metrics_count_by_limit_and_tell_the_part_of_the_largest_customer(waiting, admin_client):
     def function(customer_id: int) -> None: ...
 
     actor = dramatiq.actor(function, actor_name="fan_out", broker=StubBroker(middleware=[]))
@@ -210,13 +198,12 @@ def test_metrics_count_by_limit_and_tell_the_part_of_the_largest_customer(
     text = admin_client.get("/metrics").content.decode()
 
     of = '{actor="sync",argument="customer_id",kind="concurrency",queue="default"}'
-    assert f"switchyard_limit_taken{of} 1.0" in text
-    assert f"switchyard_limit_waiting{of} 2.0" in text
+    assert f"switchyard_limit_taken{of} 1.0" in text and f"switchyard_limit_waiting{of} 2.0" in text
     assert 'switchyard_fair_values{queue="slow"} 2.0' in text
     assert 'switchyard_fair_largest_share{queue="slow"} 0.75' in text
 
 
-def test_several_rates_of_an_actor_count_in_windows_of_their_own(facilities: Facilities) -> None:
+def test_several_rates_of_an_actor_count_in_windows_of_their_own(facilities):
     rates = rates_of(["2/s", "3/h"])
     names = [f"many{rate.suffix}" for rate in rates]
 

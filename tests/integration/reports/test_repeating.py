@@ -12,7 +12,7 @@ from tests.factories.shop import make_customer, make_invoice
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker", "media")]
 
 
-def test_the_actor_of_reports_can_be_repeated() -> None:
+def test_the_actor_of_reports_can_be_repeated():
     customer = make_customer()
     make_invoice(customer)
     generate_report.send(customer.pk, "2026-10")

@@ -14,9 +14,7 @@ from apps.retention import services
 from apps.retention.actors import apply_retention
 from apps.retention.apps import check_retention_days
 from apps.retention.models import FileRemoval, KindState
-from switchyard.broker.interface import Facilities
 from switchyard.schedules.services import find
-from tests.conftest import RunWorker
 from tests.integration.operations.test_overview import text_of
 from tests.waiting import wait_for
 
@@ -32,15 +30,13 @@ def shown(client: Client) -> str:
     return text_of(client.get(reverse("switchyard-retention")).content.decode())
 
 
-def test_before_the_first_run_the_page_says_where_figures_come_from(admin_client: Client) -> None:
+def test_before_the_first_run_the_page_says_where_figures_come_from(admin_client):
     page = shown(admin_client)
 
-    assert "No figures yet" in page
-    assert "Its schedule" in page
-    assert "30 days" in page
+    assert "No figures yet" in page and "Its schedule" in page and "30 days" in page
 
 
-def test_figures_are_those_of_the_last_run(admin_client: Client) -> None:
+def test_figures_are_those_of_the_last_run(admin_client):
     SentMail.objects.create(key="1", job_id="j", template=Template.WELCOME, to="a@b.example", state=MailState.SENT)
     FileRemoval.objects.create(name="results/2026/01/x/a.csv")
     services.work(1, for_s=60)
@@ -50,19 +46,17 @@ def test_figures_are_those_of_the_last_run(admin_client: Client) -> None:
     page = shown(admin_client)
     mails = KindState.objects.get(name="mails")
 
-    assert "No figures yet" not in page
-    assert "the storage did not list results/: 403" in page
-    assert "30 days" in page
+    assert "No figures yet" not in page and "the storage did not list results/: 403" in page and "30 days" in page
     assert (mails.count, mails.size_bytes, mails.removed) == (1, None, 0)
 
 
-def test_files_that_are_still_to_be_removed_are_told(admin_client: Client) -> None:
+def test_files_that_are_still_to_be_removed_are_told(admin_client):
     FileRemoval.objects.create(name="results/2026/01/x/a.csv")
 
     assert "1 file is still to be removed" in shown(admin_client)
 
 
-def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings: Any) -> None:
+def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings):
     settings.RETENTION_DAYS = {"report": 1, "zzz": 2}
 
     near, far = check_retention_days(None)
@@ -72,9 +66,7 @@ def test_a_kind_that_no_app_keeps_is_refused_with_the_nearest_name(settings: Any
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_job_is_scheduled_and_runs_to_its_end(
-    facilities: Facilities, run_worker: RunWorker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_job_is_scheduled_and_runs_to_its_end(facilities, run_worker, monkeypatch):
     monkeypatch.setattr("apps.retention.actors.AT_A_TIME_S", 0.0)  # each job makes one step
 
     apply_retention.send()

@@ -19,7 +19,7 @@ from switchyard.testing import redelivered
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
 
 
-def test_the_actor_of_the_retention_can_be_repeated() -> None:
+def test_the_actor_of_the_retention_can_be_repeated():
     for job_id, days in (("old", 31), ("young", 1)):
         Export.objects.create(
             job_id=job_id,

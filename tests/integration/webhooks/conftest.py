@@ -13,6 +13,7 @@ from apps.webhooks import services
 from apps.webhooks.models import Delivery, Endpoint, Event
 from apps.webhooks.receiver import Receiver
 from tests.factories.callers import Caller
+from tests.integration.outbound.conftest import allow as allow
 
 OWNER = "user:1"
 
@@ -21,9 +22,7 @@ OWNER = "user:1"
 def receiver(settings, tmp_path: Path) -> Iterator[Receiver]:
     """The demo's receiver, allowed although on loopback, with a file of secrets."""
     with Receiver(secrets_file=tmp_path / "secrets", log_file=tmp_path / "log") as running:
-        port = running.server_address[1]
-        allowed = frozenset({("127.0.0.1", port)})
-        settings.ALLOWED_PRIVATE_ADDRESSES = allowed
+        settings.ALLOWED_PRIVATE_ADDRESSES = frozenset({("127.0.0.1", running.server_address[1])})
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield running

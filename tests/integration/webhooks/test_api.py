@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from switchyard.api.request_jobs import RequestJobs, request_jobs
 from switchyard.broker.interface import facilities as facilities_of
 from tests.factories.staff import client_of, log_in
 from tests.integration.outbound.listener import dripping, listening
+from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
@@ -43,9 +43,7 @@ def waiting() -> int:
 
 
 def fields(response) -> list[str]:
-    document = json.loads(response.content)
-    assert response["Content-Type"] == "application/problem+json"
-    return [error["field"] for error in document["errors"]]
+    return [error["field"] for error in problem(response, 422)["errors"]]
 
 
 def test_an_endpoint_is_registered_and_its_secret_given_once(post):
@@ -96,10 +94,7 @@ def test_no_name_is_resolved_in_a_request_and_what_is_inside_by_its_form_is_refu
     ],
 )
 def test_events_that_are_none_or_repeat_are_refused(post, events):
-    response = post(ENDPOINTS, {"url": URL, "events": events})
-
-    assert response.status_code == 422
-    assert fields(response)[0].startswith("events")
+    assert fields(post(ENDPOINTS, {"url": URL, "events": events}))[0].startswith("events")
     assert not Endpoint.objects.exists()
 
 
@@ -118,8 +113,7 @@ def test_an_event_goes_to_each_active_subscribed_endpoint_of_its_owner_only(post
     deliveries = Delivery.objects.all()
     assert sorted(str(delivery.endpoint_id) for delivery in deliveries) == sorted(wanted)
     assert sorted(jobs) == sorted(delivery.job_id for delivery in deliveries)
-    assert Event.objects.get().payload == '{"a":[null],"b":1}'
-    assert waiting() == 2
+    assert (Event.objects.get().payload, waiting()) == ('{"a":[null],"b":1}', 2)
     records = [facilities.records.read(job) for job in jobs]
     assert {(record.queue, record.state, record.owner) for record in records} == {
         ("webhook", "queued", Event.objects.get().owner_key)
@@ -130,8 +124,7 @@ def test_an_event_goes_to_each_active_subscribed_endpoint_of_its_owner_only(post
 def test_an_event_that_nobody_wants_is_accepted_and_sends_nothing(post, facilities):
     response = post(EVENTS, {"event": "invoice.paid", "payload": {}})
 
-    assert (response.status_code, response.json()) == (202, {"job_ids": []})
-    assert waiting() == 0
+    assert (response.status_code, response.json(), waiting()) == (202, {"job_ids": []}, 0)
 
 
 def test_a_repeated_request_registers_its_endpoint_once(db):
@@ -186,13 +179,15 @@ def test_hostile_text_is_shown_as_text(failed):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_redelivering_enqueues_a_new_job(failed, facilities):
+def test_redelivering_enqueues_a_new_job_to_which_the_delivery_leads(failed, facilities):
     page = act(log_in(), "delivery", "redeliver", failed.pk)
 
     failed.refresh_from_db()
     assert "1 on the way again" in page.content.decode()
-    assert failed.state == DeliveryState.PENDING
-    assert facilities.records.read(failed.job_id).state == "queued"
+    assert (failed.state, facilities.records.read(failed.job_id).state) == (DeliveryState.PENDING, "queued")
+    client = client_of(User.objects.get(username="root"))
+    shown = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
+    assert f'href="{reverse("switchyard-job", args=[failed.job_id])}"' in shown
 
 
 def test_endpoints_are_disabled_and_enabled(failed):
@@ -206,17 +201,6 @@ def test_endpoints_are_disabled_and_enabled(failed):
     assert (Endpoint.objects.get().active, Endpoint.objects.get().disabled_reason) == (True, "")
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_delivery_leads_to_its_job(failed):
-    act(log_in(), "delivery", "redeliver", failed.pk)
-    failed.refresh_from_db()
-    client = client_of(User.objects.get(username="root"))
-
-    page = client.get(reverse("admin:webhooks_delivery_change", args=[failed.pk])).content.decode()
-
-    assert f'href="{reverse("switchyard-job", args=[failed.job_id])}"' in page
-
-
 def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, data=body, headers={name.replace("_", "-"): v for name, v in headers.items()})
     try:
@@ -227,7 +211,7 @@ def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes
             return error.code, error.read()
 
 
-def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits() -> None:
+def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits():
     with subprocess.Popen([*COMMAND, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         ready = process.stdout.readline()
@@ -246,15 +230,13 @@ def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits() -> N
     assert (status, code) == (200, 0)
 
 
-def test_each_path_behaves_as_its_name_says(receiver) -> None:
+def test_each_path_behaves_as_its_name_says(receiver):
     url = receiver.url
 
     assert ask(url + "healthy", b"{}")[0] == 200
     assert [ask(url + "flaky", b"{}", webhook_id="msg_1")[0] for _ in range(4)] == [500, 500, 200, 200]
-    assert ask(url + "flaky", b"{}", webhook_id="msg_2")[0] == 500
-    assert ask(url + "broken", b"{}")[0] == 500
-    assert ask(url + "gone", b"{}")[0] == 410
-    assert ask(url + "elsewhere", b"{}")[0] == 404
+    assert (ask(url + "flaky", b"{}", webhook_id="msg_2")[0], ask(url + "broken", b"{}")[0]) == (500, 500)
+    assert (ask(url + "gone", b"{}")[0], ask(url + "elsewhere", b"{}")[0]) == (410, 404)
     assert ask(url + "healthz")[0] == 200
     log = receiver.log
     assert [entry["status"] for entry in log] == [200, 500, 500, 200, 200, 500, 500, 410, 404]
@@ -262,7 +244,7 @@ def test_each_path_behaves_as_its_name_says(receiver) -> None:
     assert log[1]["signature_ok"] is None
 
 
-def test_it_serves_a_picture(receiver) -> None:
+def test_it_serves_a_picture(receiver):
     status, content = ask(receiver.url + "image.jpg")
 
     with Image.open(io.BytesIO(content)) as picture:
@@ -271,12 +253,11 @@ def test_it_serves_a_picture(receiver) -> None:
 
 
 @pytest.mark.parametrize("signature", ["", "v1", "v1,", "v1,***", "v2,abc", "v1,ü", "v1,AAAA " * 50])
-def test_a_broken_signature_is_no_crash(receiver, signature: str) -> None:
+def test_a_broken_signature_is_no_crash(receiver, signature):
     receiver.secrets_file.write_text('{"a": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}')
     headers = {"webhook_id": "msg_1", "webhook_timestamp": str(int(time.time())), "webhook_signature": signature}
 
-    assert ask(receiver.url + "healthy", b"{}", **headers)[0] == 401
-    assert len(receiver.log) == 1
+    assert (ask(receiver.url + "healthy", b"{}", **headers)[0], len(receiver.log)) == (401, 1)
 
 
 @pytest.mark.django_db(transaction=True)

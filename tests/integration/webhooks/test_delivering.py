@@ -28,16 +28,6 @@ pytestmark = pytest.mark.django_db
 LANES = ("webhook", "webhook-retry")
 
 
-@pytest.fixture
-def allow(settings):
-    def let(listener) -> str:
-        allowed = frozenset({("127.0.0.1", listener.port)})
-        settings.ALLOWED_PRIVATE_ADDRESSES = allowed
-        return listener.url
-
-    return let
-
-
 def answer_with(status: int, headers: str = "", body: str = ""):
     return answering(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{headers}\r\n{body}".encode())
 
@@ -86,14 +76,13 @@ def test_every_attempt_sends_the_same_id_and_bytes_and_a_time_of_its_own(make_de
     assert first[2] == second[2]
     for head, _, body in (first, second):
         headers = dict(line.decode().lower().split(": ", 1) for line in head.split(b"\r\n")[1:])
-        assert headers["webhook-id"] == delivery.webhook_id
-        assert headers["content-type"] == "application/json"
+        assert (headers["webhook-id"], headers["content-type"]) == (delivery.webhook_id, "application/json")
         raw = dict(line.decode().split(": ", 1) for line in head.split(b"\r\n")[1:])
         Webhook(delivery.endpoint.secret).verify(body, raw)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_every_2xx_is_success(status: int, make_delivery, allow):
+def test_every_2xx_is_success(status, make_delivery, allow):
     with listening(answer_with(status)) as listener:
         delivery = run(make_delivery(allow(listener)))
 
@@ -101,7 +90,7 @@ def test_every_2xx_is_success(status: int, make_delivery, allow):
 
 
 @pytest.mark.parametrize("status", [101, 300, 301, 302, 304, 307, 400, 401, 403, 404, 409, 429, 500, 502, 503, 599])
-def test_anything_else_fails_and_is_tried_again(status: int, make_delivery, allow):
+def test_anything_else_fails_and_is_tried_again(status, make_delivery, allow):
     with listening(answer_with(status)) as listener:
         delivery = make_delivery(allow(listener))
         failure = DeliveryFailed if status >= 500 else DeliveryRefused
@@ -140,7 +129,7 @@ def test_gone_disables_the_endpoint_and_is_final(receiver, make_delivery):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_an_endpoint_that_asks_to_wait_is_obeyed_up_to_an_hour(status: int, make_delivery, allow):
+def test_an_endpoint_that_asks_to_wait_is_obeyed_up_to_an_hour(status, make_delivery, allow):
     waits = []
     for asked in ("7", "86400"):
         with listening(answer_with(status, f"Retry-After: {asked}\r\n")) as listener:
@@ -166,8 +155,7 @@ def test_a_forbidden_address_is_final_and_nothing_is_sent(make_delivery):
             run(delivery)
 
     delivery.refresh_from_db()
-    assert listener.accepted == 0
-    assert (delivery.state, delivery.last_status_code) == (DeliveryState.DEAD, None)
+    assert (listener.accepted, delivery.state, delivery.last_status_code) == (0, DeliveryState.DEAD, None)
     assert "is not allowed" in delivery.attempts.get().error
 
 
@@ -199,15 +187,6 @@ def test_of_an_endless_answer_four_kibibytes_are_kept(make_delivery, allow):
     assert "\0" not in kept
 
 
-def test_a_delivery_that_succeeded_is_not_sent_again_when_its_message_comes_twice(receiver, make_delivery):
-    delivery = make_delivery(receiver.url + "healthy")
-
-    run(delivery)
-    run(delivery)
-
-    assert len(receiver.log) == 1
-
-
 def test_a_delivery_that_was_deleted_is_final():
     for unknown in ("5f1b1a0e-0000-4000-8000-000000000000", "no id at all", ""):
         with pytest.raises(PermanentFailure, match="does not exist"):
@@ -221,8 +200,7 @@ def test_a_failure_names_neither_path_nor_query_nor_secret(make_delivery, allow)
             run(delivery)
 
     stored = delivery.attempts.get().error
-    assert "canary" not in str(failed.value) + stored
-    assert delivery.endpoint.secret not in str(failed.value) + stored
+    assert "canary" not in str(failed.value) + stored and delivery.endpoint.secret not in str(failed.value) + stored
 
 
 def test_attempts_are_deleted_after_thirty_days(make_delivery, receiver):
@@ -232,8 +210,7 @@ def test_attempts_are_deleted_after_thirty_days(make_delivery, receiver):
         Attempt(delivery=delivery, number=number, duration_ms=1, at=old) for number in range(2, 1_103)
     )
 
-    assert services.purge_attempts() == 1_101
-    assert delivery.attempts.count() == 1
+    assert (services.purge_attempts(), delivery.attempts.count()) == (1_101, 1)
 
 
 def test_the_host_of_an_attempt_is_named_for_its_counts(make_delivery, allow, monkeypatch):
@@ -313,20 +290,6 @@ def test_a_broken_endpoint_is_given_up_after_six_attempts_and_reached_after_a_re
 
 
 @pytest.mark.django_db(transaction=True)
-def test_gone_is_dead_at_once(receiver, make_delivery, hurried, run_worker):
-    broker, actor = hurried
-    delivery = make_delivery(receiver.url + "gone")
-
-    with run_worker(*LANES, broker=broker):
-        message = actor.send(delivery_id=str(delivery.pk))
-        letter = wait_for(lambda: facilities_of(broker).transport.find_dead_letter("webhook", message.message_id))
-
-    assert (letter.reason, letter.attempts) == ("permanent", 1)
-    assert len(receiver.log) == 1
-    assert not Endpoint.objects.get().active
-
-
-@pytest.mark.django_db(transaction=True)
 def test_a_redelivery_is_a_new_job_with_the_same_webhook_id(receiver, make_delivery, facilities, run_worker):
     delivery = make_delivery(receiver.url + "healthy")
     with run_worker(*LANES):
@@ -348,8 +311,7 @@ def test_a_redelivery_cancels_what_the_old_job_still_planned(receiver, make_deli
 
     (new,) = publishing.redeliver([delivery.pk])
 
-    assert facilities.records.read(old).state == "cancelled"
-    assert facilities.records.read(new).state == "queued"
+    assert (facilities.records.read(old).state, facilities.records.read(new).state) == ("cancelled", "queued")
     with run_worker(*LANES):
         wait_for(lambda: state_of(delivery) == DeliveryState.SUCCEEDED)
         wait_for(lambda: facilities.transport.stats("webhook").live.waiting == 0)

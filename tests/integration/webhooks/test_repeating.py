@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -11,14 +10,13 @@ from django.utils import timezone
 from apps.webhooks import publishing, services
 from apps.webhooks.actors import deliver_in_order, deliver_webhook, purge_delivery_attempts
 from apps.webhooks.models import Attempt, Delivery, DeliveryState
-from apps.webhooks.receiver import Receiver
 from switchyard.testing import redelivered, run_enqueued
 from tests.integration.webhooks.conftest import OWNER
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("switchyard_broker")]
 
 
-def test_every_actor_of_webhooks_can_be_repeated(receiver: Receiver, make_delivery: Callable[..., Delivery]) -> None:
+def test_every_actor_of_webhooks_can_be_repeated(receiver, make_delivery):
     delivery, old = make_delivery(receiver.url + "healthy"), make_delivery(receiver.url + "healthy")
     Attempt.objects.create(delivery=old, number=1, at=timezone.now() - timedelta(days=31), duration_ms=1)
     deliver_webhook.send(str(delivery.pk))
@@ -32,9 +30,7 @@ def test_every_actor_of_webhooks_can_be_repeated(receiver: Receiver, make_delive
     assert not Attempt.objects.filter(delivery=old).exists()
 
 
-def test_an_endpoint_gets_its_events_in_their_order_where_it_wants_that(
-    receiver: Receiver, switchyard_broker: None
-) -> None:
+def test_an_endpoint_gets_its_events_in_their_order_where_it_wants_that(receiver, switchyard_broker):
     services.create_endpoint(OWNER, receiver.url + "flaky", ["order.paid"], in_order=True)
     for number in range(3):
         publishing.publish(OWNER, "order.paid", {"number": number})

@@ -23,5 +23,5 @@ from switchyard.audit.queries import target_url
         ("settings.change", "x", {}, ""),
     ],
 )
-def test_what_an_act_names_is_a_link(act: str, target: str, detail: dict[str, str], address: str) -> None:
+def test_what_an_act_names_is_a_link(act, target, detail, address):
     assert target_url(AuditEntry(act=act, target=target, detail=detail)) == address

@@ -1,4 +1,4 @@
-"""Payment events: signatures held against the published vector, read strictly, kept and applied once."""
+"""Payment events are verified, read strictly and applied once; a reconciliation finds, links and corrects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from standardwebhooks.webhooks import Webhook
 
 from apps.billing import apps, services, signatures
-from apps.billing.models import EventState, PaymentEvent
+from apps.billing.models import EventState, Outcome, PaymentEvent, Reconciliation, ReconciliationEntry
 from apps.billing.schemas import PaymentReceived
 from apps.shop.models import Invoice, InvoiceStatus, Payment
-from tests.factories.shop import make_invoice
+from tests.factories.shop import make_customer, make_invoice, make_payment
 
 pytestmark = pytest.mark.django_db
 GOOD = {
@@ -69,14 +69,11 @@ def test_two_events_of_one_payment_make_one_payment():
     for external_id in ("evt_1", "evt_2"):
         services.apply_event(received(external_id, reference=invoice.number).pk)
 
-    assert Payment.objects.count() == 1
-    assert Invoice.objects.get().status == InvoiceStatus.PAID
+    assert (Payment.objects.count(), Invoice.objects.get().status) == (1, InvoiceStatus.PAID)
 
 
 def test_an_event_that_names_no_invoice_waits_for_a_person():
-    event = received(reference="thank you")
-
-    assert services.apply_event(event.pk) == EventState.UNPLACED
+    assert services.apply_event(received(reference="thank you").pk) == EventState.UNPLACED
     assert not Payment.objects.exists()
 
 
@@ -85,8 +82,7 @@ def test_an_event_finds_its_invoice_once_that_exists():
     services.apply_event(event.pk)
     invoice = make_invoice(number="INV-2026-999999")
 
-    assert services.apply_event(event.pk) == EventState.APPLIED
-    assert Payment.objects.get().invoice == invoice
+    assert (services.apply_event(event.pk), Payment.objects.get().invoice) == (EventState.APPLIED, invoice)
 
 
 def read(**changes) -> PaymentReceived:
@@ -244,3 +240,126 @@ def test_a_secret_that_cannot_sign_fails_the_system_check(secret, settings):
 
 def test_the_secret_of_this_project_passes_the_system_check():
     assert apps.check_payment_secret(None) == []
+
+
+MONTH = "2026-10"
+
+
+def reconcile(month: str = MONTH) -> dict[str, int]:
+    return services.reconcile(month, lambda done, total, note: None)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "outcome", "status"),
+    [
+        ([], Outcome.MISSING, InvoiceStatus.OPEN),
+        (["99.99"], Outcome.UNDERPAID, InvoiceStatus.PARTLY_PAID),
+        (["100.00"], Outcome.MATCHED, InvoiceStatus.PAID),
+        (["33.33", "66.67"], Outcome.MATCHED, InvoiceStatus.PAID),
+        (["100.00", "100.00"], Outcome.OVERPAID, InvoiceStatus.OVERPAID),
+    ],
+)
+def test_each_invoice_gets_the_outcome_and_status_its_payments_say(amounts, outcome, status):
+    invoice = make_invoice(total="100.00")
+    for amount in amounts:
+        make_payment(invoice, amount=amount)
+
+    result = reconcile()
+
+    entry = ReconciliationEntry.objects.get(invoice=invoice)
+    invoice.refresh_from_db()
+    assert (entry.outcome, entry.expected, invoice.status) == (outcome, Decimal("100.00"), status)
+    assert (result["matched"], result["unmatched"]) == ((1, 0) if outcome == Outcome.MATCHED else (0, 1))
+
+
+def test_a_corrected_status_is_counted_and_remembered():
+    invoice = make_invoice(status=InvoiceStatus.PAID)
+
+    first, second = reconcile(), reconcile()
+
+    entry = ReconciliationEntry.objects.get(invoice=invoice)
+    assert (first["corrected"], second["corrected"], entry.corrected_from) == (1, 0, InvoiceStatus.PAID)
+    assert Reconciliation.objects.get(month=MONTH).corrected == 1
+
+
+def test_a_payment_whose_reference_names_an_invoice_of_its_customer_is_linked():
+    invoice = make_invoice()
+    words = invoice.number.lower().replace("-", " ")
+    payment = make_payment(customer=invoice.customer, reference=f"Rg. {words}")
+    foreign = make_payment(customer=make_customer(), reference=invoice.number)
+    vague = make_payment(customer=invoice.customer, reference="thank you")
+
+    assert reconcile() == {"matched": 1, "unmatched": 0, "corrected": 1}
+    assert list(Payment.objects.filter(invoice=invoice)) == [payment]
+    assert set(Payment.objects.filter(invoice=None)) == {foreign, vague}
+
+
+def test_a_void_invoice_asks_for_nothing_and_stays_void():
+    make_invoice(status=InvoiceStatus.VOID)
+    make_payment(make_invoice(status=InvoiceStatus.VOID))
+
+    assert reconcile() == {"matched": 1, "unmatched": 1, "corrected": 0}
+    assert set(Invoice.objects.values_list("status", flat=True)) == {InvoiceStatus.VOID}
+
+
+def test_a_month_without_invoices_reconciles_to_zeros():
+    make_invoice(issued_on="2026-09-30")
+    make_invoice(issued_on="2026-11-01")
+
+    assert reconcile() == {"matched": 0, "unmatched": 0, "corrected": 0}
+
+
+def test_batches_cover_every_invoice_once_and_report_in_between(monkeypatch):
+    monkeypatch.setattr(services, "BATCH_INVOICES", 2)
+    customer = make_customer()
+    for _ in range(5):
+        make_invoice(customer)
+    reported = []
+
+    services.reconcile(MONTH, lambda done, total, note: reported.append((done, total, note)))
+
+    assert [(done, total) for done, total, _ in reported] == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    assert ReconciliationEntry.objects.count() == 5
+
+
+def test_a_run_that_is_stopped_keeps_what_it_did_and_the_next_does_the_rest(monkeypatch):
+    monkeypatch.setattr(services, "BATCH_INVOICES", 2)
+    customer = make_customer()
+    for _ in range(5):
+        make_invoice(customer, status=InvoiceStatus.PAID)
+
+    class Stopped(Exception):
+        pass
+
+    def stop_after_first_batch(done: int, total: int, note: str) -> None:
+        if done:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        services.reconcile(MONTH, stop_after_first_batch)
+    halfway = ReconciliationEntry.objects.count()
+    unfinished = Reconciliation.objects.get(month=MONTH).finished_at
+    result = reconcile()
+
+    assert (halfway, unfinished) == (2, None)
+    assert result == {"matched": 0, "unmatched": 5, "corrected": 3}
+    assert Reconciliation.objects.get(month=MONTH).finished_at is not None
+
+
+def test_an_entry_follows_its_invoice_out_of_the_month():
+    invoice = make_invoice()
+    reconcile()
+
+    Invoice.objects.update(issued_on="2026-09-01")
+
+    assert reconcile()["unmatched"] == 0
+    assert not ReconciliationEntry.objects.filter(invoice=invoice).exists()
+
+
+def test_a_batch_needs_the_same_few_queries_whatever_its_size(django_assert_max_num_queries):
+    customer = make_customer()
+    for _ in range(50):
+        make_payment(make_invoice(customer))
+
+    with django_assert_max_num_queries(35):
+        reconcile()

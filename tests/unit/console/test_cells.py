@@ -44,40 +44,26 @@ from switchyard.console.links import absolute, path_of
 from switchyard.console.lists import ASCENDING, SortColumn, heads_of
 from switchyard.console.room_view import ReadOnly
 
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "=1+1", "+1", "-1", "@SUM(A1)", "\t1", "\r1", "\n1", " \t1", "＝1", "＋1", "－1", "＠x", "  =1",
-        "\u00a0=1", "\ufeff=1",
-        "\u200b@x", "\x00=1", "=cmd|' /C calc'!A0", " \u2007\u3000＝1", " " * 5000 + "=1",
-    ],
+FORMULAS = (
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t1", "\r1", "\n1", " \t1", "＝1", "＋1", "－1", "＠x", "  =1", "\u00a0=1",
+    "\ufeff=1", "\u200b@x", "\x00=1", "=cmd|' /C calc'!A0", " \u2007\u3000＝1", " " * 5000 + "=1",
 )  # fmt: skip
-def test_a_formula_gets_a_quote_in_front(text):
-    assert safe_text(text) == "'" + text
-
-
-@pytest.mark.parametrize(
-    "text", ["", "Ada", "a=b", "1-2", "'=1", "O'Neill", "Łódź", "  Ada", "日本", "100 %", "a;b", "a; b\nc"]
-)
-def test_other_text_stays_as_it_is(text):
-    assert safe_text(text) == text
+TEXTS = ("", "Ada", "a=b", "1-2", "'=1", "O'Neill", "Łódź", "  Ada", "日本", "100 %", "a;b", "a; b\nc")
 
 
 @pytest.mark.parametrize(
     ("text", "safe"),
     [
+        *((formula, f"'{formula}") for formula in FORMULAS),
+        *((text, text) for text in TEXTS),
+        # A semicolon parts cells as well.
         ("a;=cmd|' /C calc'!A0;b", "a;'=cmd|' /C calc'!A0;b"),
-        ("a; \u200b=1", "a;' \u200b=1"),
-        ("a\n=1;\r\n@x", "a\n'=1;\r\n'@x"),
-        ("\t=1", "'\t'=1"),
-        ("=1;=1", "'=1;'=1"),
-        (";+1", ";'+1"),
+        *(("a; \u200b=1", "a;' \u200b=1"), ("a\n=1;\r\n@x", "a\n'=1;\r\n'@x"), ("\t=1", "'\t'=1")),
+        *(("=1;=1", "'=1;'=1"), (";+1", ";'+1"), ('a; "" =1', 'a;\' "" =1')),
         ("a;\"=cmd|' /C calc'!A0;b", "a;'\"=cmd|' /C calc'!A0;b"),
-        ('a; "" =1', 'a;\' "" =1'),
     ],
 )
-def test_text_that_is_parted_where_a_semicolon_parts_cells_has_no_formula_either(text, safe):
+def test_a_formula_gets_a_quote_in_front_and_other_text_stays_as_it_is(text, safe):
     assert safe_text(text) == safe
 
 
@@ -95,8 +81,7 @@ def test_no_cell_starts_with_a_trigger_and_only_quotes_are_added(text):
     safe = safe_text(text)
 
     assert safe[:1] not in TRIGGERS or safe == ""
-    cells = re.split(r"[;\t\r\n]", safe)
-    assert [cell for cell in cells if cell.strip()[:1] in TRIGGERS and cell.strip()] == []
+    assert [cell for cell in re.split(r"[;\t\r\n]", safe) if cell.strip()[:1] in TRIGGERS and cell.strip()] == []
     assert safe.replace("'", "") == text.replace("'", "")
 
 
@@ -118,7 +103,7 @@ def exported(given: str, rows: Callable[[], Iterable[dict[str, Any]]] = lambda: 
     return export_of(RequestFactory().get(f"/jobs/?actor=x&export={given}"), "jobs", rows)
 
 
-def test_csv_has_every_column_and_no_formula() -> None:
+def test_csv_has_every_column_and_no_formula():
     answer = exported("csv")
 
     assert answer is not None and answer["Content-Disposition"].startswith('attachment; filename="jobs-20')
@@ -128,27 +113,25 @@ def test_csv_has_every_column_and_no_formula() -> None:
 
 
 @pytest.mark.parametrize("text", ["x;=1+1", " =1+1", "\uff1d1+1", "\n=1+1", "\u200b@x"])
-def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text: str) -> None:
+def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text):
     answer = exported("csv", lambda: [{"error": text}])
 
-    assert answer is not None
     cells = [cell for row in csv.reader(io.StringIO(answer.content.decode()), delimiter=";") for cell in row]
     assert [cell for cell in cells if cell.strip("\u200b ").startswith(("=", "@", "\uff1d"))] == []
 
 
-def test_json_has_the_rows_as_they_are() -> None:
+def test_json_has_the_rows_as_they_are():
     answer = exported("json")
 
-    assert answer is not None
     assert json.loads(answer.content) == {"jobs": ROWS, "cut": False}
 
 
 @pytest.mark.parametrize("given", ["", "xml", "CSV"])
-def test_every_other_address_shows_the_page(given: str) -> None:
+def test_every_other_address_shows_the_page(given):
     assert exported(given) is None
 
 
-def test_a_long_list_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_list_is_cut_and_says_so(monkeypatch):
     monkeypatch.setattr(export, "MOST", 1)
     answer = exported("json")
 
@@ -156,7 +139,7 @@ def test_a_long_list_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     assert json.loads(answer.content) == {"jobs": ROWS[:1], "cut": True}
 
 
-def test_a_list_that_cannot_be_read_whole_is_no_file() -> None:
+def test_a_list_that_cannot_be_read_whole_is_no_file():
     def rows() -> Iterable[dict[str, Any]]:
         yield ROWS[0]
         raise ActRefused("export", "the broker does not answer")
@@ -180,7 +163,7 @@ def test_a_list_that_cannot_be_read_whole_is_no_file() -> None:
         ("https://[", ""),
     ],
 )
-def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> None:
+def test_path_of_an_address_never_leads_elsewhere(address, path):
     assert path_of(address) == path
 
 
@@ -193,7 +176,7 @@ def test_path_of_an_address_never_leads_elsewhere(address: str, path: str) -> No
         ("https://h/yard", "/", "/yard/api/v1/jobs"),  # the sub-path is in the project's own addresses
     ],
 )
-def test_an_absolute_address_has_the_sub_path_once(settings: Any, public: str, prefix: str, path: str) -> None:
+def test_an_absolute_address_has_the_sub_path_once(settings, public, prefix, path):
     settings.SWITCHYARD = replace(switchyard_settings(), public_url=public)
 
     with override_script_prefix(prefix):
@@ -212,7 +195,7 @@ def clicks(name: str, count: int) -> list[tuple[str, str]]:
     return seen
 
 
-def test_clicks_go_through_a_columns_orders_and_back() -> None:
+def test_clicks_go_through_a_columns_orders_and_back():
     assert clicks("size", 3) == [("-size", "descending"), ("size", "ascending"), ("", "")]
     assert clicks("name", 2) == [("-name", "descending"), ("", "ascending")]
 
@@ -225,7 +208,7 @@ def test_clicks_go_through_a_columns_orders_and_back() -> None:
         (300_000_000, "3 days"),
     ],
 )
-def test_time_spans_read_like_speech(ms: float, text: str) -> None:
+def test_time_spans_read_like_speech(ms, text):
     assert duration(ms) == text
 
 
@@ -236,16 +219,16 @@ def test_time_spans_read_like_speech(ms: float, text: str) -> None:
         *((300_000, "start in 5 min"), (90_000, "start in 90 s"), (7_200_000, "start in 2 h"), (None, "no promise")),
     ],
 )
-def test_promises_keep_their_unit(ms: int | None, text: str) -> None:
+def test_promises_keep_their_unit(ms, text):
     assert promise(ms) == text
 
 
-def test_sizes_and_ratios() -> None:
+def test_sizes_and_ratios():
     assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
     assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
 
 
-def test_two_times_name_their_day_once() -> None:
+def test_two_times_name_their_day_once():
     first = datetime(2026, 11, 2, 3, 11, 47, tzinfo=UTC)
 
     assert between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
@@ -262,11 +245,11 @@ def test_two_times_name_their_day_once() -> None:
         (900_000_000, "10 days", "11 days"),
     ],
 )
-def test_a_span_is_rounded_to_the_cautious_side(ms: float, down: str, up: str) -> None:
+def test_a_span_is_rounded_to_the_cautious_side(ms, down, up):
     assert (rough_duration(ms, up=False), rough_duration(ms, up=True)) == (down, up)
 
 
-def test_the_least_span_of_retries_is_never_printed_longer_than_it_is() -> None:
+def test_the_least_span_of_retries_is_never_printed_longer_than_it_is():
     assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
     assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
@@ -288,12 +271,12 @@ NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
         ("2026-11-21T16:00+02:00", "2026-11-21T16:00:00+02:00"),
     ],
 )
-def test_spans_times_of_day_and_iso_times_are_read(text: str, expected: str) -> None:
+def test_spans_times_of_day_and_iso_times_are_read(text, expected):
     assert parse_until(text, now=NOW).isoformat() == expected
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0s", "13", "24:00", "366d", "9999999d", "2026-11-21T12:59"])
-def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
+def test_other_texts_are_refused_with_what_to_write(text):
     with pytest.raises(ActRefused, match="write a span"):
         parse_until(text, now=NOW)
 
@@ -307,7 +290,7 @@ def test_other_texts_are_refused_with_what_to_write(text: str) -> None:
     ],
     ids=["database", "refused", "broker"],
 )
-def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> None:
+def test_what_is_away_is_said_with_its_remedy(error, remedy):
     with pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise error
 
@@ -315,7 +298,7 @@ def test_what_is_away_is_said_with_its_remedy(error: Exception, remedy: str) -> 
     assert str(caught.value).count(remedy) == 1
 
 
-def test_the_setting_that_named_the_broker_is_said() -> None:
+def test_the_setting_that_named_the_broker_is_said():
     own = read({"BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
     with override_settings(SWITCHYARD=own), pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise BrokerUnavailable("an enqueue", "Timeout reading from v:6390")
@@ -323,12 +306,12 @@ def test_the_setting_that_named_the_broker_is_said() -> None:
     assert 'check SWITCHYARD["BROKER_URL"] and that the server is up' in str(caught.value)
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
 
 
-def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_goes_on_below_where_a_terminal_is_narrow(monkeypatch):
     rows = [("running", "send_mail", "0c3f9b1e", "a\x1b"), ("dead", "add", "5d2a11", "")]
     assert table(("state", "actor", "job", "detail"), rows).splitlines()[1] == "running  send_mail  0c3f9b1e  a\\x1b"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
@@ -345,26 +328,15 @@ class Deletable(ReadOnly, admin.ModelAdmin):
     deletable = True
 
 
-@pytest.fixture
-def request_of_root() -> HttpRequest:
+@pytest.mark.django_db
+def test_rows_are_viewed_by_all_and_deletable_ones_deleted_by_those_with_the_permission():
     request = HttpRequest()
     request.user = User.objects.create_superuser("root")
-    return request
-
-
-@pytest.mark.django_db
-def test_nobody_adds_changes_or_deletes_but_may_view(request_of_root: HttpRequest) -> None:
-    page = Kept(Token, admin.site)
-
-    rights = page.get_model_perms(request_of_root)
-
-    assert rights == {"add": False, "change": False, "delete": False, "view": True}
-
-
-@pytest.mark.django_db
-def test_deletable_rows_are_deleted_by_those_with_the_permission(request_of_root: HttpRequest) -> None:
     page = Deletable(Token, admin.site)
 
-    assert page.has_delete_permission(request_of_root)
-    request_of_root.user = User.objects.create_user("ada", is_staff=True)
-    assert not page.has_delete_permission(request_of_root)
+    rights = Kept(Token, admin.site).get_model_perms(request)
+
+    assert rights == {"add": False, "change": False, "delete": False, "view": True}
+    assert page.has_delete_permission(request)
+    request.user = User.objects.create_user("ada", is_staff=True)
+    assert not page.has_delete_permission(request)

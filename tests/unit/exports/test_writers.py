@@ -70,8 +70,7 @@ def test_xlsx_keeps_numbers_and_dates_typed_and_styles_its_heading(tmp_path):
     assert rows[1][4].replace(microsecond=0) == datetime.datetime(2026, 10, 31, 23, 59, 58)  # noqa: DTZ001
     assert sheet["A1"].font.bold
     assert sheet["B2"].number_format == "#,##0.00"
-    assert sheet.freeze_panes == "A2"
-    assert sheet.column_dimensions["A"].width == pytest.approx(20, abs=1)
+    assert (sheet.freeze_panes, sheet.column_dimensions["A"].width) == ("A2", pytest.approx(20, abs=1))
 
 
 def test_a_day_that_excel_cannot_hold_is_written_as_text(tmp_path):
