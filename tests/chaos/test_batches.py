@@ -16,9 +16,9 @@ import pytest
 from switchyard.batches.services import NewBatch
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import batch_of
-from tests.chaos.batch_jobs import ADDED, declare_batch_jobs, send_batch
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
+from tests.chaos.linked_jobs import ADDED, declare_batch_jobs, send_batch
 from tests.chaos.load import QUEUE
 from tests.chaos.pools import Pools, RunningPool
 from tests.factories.brokers import the_global_broker

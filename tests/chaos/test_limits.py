@@ -14,10 +14,10 @@ import pytest
 
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
-from tests.chaos.limited_jobs import AT_ONCE, declare_limited_jobs, first_starts, most_at_once
+from tests.chaos.linked_jobs import AT_ONCE, declare_limited_jobs, first_starts, most_at_once
 from tests.chaos.load import QUEUE, wait_until_drained
 from tests.chaos.server import ServerUnderTest, server_binary
-from tests.chaos.test_killed_children import workers
+from tests.chaos.test_killed_processes import workers
 from tests.processes import is_alive
 from tests.sentinels import Watched
 from tests.waiting import wait_for

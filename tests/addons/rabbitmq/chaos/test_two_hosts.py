@@ -13,9 +13,8 @@ import pytest
 
 from switchyard.addons.rabbitmq.broker import on_rabbitmq
 from tests.addons.rabbitmq.server import RabbitServer
-from tests.chaos.hosts import Host
+from tests.chaos.hosts import FAULTS, WRONG_S, Host, TwoHosts, begun_at, running_on, take_over
 from tests.chaos.load import FIRST, enqueue, wait_until_drained
-from tests.chaos.two_hosts import FAULTS, WRONG_S, TwoHosts, begun_at, running_on, take_over
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(400)]
