@@ -14,10 +14,21 @@ from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, Entry, Lease, MovingMessage, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
-from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks
 from tests.model.keyspace import DEAD, NOWHERE
 from tests.model.model import LEVELS
-from tests.model.rare_states import RareStates
+from tests.model.rare_states import (
+    RareStates,
+    again,
+    consumed,
+    delays,
+    few_picks,
+    ids,
+    lanes,
+    levels,
+    nonces,
+    owners_back,
+    picks,
+)
 from tests.model.steps import IDS, STRAYS, Bench, Pick, Reclaim
 
 CALL = '["actor", 0, []]'
