@@ -44,15 +44,10 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         AssertionError: the broker did what it must not do.
     """
     chosen = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        report_multiple_bugs=False,
+        max_examples=examples, stateful_step_count=steps, deadline=None, database=None, derandomize=True,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,), report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-    )
+    )  # fmt: skip
     with bench.scripts.in_place():
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 

@@ -10,15 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from switchyard.broker.keys import Keys, QueueKeys
+from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, Grant, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from tests.chaos.server import ServerUnderTest, server_binary
-from tests.model.defects import DEFECTS, Defect, lua
 from tests.model.limited_walk import walk
 from tests.model.machine import run
 from tests.model.model import Crashes
-from tests.model.scripts import Change, ChangeDoesNotApply, Scripts
+from tests.model.scripts import DEFECTS, Change, ChangeDoesNotApply, Defect, Scripts, lua
 from tests.model.steps import bench_on
 
 ADMITTED = "if limits and not limits.admit(id, body, level, lane, ARGV[1]) then"
@@ -227,7 +226,7 @@ def test_an_id_that_is_done_is_not_handed_out_again(server: ServerUnderTest) -> 
     first = family.fetch("w/live", 10, request=1)
     family.ack("w/live", [grant.lease for grant in first.grants])
 
-    push_again(family.calls, family.keys)
+    family.calls.command("RPUSH", family.keys.waiting("live")[1], *IDS, *IDS)  # by hand, twice
     second = family.fetch("w/live", 10, request=2)
 
     assert len(first.grants) == len(IDS)
@@ -262,8 +261,3 @@ def test_a_replayed_script_of_every_kind_completes_nothing_twice(server: ServerU
     assert not family.held("w/live")
     assert wire.command("EXISTS", keys.bodies, *keys.waiting("live")) == 0
     assert wire.command("LRANGE", keys.dead, 0, -1) == [last.lease.id]
-
-
-def push_again(wire: RedisCalls, keys: QueueKeys) -> None:
-    """Put every id into the lane by hand, twice."""
-    wire.command("RPUSH", keys.waiting("live")[1], *IDS, *IDS)
