@@ -150,11 +150,6 @@ def monitoring(folder: Path, prometheus_port: int, alertmanager_port: int) -> It
         yield Monitoring(f"http://{prometheus}")
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback that nothing uses."""
-    return [free_port() for _ in range(count)]
-
-
 @dataclass
 class Watched:
     """A yard of real processes that the room's own files watch."""
@@ -212,7 +207,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         start("runhistory")
         services = opened.enter_context(receiver())
         mail = opened.enter_context(smtp_server())
-        ports = free_ports(2)
+        ports = [free_port() for _ in range(2)]
         render_into(tmp_path, web.port, ports, services, mail)
         prometheus = opened.enter_context(monitoring(tmp_path / "ops/prometheus", *ports))
         yield Watched(web, start, prometheus, services, mail, urgent)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from switchyard.broker.queue.leases import LeaseKeeper
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
-from tests.addons.cluster.nodes import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest, Node, own_cluster
 from tests.waiting import wait_for
 
 # On three different masters.
@@ -37,12 +37,18 @@ def watch_on(calls: RedisCalls) -> Watch:
     return Watch(calls, KEYS, QUEUES, production=True)
 
 
+def prepared(calls: RedisCalls, keys: Keys = KEYS, queues: Sequence[str] = QUEUES) -> Watch:
+    """Return a watch that has marked the keyspace."""
+    watch = Watch(calls, keys, queues, production=True)
+    watch.generation.prepare()
+    return watch
+
+
 def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
     wrong = cluster.masters[1]
     wrong.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
-        watch = watch_on(calls)
-        watch.generation.prepare()
+        watch = prepared(calls)
         [found] = watch.look().findings
         refused = [bool(calls.command("EXISTS", KEYS.queue(queue).refused)) for queue in QUEUES]
     finally:
@@ -93,15 +99,18 @@ def test_a_node_that_lost_its_keys_is_noticed(cluster: ClusterUnderTest, calls: 
     assert not watch.look().pause and not later.look().pause
 
 
-def test_a_marker_moves_with_its_family(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    watch = watch_on(calls)
-    watch.generation.prepare()
-    home = cluster.owner(KEYS.queue("a").bodies)
+@pytest.mark.parametrize(
+    "moved", [KEYS.queue("a").bodies, marks_of_part(KEYS, PARTS[0])[0]], ids=["with its family", "by itself"]
+)
+def test_a_marker_that_moves_to_another_master_is_found_there(
+    cluster: ClusterUnderTest, calls: RedisCalls, moved: str
+) -> None:
+    watch, home = prepared(calls), cluster.owner(moved)
 
-    cluster.move_at_once(KEYS.queue("a").bodies, cluster.another(home))
+    cluster.move_at_once(moved, cluster.another(home))
 
     assert watch.look().findings == ()
-    cluster.move_at_once(KEYS.queue("a").bodies, home)
+    cluster.move_at_once(moved, home)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -128,8 +137,7 @@ def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(
 
 
 def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    watch = watch_on(calls)
-    watch.generation.prepare()
+    watch = prepared(calls)
     homes = {KEYS.pool_reports(): "pool reports", KEYS.alerts_due(): "alerts"}
 
     for queue in QUEUES:
@@ -140,18 +148,6 @@ def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCall
         assert watch.look().pause.endswith(f"gone; node {node.address} lost keys, it holds {held}")
         watch.generation.accept()
         watch.look()
-
-
-def test_a_marker_that_moves_to_another_master_is_found_there(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    watch = watch_on(calls)
-    watch.generation.prepare()
-    marker = marks_of_part(KEYS, PARTS[0])[0]
-    home = cluster.owner(marker)
-
-    cluster.move_at_once(marker, cluster.another(home))
-
-    assert watch.look().findings == ()
-    cluster.move_at_once(marker, home)
 
 
 def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
@@ -165,10 +161,8 @@ def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: Red
 
 
 def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:
-    with ClusterUnderTest(tmp_path / "cluster") as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = watch_on(calls)
-        watch.generation.prepare()
+    with own_cluster(tmp_path) as (cluster, calls):
+        watch = prepared(calls)
         keeper = LeaseKeeper({name: QueueOperations(calls, KEYS.queue(name)) for name in QUEUES}, [
             (name, "live") for name in QUEUES
         ])  # fmt: skip
@@ -190,13 +184,11 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         assert codes == {"node_away"}
         assert not health.pause and health.red
         assert f"node {dead.address}: it does not answer; b starts nothing" in health.findings[0].seen
-        calls.close()
 
 
 def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
     """Clients notice a failover with their next call for one of its slots; until then they ask the former master."""
-    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+    with own_cluster(tmp_path, replicas=1) as (cluster, calls):
         before = set(calls.places())
         former = cluster.owner("{c}")
         cluster.replica_of(former).ask("CLUSTER", "FAILOVER")
@@ -204,7 +196,6 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
 
         masters = Masters(calls, KEYS, QUEUES)
         looks = masters.read(production=True)
-        calls.close()
 
     assert {look.place for look in looks} == before
     assert [look.facts.role for look in looks if look.place == former.address and look.facts] == ["slave"]
@@ -213,10 +204,8 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("looked", [False, True], ids=["unseen", "seen"])
 def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path, looked: bool) -> None:
-    with ClusterUnderTest(tmp_path / "cluster", replicas=1, node_timeout_ms=5_000) as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = watch_on(calls)
-        watch.generation.prepare()
+    with own_cluster(tmp_path, replicas=1, node_timeout_ms=5_000) as (cluster, calls):
+        watch = prepared(calls)
         key = KEYS.queue("a").bodies
         former = cluster.owner(key)
         heir = cluster.replica_of(former)
@@ -229,14 +218,11 @@ def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path,
 
         assert watch.look().findings == ()
         assert set(calls.places()) == {node.address for node in (*cluster.masters, heir)} - {former.address}
-        calls.close()
 
 
 def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_path: Path) -> None:
-    with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = watch_on(calls)
-        watch.generation.prepare()
+    with own_cluster(tmp_path, node_timeout_ms=5_000) as (cluster, calls):
+        watch = prepared(calls)
         key = KEYS.queue("a").bodies
         leaving, taker = cluster.owner(key), cluster.another(cluster.owner(key))
         at = cluster.masters.index(leaving)
@@ -250,7 +236,6 @@ def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_pa
 
         assert watch.look().findings == ()
         assert leaving.address not in calls.places()
-        calls.close()
 
 
 @dataclass(frozen=True)
@@ -280,7 +265,7 @@ def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRe
     key = HALVES.queue(queue).bodies
     target = cluster.another(cluster.owner(key))
     move = Move(queue, cluster.keys_moved_one_by_one(key, target), cluster, target)
-    Watch(calls, HALVES, [queue, "c"], production=True).generation.prepare()
+    prepared(calls, HALVES, [queue, "c"])
     if request.param != "no key of the queue":
         QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("waits", b"{}")])
     next(move.steps)
@@ -344,12 +329,10 @@ def test_a_move_that_ends_within_a_second_is_no_finding(cluster: ClusterUnderTes
 @pytest.mark.parametrize("lost", ["its node", "its side of the move"])
 def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, lost: str) -> None:
     queue, key = "half", HALVES.queue("half").bodies
-    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+    with own_cluster(tmp_path) as (cluster, calls):
         source = cluster.owner(key)
         target = cluster.another(source)
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = Watch(calls, HALVES, [queue], production=True)
-        watch.generation.prepare()
+        watch = prepared(calls, HALVES, [queue])
         next(cluster.keys_moved_one_by_one(key, target))
         if lost == "its node":
             target.kill()
@@ -362,7 +345,6 @@ def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, 
         with pytest.raises(HashSlotHalfMoved) as refused:
             QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("refused", b"{}")])
         told = {found.code: found.seen for found in watch.look().findings}
-        calls.close()
 
     assert part.blocked == {queue}
     assert f"hash slot {slot_of(key)} is half moved away from node {source.address}" in part.findings[0].seen
@@ -381,11 +363,9 @@ def commands_of(node: Node) -> int:
 def test_what_is_not_seen_while_the_broker_is_away_is_not_resolved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ClusterUnderTest(tmp_path / "cluster", masters=1) as cluster:
+    with own_cluster(tmp_path, masters=1) as (cluster, calls):
         [node] = cluster.masters
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = Watch(calls, HALVES, ["c"], production=True)
-        watch.generation.prepare()
+        watch = prepared(calls, HALVES, ["c"])
         node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         assert [found.code for found in watch.look().findings] == ["evicting"]
         node.kill()
@@ -394,6 +374,5 @@ def test_what_is_not_seen_while_the_broker_is_away_is_not_resolved(
             assert not [message for message in caplog.messages if "resolved" in message]
             node.start()
             wait_for(lambda: not watch.look().findings, what="the node, restarted with noeviction, is well")
-        calls.close()
 
     assert [message for message in caplog.messages if "resolved: the server does not answer" in message]

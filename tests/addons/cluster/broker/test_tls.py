@@ -25,7 +25,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
-from tests.addons.cluster.nodes import ClusterUnderTest, Node
+from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue
 from tests.chaos.pools import ROOT, Pools, RunningPool
@@ -242,7 +242,7 @@ def test_processes_of_each_role_run_jobs_and_go_on_after_a_master_was_emptied(
     assert "2 messages" in manage("queues", "purge", QUEUE, "--undo")
     assert "resumed" in manage("queues", "resume", QUEUE)
     wait_for(lambda: ledger.of("completed", "back"), what="what was put back ran")
-    bare = _without_queue(cluster)
+    bare = cluster.another(cluster.owner(Keys().queue(QUEUE).token))
     bare.ask("FLUSHALL")
     worker.wait_for_log(f"paused, it fetches nothing: .*node {bare.address} lost keys")
     assert "accepted" in manage("broker", "accept")
@@ -258,7 +258,3 @@ def test_processes_of_each_role_run_jobs_and_go_on_after_a_master_was_emptied(
     assert cluster.refusals() == []
     for process in (scheduler, worker, retries, history):
         assert not re.search(REFUSED, process.log()), process.log()
-
-
-def _without_queue(cluster: Guarded) -> Node:
-    return cluster.another(cluster.owner(Keys().queue(QUEUE).token))

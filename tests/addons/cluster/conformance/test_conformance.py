@@ -16,15 +16,10 @@ from tests.integration.broker.conformance.test_moves import *  # noqa: F403
 
 @pytest.fixture
 def subject(cluster: ClusterUnderTest) -> Iterator[Subject]:
-    """The transport under test, with nothing in it."""
-    subject = Atomic(connect(worker_url(cluster)), "atomic")
-    yield subject
-    subject.close()
-
-
-def worker_url(cluster: ClusterUnderTest) -> str:
-    """Return the address of a cluster for a user that may do what a worker may, on keys of tests."""
+    """The transport under test, with nothing in it; its user may do what a worker may, on keys of tests."""
     _, name, *rules = acl.line("worker", acl.roles()["worker"], prefix="test-*", user="tested").split(" ")
     for node in cluster.nodes:
         node.ask("ACL", "SETUSER", name, "on", ">tested", *(rule for rule in rules if rule != "off"))
-    return cluster.url.replace("://", f"://{name}:tested@")
+    subject = Atomic(connect(cluster.url.replace("://", f"://{name}:tested@")), "atomic")
+    yield subject
+    subject.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,13 @@ YARD = Yard(
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
     """The project's yard is on three masters without replicas."""
-    with yard_on_cluster(tmp_path / "cluster") as cluster:
-        yield cluster
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        yard = declared_yard()
+        broker = build_yard(yard, connect(cluster.url), yard.keys)
+        broker.actors = dict(dramatiq.get_broker().actors)
+        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
+        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
+            yield cluster
 
 
 @pytest.mark.long
@@ -135,18 +139,6 @@ def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster
     assert f"hash slot {slot_of(reports)} is half moved" in told["broker.half_moved"].seen
     assert not [name for name in told if name.endswith((".not_checked", ".broken")) or name == "pools.down"]
     assert views._ask_broker() == ""
-
-
-@contextmanager
-def yard_on_cluster(folder: Path) -> Iterator[ClusterUnderTest]:
-    """Start a cluster and put the project's yard on it."""
-    with ClusterUnderTest(folder) as cluster:
-        yard = declared_yard()
-        broker = build_yard(yard, connect(cluster.url), yard.keys)
-        broker.actors = dict(dramatiq.get_broker().actors)
-        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
-        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
-            yield cluster
 
 
 def held_by(cluster: ClusterUnderTest, node: Node) -> list[str]:
