@@ -92,6 +92,12 @@ def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
 
 
 @pytest.fixture
+def yard() -> str:
+    """The yard of a test that is parametrized with none."""
+    return "threads"
+
+
+@pytest.fixture
 def pools(pools_on: PoolsOn, valkey_url: str, yard: str) -> Pools:
     """Pools of the yard that a test is parametrized with."""
     return pools_on(yard, valkey_url)

@@ -32,7 +32,7 @@ from switchyard.wiring import build_yard
 from switchyard.workers.shared.fork import die_with_parent
 from tests.chaos import faked_clock
 from tests.chaos.fault_proxy import FaultProxy
-from tests.chaos.hosts_yard.yard import YARD
+from tests.chaos.hosts_yard import YARD
 from tests.chaos.ledger import Account, Ledger, account
 from tests.chaos.load import FIRST, QUEUE, Producers, declare_job, enqueue, let_pass
 from tests.chaos.pools import ROOT, RunningPool

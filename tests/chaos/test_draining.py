@@ -14,11 +14,10 @@ import pytest
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, load, wait_until_drained
-from tests.chaos.pools import Pools, RunningPool, started
+from tests.chaos.pools import Pools, RunningPool, begin, started
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
@@ -81,14 +80,11 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
 @long
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, signum: int
+    pools: Pools, ledger: Ledger, signum: int
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     old = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
-    for job in jobs:
-        enqueue(pools.broker, ledger, job, 60_000, FIRST)  # longer than a pool takes to start on a busy machine
-        started(ledger, job)
+    begin(pools, ledger, jobs, 60_000, FIRST)  # longer than a pool takes to start on a busy machine
     pools.start("runpool", "work")
     old.process.send_signal(signum)
     old.wait_for_log("draining")
@@ -117,20 +113,16 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     ],
 )
 def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_says_so(
-    pools_on: PoolsOn,
-    valkey_url: str,
+    pools: Pools,
     ledger: Ledger,
     proxy: FaultProxy,
     away: str,
     most_late_s: float,
     again_within_s: float,
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     old = pools.start("runpool", "work", "--grace", f"{GRACE_S:g}", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
-    for job in jobs:
-        enqueue(pools.broker, ledger, job, 60_000, FIRST)
-        started(ledger, job)
+    begin(pools, ledger, jobs, 60_000, FIRST)
     ending = set(old.children().values())
     pools.start("runpool", "work")
 
@@ -165,14 +157,11 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
 
 @pytest.mark.long
 def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when_the_drain_began(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy
+    pools: Pools, ledger: Ledger, proxy: FaultProxy
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     old = pools.start("runpool", "work", "--grace", "60", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
-    for job in jobs:
-        enqueue(pools.broker, ledger, job, 6_000)
-        started(ledger, job)
+    begin(pools, ledger, jobs, 6_000)
 
     proxy.blackhole()
     old.wait_for_log("leases are not renewed")
@@ -189,10 +178,8 @@ def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when
 
 
 @long
-def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(
-    pools_on: PoolsOn, valkey_url: str, proxy: FaultProxy
-) -> None:
-    pool = pools_on("threads", valkey_url).start("runpool", "work", url=proxy.url)
+def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(pools: Pools, proxy: FaultProxy) -> None:
+    pool = pools.start("runpool", "work", url=proxy.url)
     proxy.blackhole()
     pool.wait_for_log("leases are not renewed")
 
@@ -222,24 +209,11 @@ def held_until_it_ends(broker: RedisBroker, pool: RunningPool, timeout_s: float)
     return held
 
 
-def begin(pools: Pools, ledger: Ledger, jobs: list[str], ms: int) -> None:
-    """Send jobs and wait until they run."""
-    for job in jobs:
-        enqueue(pools.broker, ledger, job, ms)
-    for job in jobs:
-        started(ledger, job)
-
-
-def starts_in(ledger: Ledger, pids: set[int], since_s: float) -> list[str]:
-    return [e.job for e in ledger.entries() if e.phase == "started" and e.pid in pids and e.at_s > since_s]
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("stopped_s", [25, pytest.param(60, marks=long)])
 def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_taken_over(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, stopped_s: float
+    pools: Pools, ledger: Ledger, stopped_s: float
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     zombie = pools.start("runpool", "work")
     jobs = ["taken-0."]  # what ran runs alone elsewhere: more would follow one after the other
     begin(pools, ledger, jobs, int(stopped_s * 1000))
@@ -286,9 +260,8 @@ def reports(pools: Pools) -> list[bytes]:
 # Leases are renewed every 4 s: one may have 11 s left when the cut begins.
 @pytest.mark.parametrize("dark_s", [5, pytest.param(8, marks=long)])
 def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, proxy: FaultProxy, dark_s: float
+    pools: Pools, ledger: Ledger, proxy: FaultProxy, dark_s: float
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     cut_off = pools.start("runpool", "work", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     begin(pools, ledger, jobs, 20_000)
@@ -328,7 +301,8 @@ def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit
     again_s = [started(ledger, job, 2, 120).at_s - cut_s for job in first]
     wait_for(lambda: first <= set(ledger.jobs("completed")))
     let_pass(2)
-    late = starts_in(ledger, set(members.values()), cut_s + LEASE_S)
+    pids, since_s = set(members.values()), cut_s + LEASE_S
+    late = [e.job for e in ledger.entries() if e.phase == "started" and e.pid in pids and e.at_s > since_s]
     proxy.pass_()
     cut_off.wait_for_log("lost its lease")
     wait_for(lambda: not set(members.values()) & set(cut_off.children().values()))

@@ -69,7 +69,7 @@ Execute = Callable[[str], list[tuple[Any, ...]]]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def execute(
-    request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Execute]:
     """Run a statement on the pools' database, which has the platform's tables and ``chaos_row``."""
     with contextlib.ExitStack() as stack:
@@ -81,7 +81,7 @@ def execute(
             connection = stack.enter_context(contextlib.closing(sqlite3.connect(file, isolation_level=None)))
             url, table = f"sqlite:///{file}", SQLITE_TABLE
             execute = lambda statement: connection.execute(statement).fetchall()  # noqa: E731
-        manage(environment(tmp_path, ledger, valkey_url, url), "migrate", "--verbosity=0")
+        manage(environment(tmp_path, valkey_url, url), "migrate", "--verbosity=0")
         execute(table)
         monkeypatch.setenv("DATABASE_URL", url)
         yield execute
@@ -90,9 +90,8 @@ def execute(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("moment", ["after the task", pytest.param("before the note", marks=pytest.mark.long)])
 def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
-    execute: Execute, pools_on: PoolsOn, valkey_url: str, ledger: Ledger, deaths: Callable[[], int], moment: str
+    execute: Execute, pools: Pools, ledger: Ledger, deaths: Callable[[], int], moment: str
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     jobs = [f"job-{number:02d}." for number in range(JOBS)]
     for job in jobs:
         ledger.note("attempted", job)

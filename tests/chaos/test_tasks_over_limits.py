@@ -13,7 +13,7 @@ from switchyard.workers.shared.fork import resident_bytes
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import JOBS_THAT_FAIL_ONCE, QUEUE, enqueue, let_pass, wait_until_drained
-from tests.chaos.pools import Pools, RunningPool, restarts, started
+from tests.chaos.pools import Pools, RunningPool, begin, buried, restarts, started
 from tests.chaos.server import ServerUnderTest
 from tests.chaos.yard.yards import BRIEF, MB
 from tests.processes import wait_for_end
@@ -42,9 +42,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
     pool = pools.start("runpools")
     broker, transport = pools.broker, facilities(pools.broker).transport
     neighbours = ["neighbour-1", "neighbour-2"]
-    for job in neighbours:
-        enqueue(broker, ledger, job, 20_000)  # beyond the moment of the kill
-        started(ledger, job)
+    begin(pools, ledger, neighbours, 20_000)  # beyond the moment of the kill
 
     enqueue(broker, ledger, "guilty", 60_000, how, queue=BRIEF)
     began = started(ledger, "guilty")
@@ -57,13 +55,9 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
 
     over_s = killed_at_s - began.at_s - LIMIT_S
     print(f"limit {LIMIT_S:g} s: killed {over_s:.2f} s after it, neighbours again {max(took_s):.3f} s later")
-    [letter] = transport.dead_letters(BRIEF).items
-    ledger.note("buried", letter.id)
-    found = ledger.account()
-    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("guilty",), (), (), ())
-    assert (letter.id, letter.reason, letter.exception, letter.attempts) == (
-        "guilty", "time_limit", "HardLimitExceeded", 2,
-    )  # fmt: skip
+    letter, found = buried(pools, ledger, "guilty", BRIEF)
+    assert found.duplicated == ()
+    assert (letter.reason, letter.exception, letter.attempts) == ("time_limit", "HardLimitExceeded", 2)
     assert killed_s[0] <= over_s <= killed_s[1] + 0.1 * pool.start_s
     assert max(took_s) <= max(again_s, pool.start_s if "greenlets" in yard else 0)
     records = facilities(broker).records
@@ -103,11 +97,9 @@ def test_a_coroutine_past_its_hard_limit_is_killed_with_its_child_and_those_that
     wait_for(lambda: facilities(broker).transport.stats(BRIEF).dead == 1)
     wait_until_drained(broker)
 
-    [letter] = facilities(broker).transport.dead_letters(BRIEF).items
-    ledger.note("buried", letter.id)
-    found = ledger.account()
-    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("guilty",), (), (), ())
-    assert (letter.id, letter.reason, letter.exception) == ("guilty", "time_limit", "HardLimitExceeded")
+    letter, found = buried(pools, ledger, "guilty", BRIEF)
+    assert found.duplicated == ()
+    assert (letter.reason, letter.exception) == ("time_limit", "HardLimitExceeded")
     for job in ("neighbour", "held-up"):
         assert records.read(job).attempts == 1, "no attempt was spent"  # type: ignore[union-attr]
 
@@ -149,9 +141,8 @@ def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its
 @long
 @pytest.mark.timeout(240)
 def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its_limit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger
+    pools: Pools, ledger: Ledger
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     pools.start("runpool", "work")
     enqueue(pools.broker, ledger, "holds", 60_000, "hold")
     began = started(ledger, "holds")
@@ -244,10 +235,8 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
         enqueue(pools.broker, ledger, "glutton", 0, "gobble")
         wait_for(lambda: transport.stats(QUEUE).dead == 1)
 
-    [letter] = transport.dead_letters(QUEUE).items
-    ledger.note("buried", letter.id)
-    found = ledger.account()
-    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("glutton",), (), (), ())
+    letter, found = buried(pools, ledger, "glutton")
+    assert found.duplicated == ()
     assert (letter.reason, letter.exception) == ("exhausted", "MemoryError")
     assert "killed" not in pool.log()
     assert heaviest.bytes <= LIMIT_BYTES
@@ -267,11 +256,8 @@ def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours
     pools: Pools, ledger: Ledger, most_times: float
 ) -> None:
     pool = pools.start("runpools")
-    transport = facilities(pools.broker).transport
     neighbours = [f"neighbour-{number}." for number in range(3)]
-    for job in neighbours:
-        enqueue(pools.broker, ledger, job, 3_000)
-        started(ledger, job)
+    begin(pools, ledger, neighbours, 3_000)
 
     with Heaviest(pool) as heaviest:
         enqueue(pools.broker, ledger, "glutton", 0, "gobble_slowly")
@@ -281,9 +267,6 @@ def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours
     most = heaviest.bytes
     print(f"the heaviest child came to {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
     # Alone it fails by itself, or is killed twice more.
-    [letter] = transport.dead_letters(QUEUE).items
-    ledger.note("buried", letter.id)
-    found = ledger.account()
-    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("glutton",), (), (), ())
+    assert buried(pools, ledger, "glutton")[1].duplicated == ()
     wait_for(lambda: restarts(pools, "work").get("memory"))
     assert most <= most_times * LIMIT_BYTES

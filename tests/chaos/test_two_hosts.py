@@ -19,8 +19,7 @@ import pytest
 from switchyard.broker.interface import facilities
 from tests.chaos.databases import environment, manage
 from tests.chaos.hosts import CUT_S, FAULTS, SETTINGS, WRONG_S, Host, TwoHosts, harm, has_namespaces, take_over
-from tests.chaos.hosts_yard.yard import PACED, PACED_PER_S
-from tests.chaos.ledger import Ledger
+from tests.chaos.hosts_yard import PACED, PACED_PER_S
 from tests.chaos.load import QUEUE, Producers, enqueue, let_pass, wait_until_drained
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import SERVER
@@ -50,10 +49,7 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A PostgreSQL with the platform's tables."""
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
-        ledger = Ledger(folder / "ledger")
-        own = environment(folder, ledger, valkey_url, server.url) | {"DJANGO_SETTINGS_MODULE": SETTINGS}
-        manage(own, "migrate", "--verbosity=0")
-        ledger.close()
+        manage(environment(folder, valkey_url, server.url, SETTINGS), "migrate", "--verbosity=0")
         yield server
 
 
@@ -270,12 +266,10 @@ class WebYard:
 
     def prepare(self) -> None:
         """Make tables, rows and a token."""
-        ledger = Ledger(self._folder / "ledger")
-        own = environment(self._folder, ledger, SERVER.url, self._postgres.url) | {"DJANGO_SETTINGS_MODULE": PROJECT}
+        own = environment(self._folder, SERVER.url, self._postgres.url, PROJECT)
         manage(own, "migrate", "--verbosity=0")
         self._token = manage(own, "shell", "--no-imports", "-c", TOKEN).strip()
         self._postgres.execute(CUSTOMERS.replace("%s", str(ROWS)))
-        ledger.close()
 
     def add(self) -> Host:
         self.hosts.append(

@@ -9,8 +9,7 @@ import pytest
 import redis
 
 from switchyard.broker.keys import Keys
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.conftest import ledger as ledger
 from tests.factories.yards import small_yard
 

@@ -238,18 +238,12 @@ def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard: Buil
     assert broker.lane_stats("work").waiting == 2
 
 
-def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build) -> None:
+@pytest.mark.parametrize("ask", ["lane_stats", "consume"])
+def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build, ask: str) -> None:
     rabbit_yard().enqueue(dramatiq.Message("work", "job", (), {}, {}))
 
     with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
-        rabbit_yard(queue_type="classic").lane_stats("work")
-
-
-def test_a_worker_refuses_queues_of_another_type_with_the_variable(rabbit_yard: Build) -> None:
-    rabbit_yard().enqueue(dramatiq.Message("work", "job", (), {}, {}))
-
-    with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
-        rabbit_yard(queue_type="classic").consume("work")
+        getattr(rabbit_yard(queue_type="classic"), ask)("work")
 
 
 def test_of_messages_without_room_for_all_none_is_sent(rabbit_yard: Build) -> None:

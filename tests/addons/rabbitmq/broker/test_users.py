@@ -14,8 +14,7 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.server import server_binary
 from tests.factories.yards import small_yard
 from tests.tls import Authority, GuardedServer

@@ -1,9 +1,10 @@
-"""Faults of a yard on RabbitMQ under 200 jobs a second: nothing is lost, and each job that ran twice is explained."""
+"""Faults of a yard on RabbitMQ under load, and of two hosts: nothing is lost, each job that ran twice is explained."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import random
 import signal
@@ -16,13 +17,13 @@ from typing import Any
 
 import pytest
 
+from switchyard.addons.rabbitmq.broker import on_rabbitmq
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.fault_proxy import FaultProxy
-from tests.chaos.felled_pools import BRIEF, USUAL, fell_until_buried, kill_five_times
+from tests.chaos.hosts import FAULTS, WRONG_S, TwoHosts, begun_at, running_on, take_over
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import (
     FIRST,
@@ -34,14 +35,15 @@ from tests.chaos.load import (
     let_pass,
     load,
     offered_per_s,
+    wait_until_drained,
 )
-from tests.chaos.pools import Pools, started
+from tests.chaos.pools import BRIEF_LEASES, USUAL, Pools, fell_until_buried, kill_five_times, started
 from tests.chaos.yard.yards import YARDS
 from tests.waiting import wait_for
 
+pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(900)]
 # A login that times out leaves pika's socket to the garbage collection.
 SOCKET_LEFT = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(900)]
 PER_S = 200
 LOAD: dict[str, Any] = {"per_s": PER_S, "threads": 4, "ms": 10, "caught_up_s": 1.0}
 # Of PER_S, while the server takes jobs; a first send, and those that an outage refused, take longer than their pace.
@@ -56,6 +58,11 @@ UNEXPLAINED = "unexplained"
 TWO_COPIES = "was moved twice: the copy was enqueued, the original not acknowledged"
 MOVED = (JOBS_THAT_FAIL_ONCE, JOBS_THAT_ARE_DELAYED)
 long = pytest.mark.long
+# RabbitMQ ends a silent connection after two to three heartbeats of 15 s.
+CUT_S = 50.0
+# By the fault: a closed connection is seen at once, and a pool that is busy with what waited comes to it later.
+TAKEN_OVER_S = {"cut": CUT_S + 5.0}
+TAKEN_OVER_AT_ONCE_S = 10.0
 
 
 @pytest.fixture
@@ -320,9 +327,9 @@ def _near(runs: Sequence[Entry], began_s: float, ended_s: float) -> bool:
 @pytest.mark.parametrize(
     ("yard", "ms", "neighbours", "settings"),
     [
-        ("one slot", 0, 20, BRIEF),
-        pytest.param("many greenlets", 200, 200, BRIEF, marks=long),
-        pytest.param("many greenlets", 0, 200, BRIEF, marks=long),
+        ("one slot", 0, 20, BRIEF_LEASES),
+        pytest.param("many greenlets", 200, 200, BRIEF_LEASES, marks=long),
+        pytest.param("many greenlets", 0, 200, BRIEF_LEASES, marks=long),
         pytest.param("one slot", 2_000, 200, USUAL, marks=long),
         pytest.param("many greenlets", 2_000, 1_000, USUAL, marks=long),
         pytest.param("threads", 0, 1_000, USUAL, marks=long),
@@ -343,7 +350,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
 @pytest.mark.parametrize(
     ("yard", "jobs", "ms", "settings"),
     [
-        ("many greenlets", 300, 100, BRIEF),
+        ("many greenlets", 300, 100, BRIEF_LEASES),
         ("many greenlets", 1_000, 150, USUAL),
         ("one slot", 1_000, 100, USUAL),
         ("threads", 1_000, 1_000, USUAL),
@@ -358,3 +365,81 @@ def test_a_host_that_is_killed_five_times_blames_no_message(
     )
     print(f"{len(found.duplicated)} twice")
     wait_for(lambda: not pools.suspects() and pools.left() == 0, what="nothing is left, or suspected")
+
+
+@pytest.fixture(scope="module")
+def hosts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A RabbitMQ server of this module's own."""
+    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
+    yield server
+    server.stop()
+    gc.collect()
+
+
+@pytest.fixture
+def two(tmp_path: Path, hosts_server: RabbitServer) -> Iterator[TwoHosts]:
+    """Hosts whose messages are on RabbitMQ, and whose jobs need no database."""
+    two = TwoHosts(tmp_path, 0, place=on_rabbitmq, place_url=hosts_server.url)
+    yield two
+    two.close()
+
+
+@pytest.mark.timeout(400)
+@long
+def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
+    harmed, other = two.add(), two.add()
+    for pool in [host.start("runpool", "work") for host in two.hosts]:
+        pool.wait_for_log("pool work: ready", 120)
+    more = (f"long-{number}." for number in itertools.count())
+
+    def both_run() -> bool:
+        """Whether jobs run on both hosts; the one that is ready first would take all of a few."""
+        enqueue(two.broker, two.ledger, next(more), 1_000, FIRST)
+        return all(map(running_on, two.hosts))
+
+    wait_for(both_run, what="jobs run on both hosts")
+    running = running_on(harmed)
+    harmed.kill()
+    wait_until_done(two)
+
+    found = two.account()
+    left = running - set(harmed.ledger.jobs("completed"))
+    assert left and left <= set(other.ledger.jobs("completed"))
+    assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
+
+
+@pytest.mark.timeout(400)
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
+    moved_s = take_over(two, fault, cut_s=CUT_S, wait_until_done=partial(wait_until_done, two))
+
+    assert moved_s and moved_s[0] <= TAKEN_OVER_S.get(fault, TAKEN_OVER_AT_ONCE_S)
+
+
+@pytest.mark.timeout(400)
+@long
+@pytest.mark.parametrize("fault", sorted(WRONG_S))
+def test_a_host_whose_clock_is_wrong_works_beside_another(two: TwoHosts, fault: str) -> None:
+    wrong, right = two.add(clock_s=WRONG_S[fault]), two.add()
+    for pool in [host.start("runpool", "work") for host in (wrong, right)]:
+        pool.wait_for_log("pool work: ready", 120)
+
+    sent_s = time.monotonic()
+    for number in range(40):
+        enqueue(two.broker, two.ledger, f"short-{number}.", 20, max_age=55_000)
+        enqueue(two.broker, two.ledger, f"later-{number}.", 20, delay_ms=3_000, max_age=55_000)
+    wait_for(lambda: len(two.completed()) == 80, what="80 jobs completed, none too old")
+    wait_until_done(two)
+
+    assert two.account().duplicated == ()
+    assert [bool(host.ledger.jobs("completed")) for host in two.hosts] == [True, True], "both work"
+    delayed = [(host, job) for host in two.hosts for job in host.ledger.jobs("started") if job.startswith("later-")]
+    assert [job for host, job in delayed if begun_at(host, job) < sent_s + 3.0] == [], "none before its time"
+
+
+def wait_until_done(two: TwoHosts) -> None:
+    """Wait until every accepted job has completed, and RabbitMQ holds none of them, also not once more."""
+    sent = set(two.ledger.jobs("accepted"))
+    wait_for(lambda: sent <= two.completed(), what="all jobs completed")
+    wait_until_drained(two.broker, 60)

@@ -19,7 +19,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.wiring import build_yard
 from tests.addons.rabbitmq.chaos import stock_worker
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import build_rabbit_yard
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, YARD, declare_job, enqueue, load
 from tests.chaos.pools import ROOT, RunningPool

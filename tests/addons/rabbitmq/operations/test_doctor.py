@@ -27,8 +27,7 @@ from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard, settings_of
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard, settings_of
 from tests.factories.commands import end_of
 from tests.factories.yards import small_yard
 from tests.integration.doctor.conftest import Configure, of
@@ -162,7 +161,7 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
 ) -> None:
     def found_at(url: str) -> list[Finding]:
         configure(**settings_of(url))
-        return run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0)
+        return look()
 
     assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["ok"].seen
     away = of(found_at("amqp://guest:guest@127.0.0.1:1/"), "error")["away"]
@@ -189,7 +188,7 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
         threads.submit(answer, listener)
         configure(**settings_of(f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/"))
-        refused = of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0), "error")["away"]
+        refused = of(look(), "error")["away"]
 
     assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
 

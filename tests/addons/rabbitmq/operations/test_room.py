@@ -17,8 +17,7 @@ from switchyard.api.models import covered_scopes
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.conf import declared_yard
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.server import server_binary
 from tests.integration.project.test_urls import REQUESTS, bear, make_sample, named
 from tests.integration.project.url_table import ROLES

@@ -29,7 +29,7 @@ from switchyard.operations.findings.lateness import none_late
 from switchyard.setting_values import InvalidSetting
 from switchyard.wiring import in_order
 from switchyard.workers.checks import TAG
-from tests.addons.rabbitmq.yards import settings_of
+from tests.addons.rabbitmq.server import settings_of
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
 from tests.unit.documentation import pages
