@@ -15,7 +15,6 @@ import termios
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from tests.waiting import wait_for
 
@@ -57,9 +56,7 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -21,7 +21,7 @@ from tests.environment import SERVER
 
 BrokerOn = Callable[[str], RedisBroker]
 PoolsOn = Callable[..., Pools]
-ON_BOTH = ("test_pools",)
+ON_BOTH = ("test_pools_outlive_kills_of_their_server_and_lose_nothing",)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     broker's behaviour on either.
     """
     if "server_name" in metafunc.fixturenames:
-        marks = () if metafunc.module.__name__.rpartition(".")[2] in ON_BOTH else pytest.mark.long
+        marks = () if metafunc.function.__name__ in ON_BOTH else pytest.mark.long
         metafunc.parametrize(
             "server_name", [SERVER_NAMES[0], *(pytest.param(n, marks=marks) for n in SERVER_NAMES[1:])]
         )
@@ -89,6 +89,12 @@ def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
     yield make
     for pools in made:
         pools.stop_all()
+
+
+@pytest.fixture
+def yard() -> str:
+    """The yard of a test that is parametrized with none."""
+    return "threads"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import redis
 from dramatiq.message import Message
 
 from switchyard.broker.interface import facilities
@@ -27,11 +25,11 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
-from tests.chaos.database_yard.yard import YARD
+from tests.chaos.database_yard import YARD
 from tests.chaos.ledger import Ledger
+from tests.chaos.pools import ROOT, RunningPool
 from tests.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = "tests.chaos.database_yard.settings"
 TABLE = (
     "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER GENERATED ALWAYS AS IDENTITY, job VARCHAR(60), "
@@ -40,8 +38,49 @@ TABLE = (
 SQLITE_TABLE = "CREATE TABLE IF NOT EXISTS chaos_row (id INTEGER PRIMARY KEY, job VARCHAR(60), process INTEGER)"
 
 
-class DatabaseYard:
-    """The pools from outside.
+class StartedYard:
+    """Pools of a yard that run, from outside.
+
+    Args:
+        environment: Of all its processes.
+    """
+
+    def __init__(self, folder: Path, broker_url: str, yard: Yard, environment: dict[str, str]) -> None:
+        self.broker = build_yard(yard, connect(broker_url), Keys())
+        self.environment = environment
+        self._yard, self._log = yard, folder / "pools.log"
+        self._pools: RunningPool | None = None
+
+    def start(self, *pools: str) -> None:
+        with self._log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), "runpools", *pools], env=self.environment, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self._pools = RunningPool(process, self._log)
+        wait_for(lambda: "pools: all ready" in self.log() or process.poll() is not None, 120, what="pools ready")
+        assert process.poll() is None, self.log()
+
+    def stop(self) -> None:
+        if self._pools is not None:
+            self._pools.kill()
+        self.broker.close()
+        self.broker.client.close()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def dead(self) -> int:
+        """Return how many jobs were given up."""
+        return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in self._yard.queues)
+
+    def manage(self, *arguments: str) -> str:
+        """Run ``manage.py`` with arguments and return what it printed."""
+        return manage(self.environment, *arguments)
+
+
+class DatabaseYard(StartedYard):
+    """Pools that need a database.
 
     Args:
         database_url: Of a database with the platform's tables and ``chaos_row``.
@@ -49,45 +88,16 @@ class DatabaseYard:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        ledger: Ledger,
-        broker_url: str,
-        database_url: str,
-        *,
-        yard: Yard = YARD,
-        settings: str = SETTINGS,
+        self, ledger: Ledger, broker_url: str, database_url: str, *, yard: Yard = YARD, settings: str = SETTINGS
     ) -> None:
+        folder = ledger.path.parent
+        super().__init__(folder, broker_url, yard, environment(folder, broker_url, database_url, settings))
         self.ledger = ledger
-        self.broker = build_yard(yard, connect(broker_url), Keys())
-        self.environment = environment(folder, ledger, broker_url, database_url, settings)
-        self._log = folder / "pools.log"
-        self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
-
-    def start(self) -> None:
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "runpools"], env=self.environment, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        wait_for(lambda: "pools: all ready" in self.log() or self._process.poll() is not None, 120, what="pools ready")
-        assert self._process.poll() is None, self.log()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        self.broker.close()
-        self.broker.client.close()
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
 
     def processes(self) -> list[psutil.Process]:
         """Return the parent, the supervisors and the children."""
-        parent = psutil.Process(self._process.pid)
+        parent = psutil.Process(self._pools.pid)
         return [parent, *parent.children(recursive=True)]
 
     def reports(self) -> list[PoolReport]:
@@ -116,22 +126,6 @@ class DatabaseYard:
         wanted = set(jobs)
         wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
 
-    def wait_until_drained(self, timeout_s: float = 120.0) -> None:
-        """Wait until nothing waits, runs or is to be retried."""
-
-        def nothing_left() -> bool:
-            with contextlib.suppress(redis.RedisError):
-                stats = [facilities(self.broker).transport.stats(queue.name) for queue in YARD.queues]
-                lanes = [lane for queue in stats for lane in (queue.live, queue.retry)]
-                return not any(lane.waiting + lane.scheduled + lane.running for lane in lanes)
-            return False
-
-        wait_for(nothing_left, timeout_s, what="drained")
-
-    def dead(self) -> int:
-        """Return how many jobs were given up."""
-        return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in YARD.queues)
-
     def attempts_spent(self) -> int:
         """Return how many starts there were beyond one a job."""
         return sum(count - 1 for count in Counter(self.ledger.jobs("started")).values())
@@ -141,18 +135,13 @@ class DatabaseYard:
         at = {(entry.phase, entry.job): entry.at_s for entry in self.ledger.entries()}
         return sorted(max(at["started", job] - at["accepted", job], 0) * 1000 for job in jobs)
 
-    def manage(self, *arguments: str) -> str:
-        """Run ``manage.py`` with arguments and return what it printed."""
-        return manage(self.environment, *arguments)
 
-
-def environment(
-    folder: Path, ledger: Ledger, broker_url: str, database_url: str, settings: str = SETTINGS
-) -> dict[str, str]:
+def environment(folder: Path, broker_url: str, database_url: str, settings: str = SETTINGS) -> dict[str, str]:
+    """Return the environment of processes whose files, and whose ledger, are in a folder."""
     return {
         **os.environ, "DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": broker_url,
         "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
-        "DATABASE_URL": database_url, "CHAOS_LEDGER": str(ledger.path),
+        "DATABASE_URL": database_url, "CHAOS_LEDGER": str(folder / "ledger"),
     }  # fmt: skip
 
 

@@ -15,7 +15,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
@@ -193,9 +192,7 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(60)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _do(self, act: Callable[[], T]) -> T:

@@ -1,25 +1,48 @@
-"""Pools of every kind lose no job while the database is unreachable, locked, or closes its connections."""
+"""A database or a provider that is unreachable, locked or away for long costs time, and no job."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+import signal
 import sqlite3
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
 import redis
+from dramatiq.message import Message
 
-from tests.chaos.database_yard.yard import KINDS, PLAIN
-from tests.chaos.databases import SQLITE_TABLE, TABLE, DatabaseYard, environment, manage, sqlite_writer, steadily
+from project.topology import YARD
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.job_records import Job
+from switchyard.embedded.server import free_port
+from switchyard.workers.shared.fork import die_with_parent
+from tests.chaos.database_yard import KINDS, PLAIN
+from tests.chaos.databases import (
+    SQLITE_TABLE,
+    TABLE,
+    DatabaseYard,
+    StartedYard,
+    environment,
+    manage,
+    sqlite_writer,
+    steadily,
+)
 from tests.chaos.ledger import Ledger
-from tests.chaos.load import let_pass
+from tests.chaos.load import let_pass, wait_until_drained
+from tests.chaos.pools import ROOT
 from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.test_server_faults import p99
 from tests.waiting import wait_for
@@ -29,6 +52,13 @@ READINESS = (
     "import json; from switchyard.operations.views import dependencies; "
     "print(json.dumps({name: each['ok'] for name, each in dependencies().items()}))"
 )
+MINUTE_S = 60.0
+OUTAGE_MIN = 20
+# A start of the pools of retries may wait for those before it: the machine is slower than the hurried clock.
+SLACK_S = 40.0
+BUSIEST_SHARE = 0.25
+# Few jobs may come together by chance, with a full jitter as well.
+DEVIATIONS = 3
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +66,18 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A PostgreSQL with the platform's tables, for all tests of the module."""
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
-        ledger = Ledger(folder / "ledger")
-        manage(environment(folder, ledger, valkey_url, server.url), "migrate", "--verbosity=0")
-        ledger.close()
+        manage(environment(folder, valkey_url, server.url), "migrate", "--verbosity=0")
         server.execute(TABLE)
         yield server
 
 
 @pytest.fixture
-def yard_on(valkey: redis.Redis, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[Any]:
+def yard_on(valkey: redis.Redis, valkey_url: str, ledger: Ledger) -> Iterator[Any]:
     """Start real pools on a database: ``yard_on(url)``."""
     started: list[DatabaseYard] = []
 
     def start(database_url: str) -> DatabaseYard:
-        yard = DatabaseYard(tmp_path, ledger, valkey_url, database_url)
+        yard = DatabaseYard(ledger, valkey_url, database_url)
         started.append(yard)
         yard.start()
         return yard
@@ -67,10 +95,10 @@ def postgres_yard(postgres: PostgresUnderTest, yard_on: Any) -> DatabaseYard:
 
 
 @pytest.fixture
-def sqlite_path(tmp_path: Path, valkey_url: str, ledger: Ledger) -> Path:
+def sqlite_path(tmp_path: Path, valkey_url: str) -> Path:
     """An SQLite database with the platform's tables."""
     path = tmp_path / "db.sqlite3"
-    manage(environment(tmp_path, ledger, valkey_url, f"sqlite:///{path}"), "migrate", "--verbosity=0")
+    manage(environment(tmp_path, valkey_url, f"sqlite:///{path}"), "migrate", "--verbosity=0")
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(SQLITE_TABLE)
     return path
@@ -109,7 +137,7 @@ def test_postgres_that_is_away_costs_time_and_no_job(
         wait_for(lambda: len(yard.ledger.jobs("completed")) > completed_before + len(plain) - len(untouched))
     yard.wait_for_completed(held)
     back_s = time.monotonic() - restarted
-    yard.wait_until_drained()
+    wait_until_drained(yard.broker, 120)
 
     waits = yard.waits_ms(untouched)
     print(
@@ -150,7 +178,7 @@ def test_a_locked_table_holds_up_nothing_but_who_wants_it(
     freed = time.monotonic()
     yard.wait_for_completed(rows)
     back_s = time.monotonic() - freed
-    yard.wait_until_drained()
+    wait_until_drained(yard.broker, 120)
 
     print(
         f"{database} locked {held_s} s: {len(free)} and {len(locked)} jobs without a database started after "
@@ -176,7 +204,7 @@ def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(
     for _ in range(rounds):
         jobs = yard.send_rows(90, kinds=KINDS) + [yard.send("async_row", "threads") for _ in range(10)]
         yard.wait_for_completed(jobs)
-        yard.wait_until_drained()
+        wait_until_drained(yard.broker, 120)
         cut.append(postgres.cut_connections())
 
     print(f"{rounds * 100} tasks, {sum(cut)} connections cut between them; attempts spent {yard.attempts_spent()}")
@@ -197,7 +225,7 @@ def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(
             wait_for(lambda before=before: len(rows) > before + 50)
             cut += postgres.cut_connections()
     yard.wait_for_completed(rows)
-    yard.wait_until_drained()
+    wait_until_drained(yard.broker, 120)
 
     print(f"{len(rows)} tasks, {cut} connections cut under load; attempts spent {yard.attempts_spent()}")
     accounted(yard)
@@ -225,7 +253,7 @@ def test_postgres_that_is_killed_under_load_loses_no_job(
             wait_for(lambda completed=completed: len(yard.ledger.jobs("completed")) > completed)
             waits_s.append(time.monotonic() - started_s)
     yard.wait_for_completed(rows, 120)
-    yard.wait_until_drained()
+    wait_until_drained(yard.broker, 120)
 
     written = {job for (job,) in postgres.execute("SELECT DISTINCT job FROM chaos_row")}
     print(
@@ -303,3 +331,213 @@ def readiness(yard: DatabaseYard) -> dict[str, bool]:
 
 def median(ordered: list[float]) -> float:
     return ordered[len(ordered) // 2]
+
+
+class Failure(NamedTuple):
+    """An attempt that failed: when, and when the next one is due, in seconds since the epoch."""
+
+    job: str
+    at_s: float
+    due_s: float
+
+
+class SideServer:
+    """A webhook receiver or a mail sink in a process of its own: stopped and started again on one port."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self.port = free_port()
+        self._command = [sys.executable, "-m", module, "--port", str(self.port), *arguments]
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent(signal.SIGTERM)
+        )
+        assert "ready" in self._process.stdout.readline()
+
+    def stop(self) -> None:
+        """End it: connections are refused from now on."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+            self._process = None
+
+
+class OutageYard(StartedYard):
+    """Pools of the project, as a deployment runs them, with delays of retries divided by ``speed``."""
+
+    def __init__(self, folder: Path, broker_url: str, database_url: str, *, speed: int, **more: str) -> None:
+        own = environment(folder, broker_url, database_url, "tests.chaos.outage_yard.settings")
+        own |= {"OUTAGE_SPEED": str(speed), "SWITCHYARD_LOG_FORMAT": "json", **more}
+        super().__init__(folder, broker_url, YARD, own)
+        self.speed = speed
+
+    def rows(self, kind: str, count: int, *more: str) -> list[dict[str, Any]]:
+        """Write the rows that jobs need, and return the arguments of each job."""
+        command = [sys.executable, "-m", "tests.chaos.outage_yard.rows", kind, str(count), *more]
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True)
+        return list(json.loads(done.stdout))
+
+    def send(self, queue: str, actor: str, arguments: list[dict[str, Any]]) -> list[str]:
+        """Enqueue a job for each set of arguments and return their ids."""
+        sent = []
+        for kwargs in arguments:
+            message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=(), kwargs=kwargs, options={})
+            sent.append(self.broker.enqueue(message).message_id)
+        return sent
+
+    def wait_until_all_failed(self, jobs: list[str]) -> None:
+        wanted = set(jobs)
+        wait_for(lambda: wanted <= {failure.job for failure in self.failures()}, 120, what="first attempts")
+
+    def pass_minutes(self, minutes: float) -> None:
+        """Let so many of the yard's hurried minutes pass."""
+        threading.Event().wait(minutes * MINUTE_S / self.speed)
+
+    def probe(self, queue: str, jobs: list[str], timeout_s: float) -> list[float]:
+        """Send live work every 50 ms until all jobs have ended; return how long each probe waited, in ms."""
+        probes: list[str] = []
+        deadline = time.monotonic() + timeout_s
+        open_jobs = set(jobs)
+        while open_jobs:
+            probes += self.send(queue, f"probe_{queue}", [{}])
+            threading.Event().wait(0.05)
+            states = facilities(self.broker).records.states(list(open_jobs))
+            open_jobs = {job for job, state in zip(list(open_jobs), states, strict=True) if state != "succeeded"}
+            assert time.monotonic() < deadline, (len(open_jobs), Counter(states), self.log()[-4_000:])
+        found = [self.record(probe) for probe in probes[:-1]]
+        return sorted(float((one.started_at or 0) - (one.enqueued_at or 0)) for one in found if one.started_at)
+
+    def record(self, job: str) -> Job:
+        found = facilities(self.broker).records.read(job)
+        assert found is not None, job
+        return found
+
+    def failures(self) -> list[Failure]:
+        """Return the attempts that failed, oldest first, as the pools logged them."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.endswith("}")]
+        return [
+            Failure(
+                line["job_id"],
+                at := datetime.fromisoformat(line["timestamp"]).timestamp(),
+                at + line["delay_ms"] / 1_000,
+            )
+            for line in lines
+            if line.get("event") == "retried"
+        ]
+
+
+@pytest.fixture(scope="module")
+def emptied() -> Iterator[PostgresUnderTest]:
+    """A PostgreSQL for all tests of the module."""
+    with PostgresUnderTest() as server:
+        yield server
+
+
+@pytest.fixture
+def yard_with(emptied: PostgresUnderTest, valkey: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Any]:
+    """Build a yard on an empty database of PostgreSQL: ``yard_with(speed=100, SWITCHYARD_SMTP_URL=…)``."""
+    made: list[OutageYard] = []
+
+    def make(*, speed: int, **environment: str) -> OutageYard:
+        emptied.execute("DROP SCHEMA public CASCADE")
+        emptied.execute("CREATE SCHEMA public")
+        made.append(OutageYard(tmp_path, valkey_url, emptied.url, speed=speed, **environment))
+        made[-1].manage("migrate", "--verbosity=0")
+        return made[-1]
+
+    yield make
+    for yard in made:
+        yard.stop()
+
+
+def outlast(yard: OutageYard, queue: str, jobs: list[str], come_back: Callable[[], None]) -> None:
+    """Let the outage pass, bring the provider back, and check how the jobs ended."""
+    yard.wait_until_all_failed(jobs)
+    yard.pass_minutes(OUTAGE_MIN)
+    come_back()
+    back_at = time.time()
+    longest_s = max(YARD.queue_of(queue).retry.longest_ms(retry) for retry in range(1, 12)) / 1_000 / yard.speed
+    waits_ms = yard.probe(queue, jobs, longest_s + 120)
+
+    records = {job: yard.record(job) for job in jobs}
+    due_s = {failure.job: failure.due_s for failure in yard.failures()}
+    starts_s = {job: (record.started_at or 0) / 1_000 for job, record in records.items()}
+    late_s = max(starts_s[job] - max(due_s[job], back_at) for job in jobs)
+    minutes = Counter(int(due / (MINUTE_S / yard.speed)) for due in due_s.values())
+    busiest = max(minutes.values()) / len(jobs)
+    print(
+        f"{len(jobs)} jobs of {queue}, {yard.speed} times as fast, away for {OUTAGE_MIN} min: attempts "
+        f"{dict(sorted(Counter(record.attempts for record in records.values()).items()))}, dead letters {yard.dead()}, "
+        f"last start {(max(starts_s.values()) - back_at) * yard.speed / MINUTE_S:.0f} min after the return, "
+        f"{late_s:.2f} s after it was due, busiest minute {busiest:.0%}, "
+        f"live work waited {waits_ms[len(waits_ms) // 2]:.0f} ms (median), {waits_ms[-1]:.0f} ms (worst)"
+    )
+    assert yard.dead() == 0
+    assert {record.state for record in records.values()} == {"succeeded"}
+    assert [failure for failure in yard.failures() if failure.at_s > back_at + SLACK_S] == [], "failed after the return"
+    assert late_s < SLACK_S, "later than the next retry after the return"
+    deviation = math.sqrt(BUSIEST_SHARE * (1 - BUSIEST_SHARE) / len(jobs))
+    assert busiest < BUSIEST_SHARE + DEVIATIONS * deviation, "the retries came together"
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize(("count", "speed"), [(40, 1_200), pytest.param(1_000, 60, marks=long)])
+def test_an_endpoint_that_is_away_gets_every_delivery(
+    count: int, speed: int, yard_with: Any, emptied: PostgresUnderTest
+) -> None:
+    receiver = SideServer("apps.webhooks.receiver")
+    yard = yard_with(speed=speed, SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES=f"127.0.0.1:{receiver.port}")
+    arguments = yard.rows("webhook", count, f"http://127.0.0.1:{receiver.port}/healthy")
+    yard.start("webhook", "webhook-retry")
+
+    jobs = yard.send("webhook", "deliver_webhook", arguments)
+    try:
+        outlast(yard, "webhook", jobs, receiver.start)
+    finally:
+        receiver.stop()
+
+    assert emptied.execute("SELECT state, count(*) FROM webhooks_delivery GROUP BY state") == [("succeeded", count)]
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize(("count", "speed"), [pytest.param(1_000, 20, marks=long)])
+def test_a_mail_server_that_is_away_gets_every_mail_once(
+    count: int, speed: int, yard_with: Any, tmp_path: Path
+) -> None:
+    sink = SideServer("apps.mail.sink", "--dir", str(tmp_path / "mailbox"))
+    yard = yard_with(speed=speed, SWITCHYARD_SMTP_URL=f"smtp://127.0.0.1:{sink.port}")
+    yard.start("default", "retries")
+    arguments = [{"to": f"person.{number}@mail.example"} for number in range(count)]
+
+    jobs = yard.send("default", "send_note", arguments)
+    try:
+        outlast(yard, "default", jobs, sink.start)
+    finally:
+        sink.stop()
+
+    assert len(list((tmp_path / "mailbox/new").iterdir())) == count
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize(("count", "speed"), [pytest.param(1_000, 20, marks=long)])
+def test_a_database_that_is_away_gets_every_payment_once(
+    count: int, speed: int, yard_with: Any, emptied: PostgresUnderTest
+) -> None:
+    yard = yard_with(speed=speed)
+    arguments = yard.rows("urgent", count)
+    yard.start("urgent", "retries")
+    emptied.stop()
+
+    jobs = yard.send("urgent", "apply_payment_event", arguments)
+    try:
+        outlast(yard, "urgent", jobs, emptied.start)
+    finally:
+        if not emptied.runs():
+            emptied.start()
+
+    assert emptied.execute("SELECT count(*), count(DISTINCT invoice_id) FROM shop_payment") == [(count, count)]
+    assert emptied.execute("SELECT DISTINCT status FROM shop_invoice") == [("paid",)]

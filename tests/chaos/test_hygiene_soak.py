@@ -34,12 +34,12 @@ from switchyard.broker.interface import facilities
 from tests.chaos.databases import SQLITE_TABLE, TABLE, DatabaseYard, manage
 from tests.chaos.ledger import Entry, Ledger
 from tests.chaos.load import let_pass, wait_until_drained
+from tests.chaos.pools import ROOT
+from tests.chaos.soak_yard import BAD, KINDS, YARD
 from tests.chaos.soak_yard.misbehaving import MISBEHAVING
-from tests.chaos.soak_yard.yard import BAD, KINDS, YARD
 from tests.environment import DATABASE, POSTGRES
 from tests.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 # Jobs that a queue may hold: what crashes with them runs alone, one after the other.
 MOST = {**dict.fromkeys(KINDS, 100), **{f"{kind}{BAD}": 3 for kind in KINDS}}
 GOOD = (*((kind, f"{kind}_good") for kind in KINDS), ("threads", "async_good"))
@@ -99,7 +99,7 @@ class Soak:
         self._ledger = Ledger(folder / "ledger")
         self._database_url = new_database(folder)
         self._yard = DatabaseYard(
-            folder, self._ledger, broker_url, self._database_url, yard=YARD, settings="tests.chaos.soak_yard.settings"
+            self._ledger, broker_url, self._database_url, yard=YARD, settings="tests.chaos.soak_yard.settings"
         )
         self._transport = facilities(self._yard.broker).transport
         manage(self._yard.environment, "migrate", "--verbosity=0")

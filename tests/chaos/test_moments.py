@@ -1,4 +1,4 @@
-"""F08 and F09: children that die at one moment of a message's way: nothing is lost, once stays once."""
+"""Children that die at one moment of the way of a message or of a group: nothing is lost, once stays once: F08, F09."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from typing import Any
 
 import pytest
 from dramatiq.message import Message
+from dramatiq.results import ResultFailure
+from dramatiq_abort import abort
 
-from tests.chaos.conftest import PoolsOn
+from switchyard.middleware.aborting import CancelAbortable
+from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.databases import SQLITE_TABLE, TABLE, environment, manage
 from tests.chaos.ledger import Ledger
+from tests.chaos.linked_jobs import called, declare_group_jobs, run_group
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained
 from tests.chaos.pools import Pools
 from tests.chaos.postgres import PostgresUnderTest
-from tests.chaos.yard.moments import MOMENTS
+from tests.chaos.server import ServerUnderTest
+from tests.chaos.yard.moments import DEATHS, GROUP_MOMENTS, MOMENTS
+from tests.factories.brokers import the_global_broker
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
 JOBS = 60
@@ -26,6 +33,10 @@ MOST_HELD = 8  # by a child of four slots
 # Of each step one moment; the others run with --long.
 OFTEN = ("after the fetch", "after the slot", "after the task", "before the acknowledgement")
 EARLY = ("before the fetch", "after the fetch", "before it is handed out", "before the slot", "after the slot")
+long = pytest.mark.long
+LONG_S = 60
+GROUPS = [f"group-{number}" for number in range(6)]
+GROUP_SIZE = 5
 
 
 @pytest.mark.timeout(240)
@@ -58,7 +69,7 @@ Execute = Callable[[str], list[tuple[Any, ...]]]
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def execute(
-    request: pytest.FixtureRequest, tmp_path: Path, ledger: Ledger, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Execute]:
     """Run a statement on the pools' database, which has the platform's tables and ``chaos_row``."""
     with contextlib.ExitStack() as stack:
@@ -70,7 +81,7 @@ def execute(
             connection = stack.enter_context(contextlib.closing(sqlite3.connect(file, isolation_level=None)))
             url, table = f"sqlite:///{file}", SQLITE_TABLE
             execute = lambda statement: connection.execute(statement).fetchall()  # noqa: E731
-        manage(environment(tmp_path, ledger, valkey_url, url), "migrate", "--verbosity=0")
+        manage(environment(tmp_path, valkey_url, url), "migrate", "--verbosity=0")
         execute(table)
         monkeypatch.setenv("DATABASE_URL", url)
         yield execute
@@ -79,9 +90,8 @@ def execute(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("moment", ["after the task", pytest.param("before the note", marks=pytest.mark.long)])
 def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
-    execute: Execute, pools_on: PoolsOn, valkey_url: str, ledger: Ledger, deaths: Callable[[], int], moment: str
+    execute: Execute, pools: Pools, ledger: Ledger, deaths: Callable[[], int], moment: str
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     jobs = [f"job-{number:02d}." for number in range(JOBS)]
     for job in jobs:
         ledger.note("attempted", job)
@@ -100,3 +110,70 @@ def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledg
     assert sorted(execute("SELECT key FROM switchyard_jobs_doneonce WHERE job_id = key AND token > 0")) == [
         (job,) for job in jobs
     ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [moment if moment == "after the callbacks" else pytest.param(moment, marks=long) for moment in GROUP_MOMENTS],
+)
+def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, deaths: Callable[[], int], moment: str
+) -> None:
+    pools = pools_on("processes", valkey_url)  # one slot a child: no death interrupts a callback
+    groups = {name: run_group(pools.broker, name, GROUP_SIZE) for name in GROUPS}
+
+    pools.start("runpool", "work", settings="tests.chaos.yard.dying_settings")
+    wait_for(lambda: len(called(ledger)) >= len(GROUPS), LONG_S, what="a callback of each group")
+    wait_until_drained(pools.broker, LONG_S)
+
+    assert deaths() == DEATHS
+    assert Counter(called(ledger)) == dict.fromkeys(GROUPS, 1)
+    assert max(Counter(ledger.jobs("completed")).values()) >= 2, "the killed jobs ran again"
+    with the_global_broker(pools.broker):
+        for name, jobs in groups.items():
+            assert list(jobs.get_results()) == [f"{name}-{number}" for number in range(GROUP_SIZE)]
+
+
+@pytest.mark.parametrize(
+    "yard", ["processes", pytest.param("threads", marks=long), pytest.param("greenlets", marks=long)]
+)
+def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(pools: Pools, ledger: Ledger) -> None:
+    endless: Message[Any] = Message(QUEUE, "aborted_job", ("endless",), {}, {})
+    with the_global_broker(pools.broker):
+        groups = {name: run_group(pools.broker, name, GROUP_SIZE) for name in GROUPS}
+        pools.start("runpool", "work", settings="tests.chaos.yard.aborting_settings")
+        found = {name: list(jobs.get_results(block=True, timeout=LONG_S * 1_000)) for name, jobs in groups.items()}
+        wait_for(lambda: len(called(ledger)) >= len(GROUPS), LONG_S, what="a callback of each group")
+        pools.broker.enqueue(endless)
+        wait_for(lambda: "endless" in ledger.jobs("started"), LONG_S, what="the endless job started")
+        abort(endless.message_id, middleware=CancelAbortable())
+        with pytest.raises(ResultFailure, match="the job is cancelled"):
+            pools.broker.get_results_backend().get_result(endless, block=True, timeout=LONG_S * 1_000)
+        wait_until_drained(pools.broker, LONG_S)
+
+    assert found == {name: [f"{name}-{number}" for number in range(GROUP_SIZE)] for name in GROUPS}
+    assert Counter(called(ledger)) == dict.fromkeys(GROUPS, 1)
+    assert ledger.jobs("completed").count("endless") == 1
+
+
+@pytest.mark.usefixtures("soon_again")
+def test_a_server_that_restarts_leaves_one_callback(
+    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
+) -> None:
+    server.sync_each_write()
+    broker = broker_on(server.url)
+    declare_group_jobs(broker, ledger)
+    with the_global_broker(broker):
+        jobs = run_group(broker, "group", 40, ms=20)
+
+        with run_worker(broker=broker):
+            wait_for(lambda: len(ledger.jobs("completed")) >= 10, LONG_S, what="10 jobs ended")
+            server.kill()
+            server.restart()
+            found = list(jobs.get_results(block=True, timeout=LONG_S * 1_000))
+            wait_for(lambda: called(ledger), LONG_S, what="the callback")
+            wait_until_drained(broker, LONG_S)
+        after = list(jobs.get_results())
+
+    assert found == after == [f"group-{number}" for number in range(40)]
+    assert called(ledger) == ["group"]

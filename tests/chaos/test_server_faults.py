@@ -1,23 +1,38 @@
-"""A server that is killed, stopped, filled up or disconnected loses no accepted work."""
+"""A server that is killed, stopped, filled up or disconnected loses no accepted work, and no result."""
 
 from __future__ import annotations
 
 import time
+import uuid
+from collections.abc import Iterator
 from math import inf
 from typing import Any
 
+import dramatiq
 import pytest
 
 from switchyard.broker.errors import BrokerFull
 from switchyard.broker.interface import facilities
-from tests.chaos.conftest import BrokerOn
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.result_stores import LARGE_BYTES
+from switchyard.files.addresses import results_of
+from switchyard.jobs.results import result_stores
+from switchyard.wiring import build_yard
+from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import DELAY_MS, QUEUE, enqueue, let_pass, load, wait_until_drained
+from tests.chaos.pools import RunningPool
 from tests.chaos.server import ServerUnderTest
+from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("soon_again")
 long = pytest.mark.long
+COUNTS = [100, pytest.param(1_000, marks=[pytest.mark.long, pytest.mark.timeout(600)])]
+AWAY_S = 1.0
+LARGE_EACH = 10
 
 
 @pytest.mark.parametrize(("kills", "within_s"), [(1, inf), pytest.param(20, 5, marks=long)])
@@ -193,3 +208,85 @@ def seconds_until_one_completes(ledger: Ledger, timeout_s: float = 60.0) -> floa
     before, started_s = len(ledger.jobs("completed")), time.monotonic()
     wait_for(lambda: len(ledger.jobs("completed")) > before, timeout_s, what="a job completed")
     return time.monotonic() - started_s
+
+
+@pytest.fixture
+def broker(server: ServerUnderTest, settings: Any, tmp_path: Any) -> Iterator[RedisBroker]:
+    """A broker whose records hold the results, and large ones a folder."""
+    server.sync_each_write()
+    settings.MEDIA_ROOT = str(tmp_path / "media")
+    keys = Keys(f"chaos-{uuid.uuid4().hex[:8]}")
+    stores = result_stores(results_of("TEST", ""))
+    broker = build_yard(small_yard(max_retries=20), connect(server.url), keys, results=stores)
+    yield broker
+    broker.close()
+    broker.client.close()
+
+
+@pytest.mark.parametrize("jobs", COUNTS)
+def test_a_broker_that_is_killed_costs_no_job_and_no_result(
+    server: ServerUnderTest, broker: RedisBroker, run_worker: Any, jobs: int
+) -> None:
+    ran: list[int] = []
+
+    @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
+    def returns(number: int) -> str:
+        ran.append(number)
+        return text_of(number)
+
+    messages = [returns.send(number) for number in range(jobs)]
+    records = facilities(broker).records
+
+    with run_worker(broker=broker):
+        for part in (4, 2):  # a quarter of the jobs has begun, and half of them
+            wait_for(lambda part=part: len(ran) >= jobs // part, what=f"{jobs // part} jobs")
+            server.kill()
+            let_pass(AWAY_S)
+            server.restart()
+        wait_for(lambda: all((found := records.read(one.message_id)) and found.ended for one in messages), 120)
+    found = [message.get_result(backend=broker.get_results_backend()) for message in messages]
+
+    print(f"{jobs} jobs, {len(ran) - jobs} ran twice")
+    assert set(ran) == set(range(jobs))
+    assert found == [text_of(number) for number in range(jobs)]
+
+
+def text_of(number: int) -> str:
+    """Return a job's result; each tenth is too large for its record."""
+    return f"{number}:".ljust(0 if number % LARGE_EACH else LARGE_BYTES, "x")
+
+
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize(
+    ("kills", "enqueues", "per_s", "within_s"),
+    [(1, 300, 300, inf), pytest.param(5, 30_000, 0, 5, marks=pytest.mark.long)],
+)
+def test_pools_outlive_kills_of_their_server_and_lose_nothing(
+    server: ServerUnderTest, pools_on: PoolsOn, ledger: Ledger, kills: int, enqueues: int, per_s: float, within_s: float
+) -> None:
+    server.sync_each_write()
+    pools = pools_on("load", server.url)
+    broker, running = pools.broker, pools.start("runpools")
+    before = processes_of(running)
+    back_s = []
+
+    with load(broker, ledger, per_s=per_s, ms=0) as producers:
+        for _ in range(kills):
+            producers.wait_for_accepted(enqueues // (kills + 1), 300)
+            server.kill()
+            producers.wait_for_refused(2)
+            server.restart()
+            back_s.append(seconds_until_one_completes(ledger))
+        wait_for(lambda: producers.accepted_count >= enqueues, 600)
+        producers.stop()
+        wait_until_drained(broker, 600)
+
+    print(f"a job completed {max(back_s):.2f} s after a restart at the latest")
+    ledger.each_once()
+    assert max(back_s) < within_s
+    assert processes_of(running) == before
+
+
+def processes_of(pool: RunningPool) -> set[int]:
+    """Return the pids of all pools: supervisors and children."""
+    return {pool.pid, *pool.children().values()}

@@ -15,38 +15,22 @@ Transition = tuple[str, str, str]
 # Operation, where a message was, where it is then: everything that may happen to one.
 TRANSITIONS: frozenset[Transition] = frozenset(
     {
-        ("enqueue", NOWHERE, WAITING),
-        ("enqueue", NOWHERE, SCHEDULED),
-        ("stray", NOWHERE, WAITING),
+        ("enqueue", NOWHERE, WAITING), ("enqueue", NOWHERE, SCHEDULED), ("stray", NOWHERE, WAITING),
         ("fetch", WAITING, ACTIVE),
         ("fetch", WAITING, FINISHED),  # cancelled
-        ("fetch", SCHEDULED, ACTIVE),
-        ("fetch", SCHEDULED, WAITING),
+        ("fetch", SCHEDULED, ACTIVE), ("fetch", SCHEDULED, WAITING),
         ("fetch", ACTIVE, FINISHED),  # acknowledged with it
-        ("ack", ACTIVE, FINISHED),
-        ("move", ACTIVE, WAITING),
-        ("move", ACTIVE, SCHEDULED),
-        ("isolate", ACTIVE, WAITING),
-        ("take", WAITING, ACTIVE),
-        ("adopt", SCHEDULED, ACTIVE),
-        ("forget", ACTIVE, NOWHERE),
-        ("place", NOWHERE, WAITING),
-        ("dead_letter", ACTIVE, DEAD),
-        ("quarantine", ACTIVE, QUARANTINED),
-        ("release", ACTIVE, WAITING),
-        ("reclaim", ACTIVE, WAITING),
+        ("ack", ACTIVE, FINISHED), ("move", ACTIVE, WAITING), ("move", ACTIVE, SCHEDULED),
+        ("isolate", ACTIVE, WAITING), ("take", WAITING, ACTIVE), ("adopt", SCHEDULED, ACTIVE),
+        ("forget", ACTIVE, NOWHERE), ("place", NOWHERE, WAITING), ("dead_letter", ACTIVE, DEAD),
+        ("quarantine", ACTIVE, QUARANTINED), ("release", ACTIVE, WAITING), ("reclaim", ACTIVE, WAITING),
         ("reclaim", ACTIVE, FINISHED),
         ("reclaim", ACTIVE, ACTIVE),  # to the heir
-        ("requeue", DEAD, WAITING),
-        ("discard", DEAD, FINISHED),
-        ("cancel", SCHEDULED, FINISHED),
-        ("flush", WAITING, NOWHERE),
-        ("flush", SCHEDULED, NOWHERE),
-        ("flush", ACTIVE, NOWHERE),
-        ("advance", FINISHED, NOWHERE),
-        ("advance", QUARANTINED, NOWHERE),
+        ("requeue", DEAD, WAITING), ("discard", DEAD, FINISHED), ("cancel", SCHEDULED, FINISHED),
+        ("flush", WAITING, NOWHERE), ("flush", SCHEDULED, NOWHERE), ("flush", ACTIVE, NOWHERE),
+        ("advance", FINISHED, NOWHERE), ("advance", QUARANTINED, NOWHERE),
     }
-)
+)  # fmt: skip
 
 # What happens too seldom to be required: a message that was cancelled while it waited, taken with that request, moved
 # to a later time, and dropped by the fetch that promotes it.

@@ -150,23 +150,12 @@ class Keyspace:
     def view(self) -> dict[str, object]:
         """Return the state that :meth:`tests.model.model.Model.view` predicts, as read from the server."""
         return {
-            "waiting": self.waiting,
-            "scheduled": self.scheduled,
-            "holds": self.holds,
-            "leases": self.leases,
-            "token": self.token,
-            "paused": self.paused,
-            "bodies": self.bodies,
-            "dead": self.dead,
-            "letters": self.letters,
-            "quarantine": self.quarantine,
-            "ended": set(self.done),
-            "unique": self.unique,
-            "levels": self.notes("level"),
-            "crashes": self.notes("crash"),
-            "cancelled": set(self.notes("cancel")),
+            "waiting": self.waiting, "scheduled": self.scheduled, "holds": self.holds, "leases": self.leases,
+            "token": self.token, "paused": self.paused, "bodies": self.bodies, "dead": self.dead,
+            "letters": self.letters, "quarantine": self.quarantine, "ended": set(self.done), "unique": self.unique,
+            "levels": self.notes("level"), "crashes": self.notes("crash"), "cancelled": set(self.notes("cancel")),
             "asked": set(self.notes("asked")),
-        }
+        }  # fmt: skip
 
     def _hash(self, name: str) -> dict[str, Any]:
         return {str(field, "ascii"): value for field, value in self.raw.get(name, {}).items()}

@@ -10,7 +10,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -675,12 +675,6 @@ def _burning(call: Callable[..., Any], burn: Callable[[], None]) -> Callable[...
     return burning
 
 
-@contextmanager
-def _no_reports() -> Iterator[None]:
-    with mock.patch.object(counting, "log"):
-        yield
-
-
 def walk(bench: Bench, examples: int, *, steps: int = 40) -> Counter[str]:
     """Run some examples, the same each time; return how often each step was taken.
 
@@ -688,7 +682,7 @@ def walk(bench: Bench, examples: int, *, steps: int = 40) -> Counter[str]:
         AssertionError: a promise is broken.
     """
     taken: Counter[str] = Counter()
-    with bench.scripts.in_place(), _no_reports():
+    with bench.scripts.in_place(), mock.patch.object(counting, "log"):
         for seed in range(examples):
             example = Walk(bench, seed)
             example.run(steps)

@@ -14,10 +14,21 @@ from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, Entry, Lease, MovingMessage, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
-from tests.model.draws import again, consumed, delays, few_picks, ids, lanes, levels, nonces, owners_back, picks
 from tests.model.keyspace import DEAD, NOWHERE
 from tests.model.model import LEVELS
-from tests.model.rare_states import RareStates
+from tests.model.rare_states import (
+    RareStates,
+    again,
+    consumed,
+    delays,
+    few_picks,
+    ids,
+    lanes,
+    levels,
+    nonces,
+    owners_back,
+    picks,
+)
 from tests.model.steps import IDS, STRAYS, Bench, Pick, Reclaim
 
 CALL = '["actor", 0, []]'
@@ -33,15 +44,10 @@ def run(bench: Bench, examples: int, steps: int = 50, *, shrink: bool = False) -
         AssertionError: the broker did what it must not do.
     """
     chosen = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        report_multiple_bugs=False,
+        max_examples=examples, stateful_step_count=steps, deadline=None, database=None, derandomize=True,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,), report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
-    )
+    )  # fmt: skip
     with bench.scripts.in_place():
         run_state_machine_as_test(lambda: FamilyMachine(bench), settings=chosen)
 
@@ -58,23 +64,13 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
 
     @rule(
         wanted=st.lists(st.tuples(ids, st.sampled_from(["", "k0", "k0", "k1"])), min_size=1, max_size=4),
-        lane=lanes,
-        delay_ms=delays,
-        level=levels,
-        limit=st.sampled_from([0, 0, 1, 2, 4]),
-        malformed=st.booleans(),
-        again=again,
-    )
+        lane=lanes, delay_ms=delays, level=levels, limit=st.sampled_from([0, 0, 1, 2, 4]), malformed=st.booleans(),
+        again=again
+    )  # fmt: skip
     def enqueue(
-        self,
-        wanted: list[tuple[str, str]],
-        lane: Lane,
-        delay_ms: int,
-        level: int,
-        limit: int,
-        malformed: bool,
-        again: bool,
-    ) -> None:
+        self, wanted: list[tuple[str, str]], lane: Lane, delay_ms: int, level: int, limit: int, malformed: bool,
+        again: bool
+    ) -> None:  # fmt: skip
         entries = [Entry(id_, self._body(malformed), key) for id_, key in wanted]
         self._enqueue(entries, lane, delay_ms=delay_ms, level=level, limit=limit, again=again)
 
@@ -90,13 +86,9 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         self._join(lane, again=again)
 
     @rule(
-        owner=owners_back,
-        count=st.sampled_from([2, 1, 4, 0]),
-        acked=few_picks,
-        woken=st.booleans(),
-        repeated=st.sampled_from([False, False, False, True]),
-        again=again,
-    )
+        owner=owners_back, count=st.sampled_from([2, 1, 4, 0]), acked=few_picks, woken=st.booleans(),
+        repeated=st.sampled_from([False, False, False, True]), again=again
+    )  # fmt: skip
     def fetch(self, owner: int, count: int, acked: list[Pick], woken: bool, repeated: bool, again: bool) -> None:
         self._fetch(self._owner(owner), count, self._leases(acked), woken=woken, repeated=repeated, again=again)
 
@@ -151,15 +143,9 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         self._step("isolate", self.model.isolate(lease), lambda: self.family.isolate(lease), again=again, changes=valid)
 
     @rule(
-        owner=owners_back,
-        count=st.integers(1, 3),
-        level=levels,
-        stay=st.booleans(),
-        ask=st.booleans(),
-        back=st.booleans(),
-        lane=lanes,
-        again=again,
-    )
+        owner=owners_back, count=st.integers(1, 3), level=levels, stay=st.booleans(), ask=st.booleans(),
+        back=st.booleans(), lane=lanes, again=again
+    )  # fmt: skip
     def relocate(
         self, owner: int, count: int, level: int, stay: bool, ask: bool, back: bool, lane: Lane, again: bool
     ) -> None:
@@ -254,24 +240,14 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
             self._sweep(again=again)
 
     @rule(
-        owner=owners_back,
-        only_lapsed=st.booleans(),
-        finished=few_picks,
-        running=st.lists(ids, max_size=3, unique=True),
-        cause=st.sampled_from(["signal 9", "limit 5 s", ""]),
-        heir=st.none() | owners_back,
-        again=again,
-    )
+        owner=owners_back, only_lapsed=st.booleans(), finished=few_picks,
+        running=st.lists(ids, max_size=3, unique=True), cause=st.sampled_from(["signal 9", "limit 5 s", ""]),
+        heir=st.none() | owners_back, again=again
+    )  # fmt: skip
     def reclaim(
-        self,
-        owner: int,
-        only_lapsed: bool,
-        finished: list[Pick],
-        running: list[str],
-        cause: str,
-        heir: int | None,
-        again: bool,
-    ) -> None:
+        self, owner: int, only_lapsed: bool, finished: list[Pick], running: list[str], cause: str, heir: int | None,
+        again: bool
+    ) -> None:  # fmt: skip
         robbed = self._owner(owner)
         kept_by = "" if heir is None else self._owner(heir)
         if kept_by == robbed or (kept_by and lane_of(kept_by) != lane_of(robbed)):

@@ -1,4 +1,4 @@
-"""Ways into rare states, which a random walk seldom finds: rules of the machine."""
+"""Strategies from which the machine's rules draw, and rules that lead into states which a random walk seldom finds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from switchyard.broker.queue.operations import LEASE_MS, NORMAL, Entry, lane_of
-from tests.model.draws import again, ids
 from tests.model.keyspace import NOWHERE
-from tests.model.steps import Reclaim, Steps
+from tests.model.steps import IDS, Pick, Reclaim, Steps
 
 CRASH_LIMIT = 3
 ON_SCHEDULED = (
@@ -18,6 +17,17 @@ ON_SCHEDULED = (
     *("amend", "put off", "bring forward", "amend, read before a change"),
 )
 LATER_MS = {"put off": 9_000, "bring forward": 100}
+ids = st.sampled_from(IDS)
+lanes = st.sampled_from(["live", "live", "retry"])
+consumed = st.sampled_from(["live", "live", "retry", "alone"])
+levels = st.sampled_from([2, 2, 1, 3])
+delays = st.sampled_from([0, 0, 1, 700, 5_000, 40_000])
+picks = st.builds(Pick, held=st.booleans(), back=st.integers(0, 15))
+few_picks = st.lists(picks, max_size=3)
+# The latest is 0; those without a lease come last.
+owners_back = st.integers(0, 5)
+nonces = st.sampled_from(["n0", "n1", "n2"])
+again = st.booleans()
 
 
 class RareStates(Steps):

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,14 +23,20 @@ import yaml
 from django.conf import settings
 
 from switchyard.deployment.rendered_files import render, write
+from switchyard.embedded.server import free_port
 from tests.environment import SERVER
+from tests.factories.endpoints import Answering, answers_of
 from tests.factories.smtp import Recorder, smtp_server
 from tests.integration.serving.web_process import WebProcess
-from tests.pager.servers import Monitoring, Receiver, address, free_ports, monitoring, receiver
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("valkey"), pytest.mark.timeout(500)]
-
+# Path of each service below a receiver's address, and its answer to a request that it takes.
+ANSWERS = {
+    "/slack": (200, "text/plain", b"ok"),
+    "/pagerduty": (202, "application/json", b'{"status":"success","message":"Event processed","dedup_key":"k"}'),
+    "/tickets": (201, "application/json", b"{}"),
+}
 ROOT = settings.BASE_DIR
 PUBLIC_URL = "https://yard.example.com"
 TOKEN = "a metrics token of the tests"
@@ -36,6 +44,110 @@ OTHERS = [pool.name for pool in settings.SWITCHYARD.topology.pools if pool.name 
 ALERT = "pool urgent: no child takes work"
 # Queries of the dashboard that find nothing in a yard without trouble: no exception, no restart, nothing dead.
 MAY_BE_EMPTY = ("retries_total", "worker_restarts_total", "worker_memory_limit_bytes", "outcome=~")
+
+
+@dataclass
+class Receiver:
+    """Messages that Slack, PagerDuty and a tracker were sent, each with its time by the monotonic clock."""
+
+    url: str = ""
+    got: list[tuple[str, float, dict[str, Any]]] = field(default_factory=list)
+
+    def of(self, service: str) -> list[tuple[float, dict[str, Any]]]:
+        """Return what a service was sent, in order."""
+        return [(at_s, body) for path, at_s, body in list(self.got) if path == f"/{service}"]
+
+
+@contextlib.contextmanager
+def receiver() -> Iterator[Receiver]:
+    """Serve on a free port of loopback until the block ends."""
+    found = Receiver()
+
+    class Handler(Answering):
+        def do_POST(self) -> None:
+            found.got.append((self.path, time.monotonic(), json.loads(self.body())))
+            status, kind, content = ANSWERS.get(self.path, (404, "text/plain", b"no such service"))
+            self.answer(status, content, kind)
+
+    with answers_of(Handler) as port:
+        found.url = f"http://127.0.0.1:{port}"
+        yield found
+
+
+def program(name: str) -> str:
+    """Return the path of a program. Raises ``AssertionError`` with a remedy where there is none."""
+    path = shutil.which(name)
+    assert path, f"{name} is not installed; run: apt-get install prometheus prometheus-alertmanager"
+    return path
+
+
+@contextlib.contextmanager
+def running(log: Path, ready_url: str, *command: str) -> Iterator[None]:
+    """Run a server in the foreground until the block ends, and wait for its answer first."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=log.parent, stdout=output, stderr=output)
+    try:
+        wait_for(lambda: process.poll() is not None or _answers(ready_url), 60, what=f"{command[0]} to answer")
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@dataclass
+class Monitoring:
+    """Prometheus and Alertmanager that run."""
+
+    url: str
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """Return the data of an answer of Prometheus's API. Raises ``urllib.error.HTTPError`` for a refused query."""
+        address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def values(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of each series that a query finds now."""
+        return [(found["metric"], float(found["value"][1])) for found in self.ask("query", query=query)["result"]]
+
+
+def address(port: int) -> str:
+    return f"127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def monitoring(folder: Path, prometheus_port: int, alertmanager_port: int) -> Iterator[Monitoring]:
+    """Run both on the files ``prometheus.yml``, ``rules.yml`` and ``alertmanager.yml`` of a folder, as they are."""
+    alertmanager, prometheus = address(alertmanager_port), address(prometheus_port)
+    with (
+        running(
+            folder / "alertmanager.log",
+            f"http://{alertmanager}/-/ready",
+            program("prometheus-alertmanager"),
+            "--config.file=alertmanager.yml",
+            f"--storage.path={folder}/alertmanager-data",
+            f"--web.listen-address={alertmanager}",
+            "--cluster.listen-address=",
+        ),
+        running(
+            folder / "prometheus.log",
+            f"http://{prometheus}/-/ready",
+            program("prometheus"),
+            "--config.file=prometheus.yml",
+            f"--storage.tsdb.path={folder}/prometheus-data",
+            f"--web.listen-address={prometheus}",
+        ),
+    ):
+        yield Monitoring(f"http://{prometheus}")
 
 
 @dataclass
@@ -95,7 +207,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         start("runhistory")
         services = opened.enter_context(receiver())
         mail = opened.enter_context(smtp_server())
-        ports = free_ports(2)
+        ports = [free_port() for _ in range(2)]
         render_into(tmp_path, web.port, ports, services, mail)
         prometheus = opened.enter_context(monitoring(tmp_path / "ops/prometheus", *ports))
         yield Watched(web, start, prometheus, services, mail, urgent)

@@ -9,11 +9,13 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import redis
 
 from switchyard.addons.cluster.hash_slots import SLOTS, slot_of
+from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.redis.connections import connect
 from switchyard.workers.shared.fork import die_with_parent
 from tests.chaos.server import connect_once, server_binary
 from tests.tls import Authority
@@ -249,9 +251,7 @@ class ClusterUnderTest:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 
@@ -270,3 +270,13 @@ def _two_free_ports() -> tuple[int, int]:
                 sock.bind((HOST, candidate))
                 ports.append(candidate)
     return ports[0], ports[1]
+
+
+@contextlib.contextmanager
+def own_cluster(folder: Path, **options: Any) -> Iterator[tuple[ClusterUnderTest, RedisCalls]]:
+    """Start a cluster for the block, and give it with calls that wait for no node for long."""
+    with (
+        ClusterUnderTest(folder / "cluster", **options) as cluster,
+        contextlib.closing(calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)) as calls,
+    ):
+        yield cluster, calls

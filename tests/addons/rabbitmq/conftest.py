@@ -1,12 +1,17 @@
-"""A real server for all tests of the add-on."""
+"""A real server for all tests of the add-on, and brokers on it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+import redis
 
-from tests.addons.rabbitmq.server import RabbitServer
+from switchyard.broker.keys import Keys
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
+from tests.chaos.conftest import ledger as ledger
+from tests.factories.yards import small_yard
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,22 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def rabbit_yard(valkey: redis.Redis, rabbitmq_server: RabbitServer) -> Iterator[Callable[..., Any]]:
+    """Build a broker with the whole stack of middleware for the small yard, on queues that are empty."""
+    built: list[Any] = []
+
+    def build(*, keys: str = "rabbit", empty: bool = True, **options: Any) -> Any:
+        options = {"url": rabbitmq_server.url, **options}
+        broker = build_rabbit_yard(small_yard(max_retries=1), valkey, Keys(f"test-{keys}"), **options)
+        if empty and not built:
+            for lane in broker.switchyard.yard.lanes:
+                broker.flush(lane)
+        built.append(broker)
+        return broker
+
+    yield build
+    for broker in built:
+        broker.close()

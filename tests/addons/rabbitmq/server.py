@@ -1,4 +1,4 @@
-"""A real RabbitMQ server for tests, started without root, in a folder of its own."""
+"""A real RabbitMQ server for tests, started without root, in a folder of its own; and yards on it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pika
 import psutil
+
+from switchyard.addons.rabbitmq.broker import on_rabbitmq
+from switchyard.wiring import build_yard
 
 INSTALLED = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 START_S = 150.0
@@ -174,21 +178,15 @@ class RabbitServer:
     def _environment(self) -> dict[str, str]:
         folder = self.folder
         return {
-            **os.environ,
-            "HOME": str(folder),
-            "ERL_EPMD_PORT": str(self._epmd),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_CRASH_DUMP_BYTES": "0",
-            "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_DIST_PORT": str(self._dist),
-            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            **os.environ, "HOME": str(folder), "ERL_EPMD_PORT": str(self._epmd), "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_CRASH_DUMP_BYTES": "0", "RABBITMQ_NODENAME": self.name, "RABBITMQ_DIST_PORT": str(self._dist),
+            "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"), "RABBITMQ_LOG_BASE": str(folder / "log"),
             "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_PID_FILE": str(folder / "pid"),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
-        }
+        }  # fmt: skip
 
 
 def _hashed(password: str) -> str:
@@ -214,3 +212,13 @@ def _free_ports(count: int) -> list[int]:
                 one.bind(("127.0.0.1", random.randint(10_000, 30_000)))
                 found.append(one.getsockname()[1])
     return found
+
+
+def build_rabbit_yard(*arguments: Any, **options: Any) -> Any:
+    """Return the broker of a yard whose messages are on RabbitMQ, see :func:`switchyard.wiring.build_yard`."""
+    return build_yard(*arguments, place=on_rabbitmq, **options)
+
+
+def settings_of(url: str, *, queue_type: str = "quorum", consumer_timeout_s: int = 1_800) -> dict[str, Any]:
+    """Return the library's settings that name such a server."""
+    return {"place_url": url, "place_options": {"queue_type": queue_type, "consumer_timeout_s": consumer_timeout_s}}

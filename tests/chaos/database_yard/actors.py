@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 
 from switchyard.middleware.errors import PermanentFailure
-from tests.chaos.database_yard.yard import KINDS, PLAIN
+from tests.chaos.database_yard import KINDS, PLAIN
 from tests.chaos.ledger import Ledger
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])

@@ -8,7 +8,7 @@ import dramatiq
 from dramatiq.middleware import CurrentMessage
 from periodiq import cron
 
-from tests.chaos.hosts_yard.yard import PACED, PACED_PER_S, TICKS
+from tests.chaos.hosts_yard import PACED, PACED_PER_S, TICKS
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, declare_job
 

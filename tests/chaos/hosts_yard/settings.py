@@ -1,4 +1,4 @@
-"""The project without its products, on the yard of :mod:`tests.chaos.hosts_yard.yard`.
+"""The project without its products, on the yard of :mod:`tests.chaos.hosts_yard`.
 
 ``CHAOS_CLOCK_S`` is how far the clock of the host is ahead. libfaketime sets it for all programs, see
 :mod:`tests.chaos.faked_clock`; without libfaketime time_machine sets it here, for Python code alone.
@@ -14,7 +14,7 @@ import time_machine
 
 from project.settings import *  # noqa: F403
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
-from tests.chaos.hosts_yard.yard import YARD as YARD
+from tests.chaos.hosts_yard import YARD as YARD
 from tests.library_apps import LIBRARY_APPS
 
 if (AHEAD_S := int(os.environ.get("CHAOS_CLOCK_S", "0"))) and "FAKETIME" not in os.environ:

@@ -15,8 +15,8 @@ from django.db import connection, transaction
 from django.utils import timezone, translation
 
 from tests.chaos.ledger import Ledger
+from tests.chaos.soak_yard import BAD, KINDS
 from tests.chaos.soak_yard.misbehaving import MISBEHAVING, VARIABLE
-from tests.chaos.soak_yard.yard import BAD, KINDS
 
 
 def surroundings() -> tuple[Any, ...]:

@@ -36,7 +36,7 @@ from django.db import connection, connections, transaction
 from django.utils import timezone, translation
 from dramatiq.brokers.stub import StubBroker
 
-from tests.chaos.soak_yard.yard import KINDS
+from tests.chaos.soak_yard import KINDS
 
 FOREVER_S = 600.0
 KEPT: list[Any] = []

@@ -1,4 +1,4 @@
-"""The project without its products, on the yard of :mod:`tests.chaos.soak_yard.yard`."""
+"""The project without its products, on the yard of :mod:`tests.chaos.soak_yard`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from project.settings import *  # noqa: F403
 from project.settings import SWITCHYARD as OTHER_SWITCHYARD
-from tests.chaos.soak_yard.yard import YARD as YARD
+from tests.chaos.soak_yard import YARD as YARD
 from tests.library_apps import LIBRARY_APPS
 
 INSTALLED_APPS = [*LIBRARY_APPS, "tests.chaos.soak_yard"]

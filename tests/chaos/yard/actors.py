@@ -12,10 +12,8 @@ from django.conf import settings
 from django.db import connection
 
 from switchyard.jobs.once import once
-from tests.chaos.batch_jobs import declare_batch_jobs
-from tests.chaos.group_jobs import declare_group_jobs
 from tests.chaos.ledger import Ledger
-from tests.chaos.limited_jobs import declare_limited_jobs
+from tests.chaos.linked_jobs import declare_batch_jobs, declare_group_jobs, declare_limited_jobs
 from tests.chaos.load import QUEUE, declare_job
 
 LEDGER = Ledger(os.environ["CHAOS_LEDGER"])

@@ -6,12 +6,16 @@ import os
 import re
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
+from switchyard.batches.counting import count_batches
+from switchyard.batches.services import batch
 from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys import Keys
@@ -20,12 +24,16 @@ from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, call_together, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import ActorPause
 from switchyard.broker.worker.wakeup import Wakeup
 from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.finding import FindingGroup
+from switchyard.wiring import build_yard
 from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.chaos.server import server_binary
+from tests.factories.brokers import the_global_broker
+from tests.integration.batches.conftest import Actors, figures, two_queues, until
 from tests.unit.documentation.pages import read
 from tests.waiting import wait_for
 
@@ -257,3 +265,31 @@ def test_queues_on_several_nodes_are_paused_and_resumed(calls: RedisCalls) -> No
     started = [[grant.lease.id for grant in family.fetch("me/live", 9, request=2).grants] for family in families]
     assert started == [[b"one"]] * 6
     assert pauses_in(families) == []
+
+
+@pytest.fixture
+def broker(cluster: ClusterUnderTest) -> Iterator[RedisBroker]:
+    cluster.flush()
+    made = build_yard(two_queues(), connect(cluster.url), Keys(f"test-{uuid.uuid4().hex[:8]}"))
+    with the_global_broker(made):
+        yield made
+    made.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_members_on_several_nodes_are_counted(broker: RedisBroker, run_worker: Any) -> None:
+    actors = Actors()
+    actors.refused = {3}
+    made = []
+    for _ in range(5):
+        with batch("import", **actors.callbacks()) as jobs:
+            jobs.add(*(actors.work.message(number, adds=1) for number in range(4)), actors.other.message(9))
+        made.append(jobs)
+    calls = broker.switchyard.records.calls  # type: ignore[attr-defined]
+    places = {calls.place_of(broker.keys.batch(jobs.id)) for jobs in made}
+    with run_worker(broker=broker):
+        until(count_batches, lambda: len(actors.called) == 10)
+
+    assert len(places) > 1, "the batches are on several nodes"
+    assert sorted(actors.called) == ["on_complete"] * 5 + ["on_failure"] * 5
+    assert [figures(jobs) for jobs in made] == [("complete", 0, 7, 1, 0)] * 5

@@ -1,38 +1,54 @@
-"""A watch over a cluster sees every master, and notices a family whose node lost its keys."""
+"""A watch over a cluster sees every master: one that lost its keys, one that is away, a hash slot on two nodes."""
 
 from __future__ import annotations
 
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from switchyard.addons.cluster.hash_slots import SLOTS
+from switchyard.addons.cluster.hash_slots import SLOTS, HashSlotHalfMoved, slot_of
 from switchyard.addons.cluster.servers import PARTS, Masters, marks_of_part
+from switchyard.broker.health.servers import NOTHING_AWAY
 from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.leases import LeaseKeeper
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
-from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.addons.cluster.nodes import ClusterUnderTest, Node, own_cluster
 from tests.waiting import wait_for
 
 # On three different masters.
 QUEUES = ("b", "c", "a")
 KEYS = Keys("watched")
+HALVES = Keys("halves")
+# Of each case its own, whose slot is moved once: two moves at short intervals may leave nodes with two opinions.
+NAMES = (f"half-{number}" for number in itertools.count())
 
 
 def watch_on(calls: RedisCalls) -> Watch:
     return Watch(calls, KEYS, QUEUES, production=True)
 
 
+def prepared(calls: RedisCalls, keys: Keys = KEYS, queues: Sequence[str] = QUEUES) -> Watch:
+    """Return a watch that has marked the keyspace."""
+    watch = Watch(calls, keys, queues, production=True)
+    watch.generation.prepare()
+    return watch
+
+
 def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
     wrong = cluster.masters[1]
     wrong.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
-        watch = watch_on(calls)
-        watch.generation.prepare()
+        watch = prepared(calls)
         [found] = watch.look().findings
         refused = [bool(calls.command("EXISTS", KEYS.queue(queue).refused)) for queue in QUEUES]
     finally:
@@ -83,15 +99,18 @@ def test_a_node_that_lost_its_keys_is_noticed(cluster: ClusterUnderTest, calls: 
     assert not watch.look().pause and not later.look().pause
 
 
-def test_a_marker_moves_with_its_family(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    watch = watch_on(calls)
-    watch.generation.prepare()
-    home = cluster.owner(KEYS.queue("a").bodies)
+@pytest.mark.parametrize(
+    "moved", [KEYS.queue("a").bodies, marks_of_part(KEYS, PARTS[0])[0]], ids=["with its family", "by itself"]
+)
+def test_a_marker_that_moves_to_another_master_is_found_there(
+    cluster: ClusterUnderTest, calls: RedisCalls, moved: str
+) -> None:
+    watch, home = prepared(calls), cluster.owner(moved)
 
-    cluster.move_at_once(KEYS.queue("a").bodies, cluster.another(home))
+    cluster.move_at_once(moved, cluster.another(home))
 
     assert watch.look().findings == ()
-    cluster.move_at_once(KEYS.queue("a").bodies, home)
+    cluster.move_at_once(moved, home)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -118,8 +137,7 @@ def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(
 
 
 def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    watch = watch_on(calls)
-    watch.generation.prepare()
+    watch = prepared(calls)
     homes = {KEYS.pool_reports(): "pool reports", KEYS.alerts_due(): "alerts"}
 
     for queue in QUEUES:
@@ -130,18 +148,6 @@ def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCall
         assert watch.look().pause.endswith(f"gone; node {node.address} lost keys, it holds {held}")
         watch.generation.accept()
         watch.look()
-
-
-def test_a_marker_that_moves_to_another_master_is_found_there(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
-    watch = watch_on(calls)
-    watch.generation.prepare()
-    marker = marks_of_part(KEYS, PARTS[0])[0]
-    home = cluster.owner(marker)
-
-    cluster.move_at_once(marker, cluster.another(home))
-
-    assert watch.look().findings == ()
-    cluster.move_at_once(marker, home)
 
 
 def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
@@ -155,10 +161,8 @@ def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: Red
 
 
 def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:
-    with ClusterUnderTest(tmp_path / "cluster") as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = watch_on(calls)
-        watch.generation.prepare()
+    with own_cluster(tmp_path) as (cluster, calls):
+        watch = prepared(calls)
         keeper = LeaseKeeper({name: QueueOperations(calls, KEYS.queue(name)) for name in QUEUES}, [
             (name, "live") for name in QUEUES
         ])  # fmt: skip
@@ -180,13 +184,11 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         assert codes == {"node_away"}
         assert not health.pause and health.red
         assert f"node {dead.address}: it does not answer; b starts nothing" in health.findings[0].seen
-        calls.close()
 
 
 def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
     """Clients notice a failover with their next call for one of its slots; until then they ask the former master."""
-    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
+    with own_cluster(tmp_path, replicas=1) as (cluster, calls):
         before = set(calls.places())
         former = cluster.owner("{c}")
         cluster.replica_of(former).ask("CLUSTER", "FAILOVER")
@@ -194,7 +196,6 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
 
         masters = Masters(calls, KEYS, QUEUES)
         looks = masters.read(production=True)
-        calls.close()
 
     assert {look.place for look in looks} == before
     assert [look.facts.role for look in looks if look.place == former.address and look.facts] == ["slave"]
@@ -203,10 +204,8 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("looked", [False, True], ids=["unseen", "seen"])
 def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path, looked: bool) -> None:
-    with ClusterUnderTest(tmp_path / "cluster", replicas=1, node_timeout_ms=5_000) as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = watch_on(calls)
-        watch.generation.prepare()
+    with own_cluster(tmp_path, replicas=1, node_timeout_ms=5_000) as (cluster, calls):
+        watch = prepared(calls)
         key = KEYS.queue("a").bodies
         former = cluster.owner(key)
         heir = cluster.replica_of(former)
@@ -219,14 +218,11 @@ def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path,
 
         assert watch.look().findings == ()
         assert set(calls.places()) == {node.address for node in (*cluster.masters, heir)} - {former.address}
-        calls.close()
 
 
 def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_path: Path) -> None:
-    with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
-        calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-        watch = watch_on(calls)
-        watch.generation.prepare()
+    with own_cluster(tmp_path, node_timeout_ms=5_000) as (cluster, calls):
+        watch = prepared(calls)
         key = KEYS.queue("a").bodies
         leaving, taker = cluster.owner(key), cluster.another(cluster.owner(key))
         at = cluster.masters.index(leaving)
@@ -240,4 +236,143 @@ def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_pa
 
         assert watch.look().findings == ()
         assert leaving.address not in calls.places()
-        calls.close()
+
+
+@dataclass(frozen=True)
+class Move:
+    """An interrupted move of a queue's hash slot."""
+
+    queue: str
+    steps: Iterator[int]
+    cluster: ClusterUnderTest
+    target: Node
+
+    @property
+    def key(self) -> str:
+        return HALVES.queue(self.queue).bodies
+
+    def end(self) -> None:
+        """Go on with it to its end."""
+        for _ in self.steps:
+            pass
+        self.cluster.wait_until_agreed(self.key, self.target)
+
+
+@pytest.fixture(params=["no key of the queue", "no key moved", "every key moved"])
+def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRequest) -> Iterator[Move]:
+    """The move of a queue's slot, in each state in which it may be interrupted."""
+    queue = next(NAMES)
+    key = HALVES.queue(queue).bodies
+    target = cluster.another(cluster.owner(key))
+    move = Move(queue, cluster.keys_moved_one_by_one(key, target), cluster, target)
+    prepared(calls, HALVES, [queue, "c"])
+    if request.param != "no key of the queue":
+        QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("waits", b"{}")])
+    next(move.steps)
+    if request.param == "every key moved":
+        next(move.steps)
+    yield move
+    move.end()
+
+
+def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCalls, move: Move) -> None:
+    queue, node, slot = move.queue, calls.place_of(move.key), slot_of(move.key)
+    watch = Watch(calls, HALVES, [queue, "c"], production=True)
+
+    part = Masters(calls, HALVES, [queue, "c"]).away()
+    assert (part.places, part.queues, part.keys, part.blocked) == ((), (), frozenset(), {queue})
+    assert f"hash slot {slot} is half moved away from node {node}" in part.findings[0].seen
+    assert Masters(calls, HALVES, [queue]).away().blocked, "also where the yard has no other queue"
+    [found] = watch.look().findings
+    assert (found.code, found.severity) == ("half_moved", "error")
+    assert found.seen == (
+        f"hash slot {slot} is half moved away from node {node}; {queue} starts nothing and takes no new jobs"
+    )
+    assert found.remedy.endswith(f"`valkey-cli --cluster fix {node}`.")
+    with pytest.raises(HashSlotHalfMoved) as refused:
+        QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("refused", b"{}")])
+    assert (refused.value.slot, refused.value.node, refused.value.outcome) == (slot, node, "refused")
+    QueueOperations(calls, HALVES.queue("c")).enqueue([Entry("taken", b"{}")])
+
+    move.end()
+    QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("taken", b"{}")])
+    assert watch.look().findings == ()
+    assert Masters(calls, HALVES, [queue, "c"]).away() == NOTHING_AWAY
+    assert queue in Masters(calls, HALVES, [queue]).queues_by_place()[move.target.address]
+
+
+def test_a_plain_command_follows_a_key_to_its_new_node(
+    cluster: ClusterUnderTest, calls: RedisCalls, move: Move
+) -> None:
+    client = connect(cluster.url, profile="quick")
+
+    assert client.hlen(move.key) == calls.command("HLEN", move.key)
+    assert client.hlen(HALVES.queue(move.queue).dead) == 0
+    client.close()
+
+
+def test_a_move_that_ends_within_a_second_is_no_finding(cluster: ClusterUnderTest, move: Move) -> None:
+    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0, refused_s=0.1)  # as the rooms'
+    ending = threading.Timer(0.4, lambda: list(move.steps))
+    began_s = time.monotonic()
+    ending.start()
+
+    found = Masters(calls, HALVES, [move.queue, "c"]).away()
+    took_s = time.monotonic() - began_s
+    ending.join()
+    calls.close()
+
+    assert found == NOTHING_AWAY
+    assert took_s > 0.3, "the move had ended before the probe"
+
+
+@pytest.mark.parametrize("lost", ["its node", "its side of the move"])
+def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, lost: str) -> None:
+    queue, key = "half", HALVES.queue("half").bodies
+    with own_cluster(tmp_path) as (cluster, calls):
+        source = cluster.owner(key)
+        target = cluster.another(source)
+        watch = prepared(calls, HALVES, [queue])
+        next(cluster.keys_moved_one_by_one(key, target))
+        if lost == "its node":
+            target.kill()
+        else:
+            target.ask("CLUSTER", "SETSLOT", slot_of(key), "STABLE")
+
+        asked = commands_of(source)
+        part = Masters(calls, HALVES, [queue]).away()
+        asked = commands_of(source) - asked
+        with pytest.raises(HashSlotHalfMoved) as refused:
+            QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("refused", b"{}")])
+        told = {found.code: found.seen for found in watch.look().findings}
+
+    assert part.blocked == {queue}
+    assert f"hash slot {slot_of(key)} is half moved away from node {source.address}" in part.findings[0].seen
+    assert source.address not in part.places
+    assert asked < 100, "a probe goes from node to node without a pause"
+    assert refused.value.node == source.address
+    assert f"away from node {source.address}; half starts nothing" in told["half_moved"]
+    assert source.address not in told.get("node_away", "")
+
+
+def commands_of(node: Node) -> int:
+    facts = str(node.ask("INFO", "stats"), "ascii").splitlines()
+    return next(int(line.partition(":")[2]) for line in facts if line.startswith("total_commands_processed:"))
+
+
+def test_what_is_not_seen_while_the_broker_is_away_is_not_resolved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with own_cluster(tmp_path, masters=1) as (cluster, calls):
+        [node] = cluster.masters
+        watch = prepared(calls, HALVES, ["c"])
+        node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert [found.code for found in watch.look().findings] == ["evicting"]
+        node.kill()
+        with caplog.at_level(logging.INFO, logger="switchyard.broker"):
+            watch.look()
+            assert not [message for message in caplog.messages if "resolved" in message]
+            node.start()
+            wait_for(lambda: not watch.look().findings, what="the node, restarted with noeviction, is well")
+
+    assert [message for message in caplog.messages if "resolved: the server does not answer" in message]

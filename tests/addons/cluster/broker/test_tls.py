@@ -1,28 +1,41 @@
-"""A cluster with TLS alone (``rediss+cluster://``): calls, moved slots, workers, and a certificate that is refused."""
+"""A cluster with TLS alone (``rediss+cluster://``), and with users of least privilege, each as its own."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pytest
 
+from switchyard.broker.admin.purge import purges, set_aside
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
+from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.redis import acl
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
 from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import QUEUE, enqueue
+from tests.chaos.pools import ROOT, Pools, RunningPool
 from tests.chaos.server import server_binary
 from tests.tls import Authority
 from tests.waiting import wait_for
 
 # On three different nodes, as the slots of these names are.
 QUEUES = ("b", "c", "a")
+REFUSED = r"NOPERM|can't run this command|no permission"
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +114,147 @@ def test_workers_run_jobs_of_every_node_over_tls(url: str, run_worker: Any) -> N
         wait_for(lambda: len(ran) == len(QUEUES), what="a job of each queue ran")
 
     assert sorted(ran) == sorted(QUEUES)
+
+
+class Guarded(ClusterUnderTest):
+    """Masters that speak TLS alone, and know the users of the rendered file; the password of each is its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority(folder / "authority")
+        super().__init__(folder / "nodes", binary=server_binary("redis-server"), authority=self.authority)
+
+    def start(self) -> None:
+        """Start the nodes, and load the users."""
+        super().start()
+        for line in acl.render(acl.roles([Keys().queue(QUEUE)])).splitlines():
+            _, name, *rules = re.findall(r"\([^)]*\)|\S+", line)  # what is in parentheses is one rule
+            for node in self.nodes:
+                node.ask("ACL", "SETUSER", name, "on", f">{name}", *(rule for rule in rules if rule != "off"))
+
+    def url_of(self, role: str) -> str:
+        """Return the address for a role."""
+        login = f"switchyard-{role}:switchyard-{role}@"
+        return f"{self.url.replace('://', f'://{login}')}?ssl_ca_certs={self.authority.file}"
+
+    def refusals(self) -> list[Any]:
+        """Return what the nodes refused to users."""
+        return [entry for node in self.nodes for entry in node.ask("ACL", "LOG")]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Guarded]:
+    """An empty cluster of three masters: keys of other tests would be of the same prefix."""
+    with Guarded(tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def room(cluster: Guarded) -> Iterator[RedisCalls]:
+    """The access of a web."""
+    calls = calls_on(connect(cluster.url_of("room")))
+    yield calls
+    calls.close()
+
+
+@pytest.fixture
+def pools(
+    cluster: Guarded, tmp_path: Path, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Pools]:
+    """Starts processes of a yard with one queue, on this test's database; the test itself is a producer."""
+    monkeypatch.setenv("DATABASE_URL", process_environment["DATABASE_URL"])
+    ledger = Ledger(tmp_path / "ledger")
+    pools = Pools(tmp_path, ledger, cluster.url_of("producer"), "load")
+    yield pools
+    pools.stop_all()
+    ledger.close()
+
+
+@pytest.fixture
+def manage(cluster: Guarded, pools: Pools, tmp_path: Path) -> Callable[..., str]:
+    """Run ``manage.py`` as the room, and return what it printed."""
+
+    def run(*arguments: str) -> str:
+        environment = {
+            **os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings", "CHAOS_YARD": "load",
+            "CHAOS_LEDGER": str(tmp_path / "ledger"), "SWITCHYARD_BROKER_URL": cluster.url_of("room"),
+            "SWITCHYARD_STATE_DIR": str(tmp_path),
+        }  # fmt: skip
+        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        done = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+        assert not re.search(REFUSED, done.stdout), done.stdout
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def scheduler(cluster: Guarded, pools: Pools) -> RunningPool:
+    process = pools.start("runscheduler", url=cluster.url_of("scheduler"), ready=False)
+    process.wait_for_log("leading")
+    return process
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_scheduler_drops_what_was_purged_and_ends_an_undo_that_was_begun(
+    cluster: Guarded, room: RedisCalls, pools: Pools, scheduler: RunningPool
+) -> None:
+    family = QueueOperations(room, Keys().queue(QUEUE))
+    ledger = Ledger(scheduler.log_path.with_name("unused"))
+
+    for job in ("dropped", "late"):
+        enqueue(pools.broker, ledger, job, delay_ms=600_000 if job == "late" else None)
+    set_aside(family, "drop", by="test", undo_ms=0)
+    wait_for(lambda: not purges(family), what="what was purged is dropped")
+    enqueue(pools.broker, ledger, "kept")
+    set_aside(family, "undo", by="test")
+    room.call(script("claim_purge"), [family.keys.purges], ["undo", "undo"])  # by an operator's process that ended then
+    wait_for(lambda: not purges(family), what="what was set aside is put back")
+    ledger.close()
+
+    assert room.command("HKEYS", family.keys.bodies) == [b"kept"]
+    assert cluster.refusals() == []
+    assert not re.search(REFUSED, scheduler.log())
+
+
+@pytest.mark.long
+@pytest.mark.django_db(transaction=True)
+def test_processes_of_each_role_run_jobs_and_go_on_after_a_master_was_emptied(
+    cluster: Guarded, pools: Pools, scheduler: RunningPool, manage: Callable[..., str], tmp_path: Path
+) -> None:
+    worker = pools.start("runpool", "work", url=cluster.url_of("worker"))
+    retries = pools.start("runpool", "retries", url=cluster.url_of("worker"))
+    history = pools.start("runhistory", url=cluster.url_of("scheduler"), ready=False)
+    ledger = Ledger(tmp_path / "ledger")
+
+    def run(*jobs: str) -> None:
+        for job in jobs:
+            assert enqueue(pools.broker, ledger, job, delay_ms=50 if job.endswith("3") else None)
+        wait_for(lambda: all(ledger.of("completed", job) for job in jobs), what=f"{jobs[0]} and others ran")
+
+    run(*(f"job-{uuid.uuid4().hex[:8]}{number}" for number in range(10)))  # one fails once, one is delayed
+    assert "paused" in manage("queues", "pause", QUEUE, "--reason", "a test")
+    enqueue(pools.broker, ledger, "cancelled")
+    enqueue(pools.broker, ledger, "back")
+    assert "cancelled" in manage("jobs", "cancel", "cancelled")
+    assert "2 messages" in manage("queues", "purge", QUEUE, "--yes", "--reason", "a test")
+    assert "2 messages" in manage("queues", "purge", QUEUE, "--undo")
+    assert "resumed" in manage("queues", "resume", QUEUE)
+    wait_for(lambda: ledger.of("completed", "back"), what="what was put back ran")
+    bare = cluster.another(cluster.owner(Keys().queue(QUEUE).token))
+    bare.ask("FLUSHALL")
+    worker.wait_for_log(f"paused, it fetches nothing: .*node {bare.address} lost keys")
+    assert "accepted" in manage("broker", "accept")
+    wait_for(lambda: worker.log().count("pool work: ready") > 1, what="the pool fetches again")
+    run("afterwards")
+    found = json.loads(manage("doctor", "--json"))["findings"]
+    ledger.close()
+
+    assert "this process writes the history" in history.log()
+    assert not ledger.of("started", "cancelled")
+    assert [finding for finding in found if finding["severity"] == "error"] == []
+    assert [finding["code"] for finding in found if finding["code"] in ("unverified", "unreadable", "no_marker")] == []
+    assert cluster.refusals() == []
+    for process in (scheduler, worker, retries, history):
+        assert not re.search(REFUSED, process.log()), process.log()

@@ -1,4 +1,4 @@
-"""A cluster under load: slots that move and masters that die lose nothing, and leave the other nodes' queues alone."""
+"""A cluster under load: slots that move and masters that die lose nothing, leave other queues alone, keep locks."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
 from switchyard.workers.child.main import FAILOVER_PAUSE_S
 from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.chaos.held_locks import BUSY, HELD, held_locks
 from tests.waiting import wait_for
 
 # Names whose hash slots are on three different masters, in this order.
@@ -157,14 +158,17 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+def own_cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
     """A cluster of three masters."""
     with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield cluster
 
 
 @pytest.mark.parametrize("way", ["at once", pytest.param("one by one", marks=long)])
-def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(run: Any, cluster: ClusterUnderTest, way: str) -> None:
+def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(
+    run: Any, own_cluster: ClusterUnderTest, way: str
+) -> None:
+    cluster = own_cluster
     running = run(cluster)
     bodies = running.keys.queue("b").bodies
     with running as load:
@@ -229,3 +233,32 @@ def test_a_planned_failover_loses_nothing(run: Any, tmp_path: Path) -> None:
     sent = sum(map(len, load.sent.values()))
     print(f"planned: {sent} sent, {load.per_s()}, longest pauses {pauses_s}, {len(twice)} ran twice")
     assert load.lost() == []
+
+
+def test_a_lock_has_one_holder_while_its_slot_moves(cluster: ClusterUnderTest, run_worker: Any) -> None:
+    cluster.flush()
+    with held_locks(cluster.url, run_worker) as locks:
+        for name in (HELD, BUSY):
+            key = locks.broker.keys.task_lock(name)[0]
+            locks.wait_for_more()
+            home = cluster.owner(key)
+            cluster.move_one_by_one(key, cluster.another(home))
+            locks.wait_for_more()
+            cluster.move_at_once(key, home)
+        locks.wait_for_more()
+        locks.check_task()
+
+    locks.check_turns()
+
+
+def test_a_lock_has_one_holder_when_its_master_dies(tmp_path: Path, run_worker: Any) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster, held_locks(cluster.url, run_worker) as locks:
+        killed_s = []
+        for name in (BUSY, HELD):
+            locks.wait_for_more()
+            killed_s.append(time.monotonic())
+            cluster.owner(locks.broker.keys.task_lock(name)[0]).kill()
+            locks.wait_for_more()
+        locks.check_task()
+
+    locks.check_turns(*killed_s)

@@ -1,11 +1,10 @@
-"""A reshard is interrupted, or a master is killed: pages, doctor, metrics and commands name it, and no other."""
+"""A reshard is interrupted, a master is killed or lost its keys: pages, doctor, metrics and commands name it alone."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,39 +18,56 @@ from django.urls import reverse
 from prometheus_client import CollectorRegistry, generate_latest
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, slot_of
+from switchyard.addons.cluster.servers import PARTS, marks_of_part
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores.pool_reports import PoolReport
+from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.conf import declared_yard
 from switchyard.history.filters import Filter
 from switchyard.jobs import live
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.long_running import SCHEDULER, Leadership
 from switchyard.operations import views
-from switchyard.operations.findings.examine import examine
-from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings.examine import examine, run_checks
+from switchyard.operations.findings.finding import Finding, FindingGroup
+from switchyard.operations.findings.servers import GROUP, look_at_servers
 from switchyard.operations.metrics import BrokerMetrics
 from switchyard.operations.overview import Room, overview
 from switchyard.operations.queries import yard_state
+from switchyard.operations.supervisors import read_server_state
 from switchyard.wiring import build_yard
+from switchyard.workers.preflight import make_watch, mark_keyspace
 from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.factories.brokers import the_global_broker
 from tests.factories.callers import Caller
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
+pytestmark = pytest.mark.django_db(transaction=True)
+# Two of three masters hold a queue.
+YARD = Yard(
+    tuple(Queue(name, objective_ms=None, soft_limit_ms=1_000, hard_limit_ms=2_000) for name in ("b", "c")),
+    (Pool("pool", "threads", ("b", "c"), processes=1, slots=2),),
+)
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
     """The project's yard is on three masters without replicas."""
-    with yard_on_cluster(tmp_path / "cluster") as cluster:
-        yield cluster
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        yard = declared_yard()
+        broker = build_yard(yard, connect(cluster.url), yard.keys)
+        broker.actors = dict(dramatiq.get_broker().actors)
+        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
+        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
+            yield cluster
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [1, 2], ids=["no key moved", "all keys moved, the slot still open"])
 def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     cluster: ClusterUnderTest, watcher: Client, steps: int
@@ -107,6 +123,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
     assert "broker.half_moved" not in by_name(examine())
 
 
+@pytest.mark.long
 def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster: ClusterUnderTest) -> None:
     fill(facilities())
     reports = declared_yard().keys.pool_reports()
@@ -122,18 +139,6 @@ def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster
     assert f"hash slot {slot_of(reports)} is half moved" in told["broker.half_moved"].seen
     assert not [name for name in told if name.endswith((".not_checked", ".broken")) or name == "pools.down"]
     assert views._ask_broker() == ""
-
-
-@contextmanager
-def yard_on_cluster(folder: Path) -> Iterator[ClusterUnderTest]:
-    """Start a cluster and put the project's yard on it."""
-    with ClusterUnderTest(folder) as cluster:
-        yard = declared_yard()
-        broker = build_yard(yard, connect(cluster.url), yard.keys)
-        broker.actors = dict(dramatiq.get_broker().actors)
-        own = replace(settings.SWITCHYARD, broker_url=cluster.url)
-        with override_settings(SWITCHYARD=own, DEBUG=True), the_global_broker(broker):
-            yield cluster
 
 
 def held_by(cluster: ClusterUnderTest, node: Node) -> list[str]:
@@ -187,6 +192,7 @@ def metrics() -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
+@pytest.mark.long
 def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: ClusterUnderTest, watcher: Client) -> None:
     found, keys, caller = facilities(), declared_yard().keys, Caller()
     sent = fill(found)
@@ -263,3 +269,111 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: Cluster
     assert "No pool" not in words(room).values()
     assert not [name for name in metrics() if name.startswith("switchyard_worker_up")]
     assert not {name for name in by_name(examine()) if name in ("pools.down", "broker.away")}
+
+
+@pytest.fixture
+def two_queues(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+    with ClusterUnderTest(tmp_path / "cluster") as cluster:
+        broker = build_yard(YARD, connect(cluster.url), YARD.keys)
+        own = replace(settings.SWITCHYARD, broker_url=cluster.url, topology=YARD)
+        with override_settings(SWITCHYARD=own, DEBUG=False), the_global_broker(broker):
+            yield cluster
+
+
+def look() -> dict[str, Finding]:
+    return {found.code: found for found in run_checks(FindingGroup("broker"), look_at_servers, 20.0)}
+
+
+def facts() -> str:
+    return "; ".join(found.seen for found in look_at_servers() if found.severity == "ok")
+
+
+def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(two_queues: ClusterUnderTest) -> None:
+    found, keys = facilities(), YARD.keys
+    holders = {two_queues.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
+    [bare] = [node for node in two_queues.masters if node not in holders]
+    assert look()["no_marker"].next == "Start a pool, web or scheduler"
+    assert mark_keyspace() == []
+    sound = look()
+    assert "keyspace " in facts() and "no_marker" not in sound
+    assert not {"no_marker", "unmarked", "keyspace"} & set(sound)
+    watch = make_watch()
+    assert not watch.look().pause
+
+    bare.ask("FLUSHALL")
+    paused = watch.look().pause
+    lossy, room = look(), overview()
+    told = lossy["keyspace"]
+
+    lost = f"node {bare.address} lost keys, it holds "
+    assert lost in paused and "locks and rate limits" in paused
+    assert lost in told.seen and "manage.py switchyard broker accept" in told.next
+    assert not {"no_marker", "unmarked"} & set(lossy), "that its marker was there is known"
+    assert [item.code for item in read_server_state(found.records.calls, found.records.keys).errors] == ["keyspace"]
+    assert room.verdict.label == "Unsafe" and lost in room.verdict.sentence
+
+    call_command("switchyard", "broker", "accept")
+    assert not watch.look().pause
+    watch.close()
+    assert "keyspace" not in look()
+
+
+def test_a_hash_slot_without_a_node_hides_no_other_finding(two_queues: ClusterUnderTest) -> None:
+    keys = YARD.keys
+    holders = {two_queues.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
+    tag = next(tag for tag in PARTS if two_queues.owner(marks_of_part(keys, tag)[0]) not in holders)
+    assert mark_keyspace() == []
+    for node in two_queues.masters:
+        node.ask("CLUSTER", "DELSLOTS", slot_of(marks_of_part(keys, tag)[0]))
+    calls = calls_on(connect(two_queues.url))
+
+    state, found = read_server_state(calls, keys), look()
+
+    assert not state.away.queues and "away" not in found
+    assert (
+        len(
+            [
+                one
+                for one in look_at_servers()
+                if one.severity == "ok" and "slow log" not in one.seen and " holds " in one.seen
+            ]
+        )
+        == 3
+    )
+    calls.close()
+
+
+def test_a_master_with_too_few_slots_is_named_with_what_to_do(two_queues: ClusterUnderTest) -> None:
+    bare = two_queues.owner("{a}")
+    taker = two_queues.owner("{b}")
+    assert mark_keyspace() == []
+
+    for tag in PARTS:
+        if two_queues.owner(f"{{{tag}}}") is bare:
+            two_queues.move_at_once(marks_of_part(YARD.keys, tag)[0], taker)
+
+    found = look()["no_marker"]
+    assert bare.address in found.seen and "nor 512 slots in a row" in found.cause
+    assert "slot group" in found.next
+
+
+def replica_findings() -> list[Finding]:
+    return [found for found in run_checks(GROUP, look_at_servers, 20.0) if found.code == "no_replica"]
+
+
+def test_masters_that_no_replica_follows_are_named(tmp_path: Path, configure: Callable[..., None]) -> None:
+    with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
+        configure(broker_url=cluster.url)
+        assert replica_findings() == []
+
+        lone, kept, another = cluster.masters
+        cluster.replica_of(lone).kill()
+        [one] = wait_for(replica_findings)
+        cluster.replica_of(another).kill()
+        [two] = wait_for(lambda: [found for found in replica_findings() if another.address in found.seen])
+
+    assert (one.severity, one.group) == ("warning", "broker")
+    assert lone.address in one.seen and kept.address not in one.seen
+    assert lone.address in two.seen and kept.address not in two.seen
+    assert "its queues wait" in one.seen and "the queues of each wait" in two.seen
+    assert "--cluster-slave" in two.next

@@ -1,10 +1,11 @@
-"""Deliveries of RabbitMQ that ended without a note make lapse suspects; those whose end is known do not."""
+"""Deliveries that ended without a note make suspects, those whose end is known do not; what the server takes back."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dramatiq
@@ -16,10 +17,12 @@ from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
+from tests.addons.rabbitmq.server import RabbitServer
 from tests.waiting import wait_for
 
 Build = Callable[..., Any]
 QUEUE = "work"
+TIMEOUT_S = 4
 
 
 def sent(broker: Any, count: int = 1) -> list[str]:
@@ -229,3 +232,56 @@ def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard: Build) -
     broker.client.persist(suspects)
     broker.redeliveries.note_alone(QUEUE, "alone", ())
     assert 0 < broker.client.ttl(suspects) <= KEPT_MS // 1000
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """How a yard is built on a server that takes back what a worker holds for longer than 4 s."""
+    server = RabbitServer(tmp_path_factory.mktemp("impatient"), consumer_timeout_s=TIMEOUT_S).start()
+    yield {"keys": "timeout", "url": server.url, "consumer_timeout_s": TIMEOUT_S}
+    server.stop()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_tasks_of_half_of_the_timeout_run_once_however_long_they_wait(
+    rabbit_yard: Build, impatient: dict[str, Any], run_worker: Any
+) -> None:
+    broker, ran = rabbit_yard(**impatient), Counter[int]()
+
+    @dramatiq.actor(broker=broker, queue_name="work")
+    def job(number: int) -> None:
+        ran[number] += 1
+        threading.Event().wait(TIMEOUT_S / 2 - 0.2)
+
+    with run_worker(broker=broker, threads=1):
+        ids = [job.send(number).message_id for number in range(6)]
+        wait_for(lambda: all(broker.switchyard.records.read(id_).state == "succeeded" for id_ in ids))
+
+    assert ran == Counter(range(6))
+    assert broker.lane_stats("work").waiting == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_task_longer_than_the_timeout_is_given_to_another_worker_as_well(
+    rabbit_yard: Build, impatient: dict[str, Any], run_worker: Any
+) -> None:
+    first, second, starts = rabbit_yard(**impatient), rabbit_yard(**impatient), list[float]()
+    go_on = threading.Event()
+
+    def job() -> None:
+        starts.append(time.monotonic())
+        go_on.wait(30)
+
+    for broker in (first, second):
+        dramatiq.actor(job, broker=broker, queue_name="work", actor_name="job")
+    with run_worker(broker=first, threads=1):
+        id_ = first.get_actor("job").send().message_id
+        wait_for(lambda: starts)
+        with run_worker(broker=second, threads=1):
+            wait_for(lambda: len(starts) == 2)
+            go_on.set()
+            wait_for(lambda: first.switchyard.records.read(id_).state == "succeeded")
+
+    assert starts[1] - starts[0] > TIMEOUT_S

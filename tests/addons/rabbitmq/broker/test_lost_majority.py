@@ -23,8 +23,7 @@ from switchyard.conf import declared_yard
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import FindingGroup
 from switchyard.operations.queries import yard_state
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard, settings_of
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard, settings_of
 from tests.integration.doctor.conftest import of
 from tests.waiting import wait_for
 

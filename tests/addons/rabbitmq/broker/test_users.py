@@ -1,28 +1,82 @@
-"""The Redis beside RabbitMQ with a user for each role: nothing that they do is refused."""
+"""``amqps://``, whose refusal says what it was, and the Redis beside RabbitMQ with a user for each role."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dramatiq
+import pytest
 
 from switchyard.addons.rabbitmq.unique_claims import rights
+from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.server import server_binary
 from tests.factories.yards import small_yard
-from tests.tls import GuardedServer
+from tests.tls import Authority, GuardedServer
 from tests.waiting import wait_for
 
+Build = Callable[..., Any]
 DAY_MS = 24 * 3_600_000
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
+@pytest.fixture(scope="module")
+def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A server that takes TLS, with a certificate for 127.0.0.1."""
+    certificate = (authority.file, *authority.issue("server"))
+    server = RabbitServer(tmp_path_factory.mktemp("guarded"), certificate=certificate).start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_job_runs_over_tls_where_the_authority_is_trusted(
+    rabbit_yard: Build, guarded: RabbitServer, authority: Authority, run_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    broker, ran = rabbit_yard(keys="tls", url=guarded.secure_url, empty=False), []
+    job = dramatiq.actor(lambda: ran.append(1), broker=broker, queue_name="work", actor_name="job")
+
+    with run_worker(broker=broker):
+        id_ = job.send().message_id
+        wait_for(lambda: broker.switchyard.records.read(id_).state == "succeeded")
+
+    assert ran == [1]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_an_unknown_authority_is_refused(rabbit_yard: Build, guarded: RabbitServer) -> None:
+    broker = rabbit_yard(keys="tls", url=guarded.secure_url, empty=False)
+
+    with pytest.raises(BrokerUnavailable, match=r"certificate verify failed.* SSL_CERT_FILE"):
+        broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_certificate_of_another_host_is_refused(
+    rabbit_yard: Build, guarded: RabbitServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    broker = rabbit_yard(keys="tls", url=guarded.secure_url.replace("127.0.0.1", "localhost"), empty=False)
+
+    with pytest.raises(BrokerUnavailable, match=r"Hostname mismatch.* name a host"):
+        broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
+
+
 def test_a_producer_and_a_worker_have_the_rights_that_they_need(
-    rabbit_yard: Callable[..., Any], rabbitmq_server: Any, run_worker: Any, tmp_path: Path
+    rabbit_yard: Build, rabbitmq_server: Any, run_worker: Any, tmp_path: Path
 ) -> None:
     rabbit_yard()  # empties the queues
     roles = rights(acl.roles([Keys().queue("work")]))

@@ -1,36 +1,49 @@
-"""Faults of a yard on RabbitMQ under 200 jobs a second: nothing is lost, and each job that ran twice is explained."""
+"""Faults of a yard on RabbitMQ under load, and of two hosts: nothing is lost, each job that ran twice is explained."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from switchyard.addons.rabbitmq.broker import on_rabbitmq
 from switchyard.broker.interface import facilities
-from tests.addons.rabbitmq.chaos.rabbit_pools import UNEXPLAINED, RabbitPools, wait_until_completed, why_twice
-from tests.addons.rabbitmq.server import RabbitServer
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.connections import connect
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.fault_proxy import FaultProxy
-from tests.chaos.ledger import Ledger
-from tests.chaos.load import FIRST, QUEUE, Producers, enqueue, let_pass, load, offered_per_s
-from tests.chaos.pools import started
+from tests.chaos.hosts import FAULTS, WRONG_S, TwoHosts, begun_at, running_on, take_over
+from tests.chaos.ledger import Entry, Ledger
+from tests.chaos.load import (
+    FIRST,
+    JOBS_THAT_ARE_DELAYED,
+    JOBS_THAT_FAIL_ONCE,
+    QUEUE,
+    Producers,
+    enqueue,
+    let_pass,
+    load,
+    offered_per_s,
+    wait_until_drained,
+)
+from tests.chaos.pools import BRIEF_LEASES, USUAL, Pools, fell_until_buried, kill_five_times, started
+from tests.chaos.yard.yards import YARDS
 from tests.waiting import wait_for
 
+pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(900)]
 # A login that times out leaves pika's socket to the garbage collection.
 SOCKET_LEFT = "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-pytestmark = [
-    pytest.mark.usefixtures("valkey"),
-    pytest.mark.long,
-    pytest.mark.filterwarnings(SOCKET_LEFT),
-    pytest.mark.timeout(900),
-]
-
 PER_S = 200
 LOAD: dict[str, Any] = {"per_s": PER_S, "threads": 4, "ms": 10, "caught_up_s": 1.0}
 # Of PER_S, while the server takes jobs; a first send, and those that an outage refused, take longer than their pace.
@@ -38,6 +51,18 @@ OFFERED = 0.95
 # The server ends a silent connection after two to three heartbeats of 15 s.
 DARK_S = 50.0
 PoolsOn = Callable[[str], "RabbitPools"]
+# Workers connect again after 3 s.
+AROUND_S = 5.0
+STALE_S = 60.0
+UNEXPLAINED = "unexplained"
+TWO_COPIES = "was moved twice: the copy was enqueued, the original not acknowledged"
+MOVED = (JOBS_THAT_FAIL_ONCE, JOBS_THAT_ARE_DELAYED)
+long = pytest.mark.long
+# RabbitMQ ends a silent connection after two to three heartbeats of 15 s.
+CUT_S = 50.0
+# By the fault: a closed connection is seen at once, and a pool that is busy with what waited comes to it later.
+TAKEN_OVER_S = {"cut": CUT_S + 5.0}
+TAKEN_OVER_AT_ONCE_S = 10.0
 
 
 @pytest.fixture
@@ -52,17 +77,31 @@ def server(tmp_path: Path) -> Iterator[RabbitServer]:
 @pytest.fixture
 def pools_on_rabbitmq(server: RabbitServer, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
     """Start real pools of a yard: ``pools_on_rabbitmq("load").start("runpools")``."""
-    made: list[RabbitPools] = []
-
-    def make(yard: str) -> RabbitPools:
-        made.append(RabbitPools(tmp_path, ledger, server, yard, beside=valkey_url))
-        return made[-1]
-
-    yield make
-    for pools in made:
-        pools.stop_all()
+    with contextlib.ExitStack() as stack:
+        yield lambda yard: _pools(stack, tmp_path, ledger, server, yard, beside=valkey_url)
 
 
+@pytest.fixture
+def rabbit_pools_on(rabbitmq_server: Any, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+    """Start real pools of a yard on the server of all tests, whose queues are emptied."""
+    with contextlib.ExitStack() as stack:
+
+        def make(yard: str) -> RabbitPools:
+            pools = _pools(stack, tmp_path, ledger, rabbitmq_server, yard, beside=valkey_url)
+            pools.empty()
+            return pools
+
+        yield make
+
+
+def _pools(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> RabbitPools:
+    pools = RabbitPools(*arguments, **options)
+    stack.callback(pools.stop_all)
+    return pools
+
+
+@long
+@pytest.mark.filterwarnings(SOCKET_LEFT)
 @pytest.mark.parametrize("yard", ["load", "greenlets"])
 def test_killed_children_lose_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger, yard: str) -> None:
     pools = pools_on_rabbitmq(yard)
@@ -84,6 +123,8 @@ def test_killed_children_lose_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger
     judge("10 children killed", ledger, pools, faults, set(killed))
 
 
+@long
+@pytest.mark.filterwarnings(SOCKET_LEFT)
 def test_a_killed_pool_loses_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger) -> None:
     pools = pools_on_rabbitmq("load")
     pool = pools.start("runpools")
@@ -104,6 +145,8 @@ def test_a_killed_pool_loses_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger)
     judge("a pool killed 3 times, its supervisor first", ledger, pools, faults, victims)
 
 
+@long
+@pytest.mark.filterwarnings(SOCKET_LEFT)
 def test_a_killed_server_loses_nothing(pools_on_rabbitmq: PoolsOn, server: RabbitServer, ledger: Ledger) -> None:
     pools = pools_on_rabbitmq("load")
     pools.start("runpools")
@@ -130,6 +173,8 @@ def test_a_killed_server_loses_nothing(pools_on_rabbitmq: PoolsOn, server: Rabbi
     judge("the server killed 3 times", ledger, pools, faults, set())
 
 
+@long
+@pytest.mark.filterwarnings(SOCKET_LEFT)
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside-another-pool"])
 def test_a_pool_cut_off_for_longer_than_the_heartbeat_loses_nothing(
     pools_on_rabbitmq: PoolsOn, server: RabbitServer, ledger: Ledger, others: bool
@@ -188,3 +233,213 @@ def judge(fault: str, ledger: Ledger, pools: Any, faults: list[tuple[float, floa
     assert not [reason for reason in why if reason.startswith(UNEXPLAINED)]
     assert facilities(pools.broker).transport.stats(QUEUE).dead == 0
     assert pools.left() == 0
+
+
+class RabbitPools(Pools):
+    """Pools of one yard on a RabbitMQ server, with a Valkey beside it.
+
+    Args:
+        beside: Address of the Valkey.
+    """
+
+    def __init__(self, folder: Path, ledger: Ledger, server: RabbitServer, yard: str, *, beside: str) -> None:
+        self._beside = beside
+        super().__init__(folder, ledger, server.url, yard)
+
+    def build(self) -> Any:
+        return build_rabbit_yard(YARDS[self._yard], connect(self._beside), Keys(), url=self._url)
+
+    def addresses(self, url: str) -> dict[str, str]:
+        return {**super().addresses(url), "SWITCHYARD_REDIS_URL": self._beside}
+
+    @property
+    def _lanes(self) -> list[str]:
+        yard = YARDS[self._yard]
+        return [*yard.lanes, *(queue.alone_lane for queue in yard.queues)]
+
+    def empty(self) -> None:
+        """Drop what other tests left on the server."""
+        for lane in self._lanes:
+            self.broker.declare_queue(lane)
+            self.broker.flush(lane)
+
+    def left(self) -> int:
+        """Return how many messages the server has that nothing holds, rejected ones included."""
+        queues = self.broker.server_queues
+        return sum(self.broker.count((lane, name) for lane in self._lanes for name in queues.every(lane)))
+
+    def suspects(self) -> list[str]:
+        """Return the ids of the lapse suspects."""
+        return [id_ for queue in YARDS[self._yard].queues for id_ in self.broker.redeliveries.suspects(queue.name)]
+
+
+def wait_until_completed(ledger: Ledger, stale_s: float = STALE_S) -> None:
+    """Wait until every accepted job has completed.
+
+    Raises:
+        AssertionError: none completed for so long.
+    """
+    left, changed_s = -1, time.monotonic()
+    while now_left := len(ledger.account().lost):
+        if now_left != left:
+            left, changed_s = now_left, time.monotonic()
+        assert time.monotonic() - changed_s < stale_s, f"{left} jobs have not completed, none in {stale_s:g} s"
+        let_pass(0.5)
+
+
+def why_twice(ledger: Ledger, faults: Sequence[tuple[float, float]], victims: set[int]) -> Counter[str]:
+    """Return why jobs completed more than once, each with a count.
+
+    Args:
+        faults: Monotonic time at which each began and ended.
+        victims: Processes that were killed.
+    """
+    return Counter(_reason(ledger, job, faults, victims) for job in set(ledger.account().duplicated))
+
+
+def _reason(ledger: Ledger, job: str, faults: Sequence[tuple[float, float]], victims: set[int]) -> str:
+    """Return why a job completed twice; :data:`UNEXPLAINED` where no fault was near any of its runs but the last."""
+    starts, ends = ledger.of("started", job), ledger.of("completed", job)
+    runs = sorted([*starts[:-1], *ends[:-1]], key=lambda entry: entry.at_s)
+    began_s, ended_s = next((fault for fault in faults if _near(runs, *fault)), (0.0, 0.0))
+    [accepted] = ledger.of("accepted", job) or ledger.of("attempted", job)
+    if not ended_s and job.endswith(MOVED) and any(accepted.at_s < ended_s < starts[0].at_s for _, ended_s in faults):
+        return TWO_COPIES  # behind a backlog
+    if not ended_s:
+        return f"{UNEXPLAINED}: {[(run.phase, run.pid, round(run.at_s - faults[0][0], 2)) for run in [*starts, *ends]]}"
+    if any(end.pid in victims and end.at_s <= began_s for end in ends):
+        return "had ended in a killed process, which was not noted"
+    if any(end.at_s <= began_s for end in ends):
+        return "had ended, and its acknowledgement was lost"
+    pids = {end.pid for end in ends}
+    if any(start.at_s < began_s and start.pid in pids for start in starts):
+        return "ran on while another worker got it"
+    return TWO_COPIES
+
+
+def _near(runs: Sequence[Entry], began_s: float, ended_s: float) -> bool:
+    """Whether a run began or ended around a fault, or lasted over it."""
+    around = any(began_s - AROUND_S <= entry.at_s <= ended_s + AROUND_S for entry in runs)
+    return around or (runs[0].at_s < began_s and runs[-1].at_s > ended_s)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("yard", "ms", "neighbours", "settings"),
+    [
+        ("one slot", 0, 20, BRIEF_LEASES),
+        pytest.param("many greenlets", 200, 200, BRIEF_LEASES, marks=long),
+        pytest.param("many greenlets", 0, 200, BRIEF_LEASES, marks=long),
+        pytest.param("one slot", 2_000, 200, USUAL, marks=long),
+        pytest.param("many greenlets", 2_000, 1_000, USUAL, marks=long),
+        pytest.param("threads", 0, 1_000, USUAL, marks=long),
+    ],
+)
+def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbour_is_blamed(
+    rabbit_pools_on: PoolsOn, ledger: Ledger, yard: str, ms: int, neighbours: int, settings: str
+) -> None:
+    pools = rabbit_pools_on(yard)
+    fell_until_buried(
+        pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
+        wait_until_done=partial(wait_until_completed, ledger),
+    )  # fmt: skip
+    wait_for(lambda: not pools.suspects(), what="nothing is suspected any more")
+
+
+@long
+@pytest.mark.parametrize(
+    ("yard", "jobs", "ms", "settings"),
+    [
+        ("many greenlets", 300, 100, BRIEF_LEASES),
+        ("many greenlets", 1_000, 150, USUAL),
+        ("one slot", 1_000, 100, USUAL),
+        ("threads", 1_000, 1_000, USUAL),
+    ],
+)
+def test_a_host_that_is_killed_five_times_blames_no_message(
+    rabbit_pools_on: PoolsOn, ledger: Ledger, yard: str, jobs: int, ms: int, settings: str
+) -> None:
+    pools = rabbit_pools_on(yard)
+    found = kill_five_times(
+        pools, ledger, jobs=jobs, ms=ms, settings=settings, wait_until_done=partial(wait_until_completed, ledger)
+    )
+    print(f"{len(found.duplicated)} twice")
+    wait_for(lambda: not pools.suspects() and pools.left() == 0, what="nothing is left, or suspected")
+
+
+@pytest.fixture(scope="module")
+def hosts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A RabbitMQ server of this module's own."""
+    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
+    yield server
+    server.stop()
+    gc.collect()
+
+
+@pytest.fixture
+def two(tmp_path: Path, hosts_server: RabbitServer) -> Iterator[TwoHosts]:
+    """Hosts whose messages are on RabbitMQ, and whose jobs need no database."""
+    two = TwoHosts(tmp_path, 0, place=on_rabbitmq, place_url=hosts_server.url)
+    yield two
+    two.close()
+
+
+@pytest.mark.timeout(400)
+@long
+def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
+    harmed, other = two.add(), two.add()
+    for pool in [host.start("runpool", "work") for host in two.hosts]:
+        pool.wait_for_log("pool work: ready", 120)
+    more = (f"long-{number}." for number in itertools.count())
+
+    def both_run() -> bool:
+        """Whether jobs run on both hosts; the one that is ready first would take all of a few."""
+        enqueue(two.broker, two.ledger, next(more), 1_000, FIRST)
+        return all(map(running_on, two.hosts))
+
+    wait_for(both_run, what="jobs run on both hosts")
+    running = running_on(harmed)
+    harmed.kill()
+    wait_until_done(two)
+
+    found = two.account()
+    left = running - set(harmed.ledger.jobs("completed"))
+    assert left and left <= set(other.ledger.jobs("completed"))
+    assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
+
+
+@pytest.mark.timeout(400)
+@long
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
+    moved_s = take_over(two, fault, cut_s=CUT_S, wait_until_done=partial(wait_until_done, two))
+
+    assert moved_s and moved_s[0] <= TAKEN_OVER_S.get(fault, TAKEN_OVER_AT_ONCE_S)
+
+
+@pytest.mark.timeout(400)
+@long
+@pytest.mark.parametrize("fault", sorted(WRONG_S))
+def test_a_host_whose_clock_is_wrong_works_beside_another(two: TwoHosts, fault: str) -> None:
+    wrong, right = two.add(clock_s=WRONG_S[fault]), two.add()
+    for pool in [host.start("runpool", "work") for host in (wrong, right)]:
+        pool.wait_for_log("pool work: ready", 120)
+
+    sent_s = time.monotonic()
+    for number in range(40):
+        enqueue(two.broker, two.ledger, f"short-{number}.", 20, max_age=55_000)
+        enqueue(two.broker, two.ledger, f"later-{number}.", 20, delay_ms=3_000, max_age=55_000)
+    wait_for(lambda: len(two.completed()) == 80, what="80 jobs completed, none too old")
+    wait_until_done(two)
+
+    assert two.account().duplicated == ()
+    assert [bool(host.ledger.jobs("completed")) for host in two.hosts] == [True, True], "both work"
+    delayed = [(host, job) for host in two.hosts for job in host.ledger.jobs("started") if job.startswith("later-")]
+    assert [job for host, job in delayed if begun_at(host, job) < sent_s + 3.0] == [], "none before its time"
+
+
+def wait_until_done(two: TwoHosts) -> None:
+    """Wait until every accepted job has completed, and RabbitMQ holds none of them, also not once more."""
+    sent = set(two.ledger.jobs("accepted"))
+    wait_for(lambda: sent <= two.completed(), what="all jobs completed")
+    wait_until_drained(two.broker, 60)

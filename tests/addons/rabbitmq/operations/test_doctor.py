@@ -1,8 +1,10 @@
-"""A RabbitMQ that takes no connection of ours, or refuses our user a right: doctor and error of a send say why."""
+"""A RabbitMQ that takes no connection, refuses a right or a queue: doctor, command and error of a send say why."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,21 +16,24 @@ import dramatiq
 import pika
 import pytest
 import redis
+from django.conf import settings
+from django.test import override_settings
 
 from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
 from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding, FindingGroup
-from tests.addons.rabbitmq.server import RabbitServer
-from tests.addons.rabbitmq.yards import build_rabbit_yard, settings_of
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard, settings_of
+from tests.factories.commands import end_of
 from tests.factories.yards import small_yard
 from tests.integration.doctor.conftest import Configure, of
+from tests.integration.operations.test_server_state import evicting as evicting
 from tests.tls import Authority
 
-# Socket of a connection that the server refused; pika leaves it to the garbage collection.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 QUEUES = r"^switchyard\."
 RIGHTS = {
@@ -156,7 +161,7 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
 ) -> None:
     def found_at(url: str) -> list[Finding]:
         configure(**settings_of(url))
-        return run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0)
+        return look()
 
     assert "queues are quorum" in of(found_at(rabbitmq_server.url), "ok")["ok"].seen
     away = of(found_at("amqp://guest:guest@127.0.0.1:1/"), "error")["away"]
@@ -183,6 +188,57 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
         threads.submit(answer, listener)
         configure(**settings_of(f"amqps://guest:guest@127.0.0.1:{listener.getsockname()[1]}/"))
-        refused = of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 20.0), "error")["away"]
+        refused = of(look(), "error")["away"]
 
     assert "certificate is refused" in refused.cause and "SSL_CERT_FILE" in refused.next
+
+
+def broker_command(url: str, *arguments: str) -> tuple[int, str]:
+    """Run the command with a RabbitMQ; return its exit code and what it prints."""
+    with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(url))):
+        return end_of("broker", *arguments)
+
+
+def test_command_checks_a_rabbitmq_beside_its_redis(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+    answers = broker_command(rabbitmq_server.url)
+    code, away = broker_command("amqp://guest:guest@127.0.0.1:1/")
+
+    assert answers == (0, "broker: nothing is wrong with RabbitMQ and the Redis server beside it\n")
+    assert code == 1
+    assert away.startswith("error: RabbitMQ does not take a connection (") and "rabbitmqctl status" in away
+
+
+def test_command_tells_of_both_servers(evicting: None, facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    queue = f"{declared_yard().keys.prefix}.EMPTY"
+    connection.channel().queue_delete(queue)
+    connection.channel().queue_declare(queue, durable=True)  # a classic one
+    try:
+        code, printed = broker_command(rabbitmq_server.url, "--json")
+    finally:
+        connection.channel().queue_delete(queue)
+        connection.close()
+
+    told = json.loads(printed)
+    assert (code, told["ok"]) == (1, False)
+    assert {"evicting", "rabbitmq_refuses"} <= {found["code"] for found in told["findings"]}
+
+
+def test_command_tells_of_queues_of_another_type(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+    queue = f"{declared_yard().keys.prefix}.{declared_yard().lanes[0]}"
+    names = (f"{queue}.XQ", queue)
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    channel = connection.channel()
+    for name in names:
+        channel.queue_delete(name)
+        channel.queue_declare(name, durable=True)  # a classic one
+    try:
+        code, printed = broker_command(rabbitmq_server.url)
+    finally:
+        for name in names:
+            channel.queue_delete(name)
+        connection.close()
+
+    assert code == 1
+    assert printed.startswith("error: RabbitMQ refuses: 406") and queue in printed
+    assert "SWITCHYARD_RABBITMQ_QUEUES" in printed

@@ -1,8 +1,9 @@
-"""The room, its acts and the API on RabbitMQ: what is missing there is said, and nothing breaks."""
+"""The room, its acts and the API on RabbitMQ: nothing breaks, and with users of each role nothing is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -16,11 +17,14 @@ from switchyard.api.models import covered_scopes
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.conf import declared_yard
-from tests.addons.rabbitmq.yards import build_rabbit_yard
+from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
+from tests.chaos.server import server_binary
 from tests.integration.project.test_urls import REQUESTS, bear, make_sample, named
 from tests.integration.project.url_table import ROLES
+from tests.integration.serving import test_guarded_yard
+from tests.integration.serving.guarded_yard import Browser, GuardedYard
+from tests.integration.serving.test_guarded_yard import browser as browser
 
-pytestmark = pytest.mark.django_db
 LANE = "default"
 
 
@@ -55,6 +59,7 @@ def admin() -> Client:
     return client
 
 
+@pytest.mark.django_db
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_no_page_and_no_act_breaks_on_rabbitmq(
@@ -82,3 +87,16 @@ def test_no_page_and_no_act_breaks_on_rabbitmq(
 
     assert asked > 100
     assert broken == {}
+
+
+@pytest.fixture
+def yard(rabbitmq_server: RabbitServer, tmp_path: Path) -> Iterator[GuardedYard]:
+    yard = GuardedYard(tmp_path, server_binary("redis-server"), place_url=rabbitmq_server.url)
+    yield yard
+    yard.close()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_no_process_needs_more_than_the_rights_of_its_role(yard: GuardedYard, browser: Browser) -> None:
+    test_guarded_yard.test_no_process_needs_more_than_the_rights_of_its_role(yard, browser, "scheduler")

@@ -1,8 +1,9 @@
-"""The settings of RabbitMQ: what is unusable is refused by name, and checks compare a yard with them."""
+"""The settings of RabbitMQ: an unusable one is refused by name, checks compare a yard with them, the page has them."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from dramatiq.brokers.stub import StubBroker
 
+from docs.make_keys import rows, table
+from switchyard.addons.rabbitmq import ADDON
+from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.settings import limits_over_the_consumer_timeout
 from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.interface import facilities
@@ -25,13 +29,17 @@ from switchyard.operations.findings.lateness import none_late
 from switchyard.setting_values import InvalidSetting
 from switchyard.wiring import in_order
 from switchyard.workers.checks import TAG
-from tests.addons.rabbitmq.yards import settings_of
+from tests.addons.rabbitmq.server import settings_of
 from tests.factories.brokers import the_global_broker
 from tests.factories.yards import small_yard
+from tests.unit.documentation import pages
+from tests.unit.documentation.pages import ROOT
 from tests.unit.platform.test_conf import read
 from tests.unit.platform.test_missing_packages import check_without
 
 BESIDE = {"SWITCHYARD_REDIS_URL": "redis://127.0.0.1:6379/0"}
+PAGE = pages.read("docs/addons/rabbitmq.md")
+SOURCES = {path: path.read_text() for path in (ROOT / "switchyard/addons/rabbitmq").glob("*.py")}
 
 
 def test_rabbitmq_is_the_broker_and_redis_stands_beside_it() -> None:
@@ -197,3 +205,35 @@ def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(SystemCheckError, match=r"\(switchyard\.E026\) its hard limit of .* is over 5 s"):
         call_command("check", "--tag", TAG)
+
+
+def test_its_settings_are_described() -> None:
+    found = re.findall(r"^\| `(SWITCHYARD_\w+)` \|", PAGE, re.MULTILINE)
+
+    assert set(found) == set(ADDON.settings.values())
+
+
+def test_its_checks_are_described() -> None:
+    known = {found for text in SOURCES.values() for found in re.findall(r"switchyard\.[EW]\d{3}", text)}
+
+    assert set(re.findall(r"^\| `(switchyard\.[EW]\d{3})`", PAGE, re.MULTILINE)) == known
+
+
+def test_its_keys_are_those_of_the_docstrings() -> None:
+    assert table(list(rows(RabbitKeys("switchyard")))) in PAGE
+
+
+def test_every_file_of_a_private_name_uses_one_of_its_names() -> None:
+    found = re.findall(r"^\| pika \| (`.+?`) \| `(.+?)` \|", PAGE, re.MULTILINE)
+
+    assert len(found) == 3
+    for names, file in found:
+        used = [name.rpartition(".")[2] for name in re.findall(r"`([^`]+)`", names)]
+        assert any(name in SOURCES[ROOT / file] for name in used), file
+
+
+def test_each_module_is_on_its_first_page() -> None:
+    first = SOURCES[ROOT / "switchyard/addons/rabbitmq/__init__.py"]
+    modules = {path.stem for path in SOURCES} - {"__init__"}
+
+    assert modules - set(re.findall(r"``(\w+)``", first)) == set()

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import redis
 
+from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.keys import RabbitKeys
-from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
+from switchyard.broker.keys import Keys
+from switchyard.broker.redis.calls import RedisCalls
+from tests.integration.workers.bench.yard import YARD
+from tests.integration.workers.conftest import Bench
 from tests.waiting import wait_for
 
 
@@ -90,3 +94,24 @@ def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench: RabbitBench, que
     wait_for(lambda: len({note["token"] for note in bench.notes("bench:ended")}) == len(sent))
     assert "runs alone" not in bench.log("second")
     assert bench.broker.redeliveries.suspects(queue) == {}
+
+
+class RabbitBench(Bench):
+    """A bench whose messages are on RabbitMQ, and whose records are on Valkey.
+
+    Args:
+        url: Of Valkey.
+    """
+
+    settings = "tests.addons.rabbitmq.workers"
+
+    def __init__(self, url: str, folder: Path, rabbitmq_url: str) -> None:
+        super().__init__(url, folder)
+        self.environment |= {"SWITCHYARD_BROKER_URL": rabbitmq_url, "SWITCHYARD_REDIS_URL": url}
+        self.broker: Any = RabbitBroker(rabbitmq_url, RedisCalls(self.client), Keys())
+        for lane in [*YARD.lanes, *(queue.alone_lane for queue in YARD.queues)]:
+            self.broker.declare_queue(lane)
+            self.broker.flush(lane)
+
+    def waiting(self, queue: str) -> int:
+        return self.broker.lane_stats(queue).waiting

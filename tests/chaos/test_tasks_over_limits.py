@@ -1,25 +1,28 @@
-"""F06: tasks that hang in C. Only their child is killed, at their limit; its other tasks restart in another child."""
+"""Tasks that hang in C, or take too much memory: F05 and F06. They fail, or only their child is killed."""
 
 from __future__ import annotations
 
+import threading
 import time
 from math import inf
 
 import pytest
 
 from switchyard.broker.interface import facilities
+from switchyard.workers.shared.fork import resident_bytes
 from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import JOBS_THAT_FAIL_ONCE, QUEUE, enqueue, let_pass, wait_until_drained
-from tests.chaos.pools import Pools, started
+from tests.chaos.pools import Pools, RunningPool, begin, buried, restarts, started
 from tests.chaos.server import ServerUnderTest
-from tests.chaos.yard.yards import BRIEF
+from tests.chaos.yard.yards import BRIEF, MB
 from tests.processes import wait_for_end
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("valkey")
 long = pytest.mark.long
 LIMIT_S = 3.0
+LIMIT_BYTES = 250 * MB
 
 
 # A busy machine kills late, and notes late what began. Neighbours start again before a lease of 15 s lapses.
@@ -39,9 +42,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
     pool = pools.start("runpools")
     broker, transport = pools.broker, facilities(pools.broker).transport
     neighbours = ["neighbour-1", "neighbour-2"]
-    for job in neighbours:
-        enqueue(broker, ledger, job, 20_000)  # beyond the moment of the kill
-        started(ledger, job)
+    begin(pools, ledger, neighbours, 20_000)  # beyond the moment of the kill
 
     enqueue(broker, ledger, "guilty", 60_000, how, queue=BRIEF)
     began = started(ledger, "guilty")
@@ -54,13 +55,9 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
 
     over_s = killed_at_s - began.at_s - LIMIT_S
     print(f"limit {LIMIT_S:g} s: killed {over_s:.2f} s after it, neighbours again {max(took_s):.3f} s later")
-    [letter] = transport.dead_letters(BRIEF).items
-    ledger.note("buried", letter.id)
-    found = ledger.account()
-    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("guilty",), (), (), ())
-    assert (letter.id, letter.reason, letter.exception, letter.attempts) == (
-        "guilty", "time_limit", "HardLimitExceeded", 2,
-    )  # fmt: skip
+    letter, found = buried(pools, ledger, "guilty", BRIEF)
+    assert found.duplicated == ()
+    assert (letter.reason, letter.exception, letter.attempts) == ("time_limit", "HardLimitExceeded", 2)
     assert killed_s[0] <= over_s <= killed_s[1] + 0.1 * pool.start_s
     assert max(took_s) <= max(again_s, pool.start_s if "greenlets" in yard else 0)
     records = facilities(broker).records
@@ -100,11 +97,9 @@ def test_a_coroutine_past_its_hard_limit_is_killed_with_its_child_and_those_that
     wait_for(lambda: facilities(broker).transport.stats(BRIEF).dead == 1)
     wait_until_drained(broker)
 
-    [letter] = facilities(broker).transport.dead_letters(BRIEF).items
-    ledger.note("buried", letter.id)
-    found = ledger.account()
-    assert (found.dead, found.lost, found.duplicated, found.unexpected) == (("guilty",), (), (), ())
-    assert (letter.id, letter.reason, letter.exception) == ("guilty", "time_limit", "HardLimitExceeded")
+    letter, found = buried(pools, ledger, "guilty", BRIEF)
+    assert found.duplicated == ()
+    assert (letter.reason, letter.exception) == ("time_limit", "HardLimitExceeded")
     for job in ("neighbour", "held-up"):
         assert records.read(job).attempts == 1, "no attempt was spent"  # type: ignore[union-attr]
 
@@ -146,9 +141,8 @@ def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its
 @long
 @pytest.mark.timeout(240)
 def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its_limit(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger
+    pools: Pools, ledger: Ledger
 ) -> None:
-    pools = pools_on("threads", valkey_url)
     pools.start("runpool", "work")
     enqueue(pools.broker, ledger, "holds", 60_000, "hold")
     began = started(ledger, "holds")
@@ -179,3 +173,100 @@ def test_a_job_that_fails_while_the_broker_is_away_is_retried_and_nobody_killed_
     ledger.each_once()
     assert len(ledger.of("started", job)) == 2
     assert began.pid in pool.children().values(), "it could not be moved before the broker was back, and that took time"
+
+
+class Heaviest:
+    """Weighs a pool's children all the time, in a thread; ``bytes`` is what the heaviest came to."""
+
+    def __init__(self, pool: RunningPool) -> None:
+        self._pool = pool
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._weigh, daemon=True)
+        self.bytes = 0
+
+    def __enter__(self) -> Heaviest:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _weigh(self) -> None:
+        pids: list[int] = []
+        look_at_s = 0.0
+        while not self._stop.wait(0.003):
+            if time.monotonic() > look_at_s:
+                pids, look_at_s = list(self._pool.children().values()), time.monotonic() + 0.1
+            self.bytes = max([self.bytes, *map(resident_bytes, pids)])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("jobs", [200, pytest.param(1_000, marks=long)])
+@pytest.mark.parametrize(
+    "yard",
+    ["ceiling threads", pytest.param("ceiling processes", marks=long), pytest.param("ceiling greenlets", marks=long)],
+)
+def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(pools: Pools, ledger: Ledger, jobs: int) -> None:
+    pool = pools.start("runpool", "work")
+
+    with Heaviest(pool) as heaviest:
+        for number in range(jobs):
+            enqueue(pools.broker, ledger, f"leaks-{number}.", 5, "leak")
+        wait_until_drained(pools.broker, 120)
+
+    most = heaviest.bytes
+    children = len({entry.pid for entry in ledger.entries() if entry.phase == "completed"})
+    print(f"{jobs} jobs keep 5 MB each: {children} children, the heaviest {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
+    ledger.each_once()
+    assert len(ledger.jobs("started")) == jobs, "none was interrupted"
+    assert "killed" not in pool.log()
+    assert most <= LIMIT_BYTES
+
+
+def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
+    pools_on: PoolsOn, valkey_url: str, ledger: Ledger
+) -> None:
+    pools = pools_on("ceiling processes", valkey_url)
+    pool = pools.start("runpools")
+    transport = facilities(pools.broker).transport
+
+    with Heaviest(pool) as heaviest:
+        enqueue(pools.broker, ledger, "glutton", 0, "gobble")
+        wait_for(lambda: transport.stats(QUEUE).dead == 1)
+
+    letter, found = buried(pools, ledger, "glutton")
+    assert found.duplicated == ()
+    assert (letter.reason, letter.exception) == ("exhausted", "MemoryError")
+    assert "killed" not in pool.log()
+    assert heaviest.bytes <= LIMIT_BYTES
+
+
+# The task takes 10 MB each 20 ms: a supervisor that stands still for a moment finds far more than the ceiling.
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("yard", "most_times"),
+    [
+        ("ceiling threads", 2.0),
+        pytest.param("ceiling threads", 1.1, marks=long),
+        pytest.param("ceiling greenlets", 1.1, marks=long),
+    ],
+)
+def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(
+    pools: Pools, ledger: Ledger, most_times: float
+) -> None:
+    pool = pools.start("runpools")
+    neighbours = [f"neighbour-{number}." for number in range(3)]
+    begin(pools, ledger, neighbours, 3_000)
+
+    with Heaviest(pool) as heaviest:
+        enqueue(pools.broker, ledger, "glutton", 0, "gobble_slowly")
+        pool.wait_for_log(r"takes \d+ MB, over its 250 MB; killed")
+        wait_until_drained(pools.broker, 60)
+
+    most = heaviest.bytes
+    print(f"the heaviest child came to {most / 1e6:.0f} of {LIMIT_BYTES / 1e6:g} MB")
+    # Alone it fails by itself, or is killed twice more.
+    assert buried(pools, ledger, "glutton")[1].duplicated == ()
+    wait_for(lambda: restarts(pools, "work").get("memory"))
+    assert most <= most_times * LIMIT_BYTES
