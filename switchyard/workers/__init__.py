@@ -11,8 +11,8 @@ It keeps true:
 
 Files in reading order: ``preflight`` with ``checks`` (what must hold before a start, and the watch of the server),
 ``discovery`` (actors of all apps), ``group`` (several pools under one parent), ``supervisor`` (one pool:
-``supervisor``, ``children`` and ``processes``, ``leases``, ``hard_limits``, ``quiet_periods``, ``report``,
-``counts``), ``child`` (``spawn``, ``main``, ``slot_tracking``, ``hygiene``, ``memory_guard``),
+``supervisor``, ``children`` and ``processes``, ``leases``, ``hard_limits`` with quiet periods, ``report`` with counts),
+``child`` (``spawn``, ``main``, ``slot_tracking`` with the memory limit, ``hygiene``),
 ``shared`` (the table in memory that both see, forking, signals), ``metrics`` (of all processes of a pool).
 
 Public: ``preflight`` for each long-running command, ``checks`` and the files of ``metrics``. Other rooms learn what

@@ -33,8 +33,7 @@ from switchyard.middleware import wait_for_broker
 from switchyard.middleware.cancellation import Cancellation, ShutdownNotices
 from switchyard.middleware.logs import CountedHandler
 from switchyard.workers.child.hygiene import ChildHygiene, disown_copies, put_clocks_back
-from switchyard.workers.child.memory_guard import MemoryGuard
-from switchyard.workers.child.slot_tracking import SlotTracking, StuckMessages, install
+from switchyard.workers.child.slot_tracking import MemoryGuard, SlotTracking, StuckMessages, install
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import INTERRUPT, SignalPipe, dump_on_signal, stacks_file
 

@@ -14,9 +14,8 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.conf import declared_yard
 from switchyard.long_running import Leadership
-from switchyard.workers.supervisor import stand_in
 from switchyard.workers.supervisor.report import Reporter
-from switchyard.workers.supervisor.stand_in import ALONE_S, StandIn
+from switchyard.workers.supervisor.supervisor import ALONE_S, StandIn
 from tests.processes import is_alive
 from tests.unit.alerts.configuration import with_alert_urls
 from tests.unit.workers.supervisor.conftest import Server, make_children
@@ -33,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[b
         made.append(subprocess.Popen(["sleep", "600"]))
         return made[-1].pid
 
-    monkeypatch.setattr(stand_in, "fork", fork)
+    monkeypatch.setattr("switchyard.workers.supervisor.supervisor.fork", fork)
     yield made
     for process in made:
         process.kill()

@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.checks import registry
 
-from switchyard.workers.checks.servers import unsafe_exposure
+from switchyard.workers.checks.installation import unsafe_exposure
 
 SAFE_KEY = "kq3v9x1m7c5b2n8z4l6j0h_wertyuiopasdfghjklQWERTZUIOP"
 SAFE = {

@@ -15,9 +15,9 @@ from django.test import override_settings
 from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import read
 from switchyard.workers import preflight
-from switchyard.workers.checks import servers
+from switchyard.workers.checks import installation
 from switchyard.workers.checks.database import migrations_on_disk
-from switchyard.workers.checks.servers import endless_mail
+from switchyard.workers.checks.installation import endless_mail
 from switchyard.workers.child import spawn
 from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 
@@ -102,7 +102,7 @@ def test_each_mailer_of_django_6_1_needs_a_timeout(
 ) -> None:
     stock = UserSettingsHolder(global_settings)
     stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
-    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(installation, "settings", stock)
 
     assert [message.msg.partition(" is ")[0] for message in endless_mail()] == names
 
@@ -110,8 +110,8 @@ def test_each_mailer_of_django_6_1_needs_a_timeout(
 def test_a_project_that_names_nothing_of_mail_needs_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     stock = UserSettingsHolder(global_settings)
     stock.SWITCHYARD = {"DEBUG": True, "ALERT_URLS": ["log:"]}
-    monkeypatch.setattr(servers, "settings", stock)
-    monkeypatch.setattr(servers, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
+    monkeypatch.setattr(installation, "settings", stock)
+    monkeypatch.setattr(installation, "switchyard_settings", lambda: read(stock.SWITCHYARD, {}, debug=True))
 
     assert not list(endless_mail())
 
@@ -120,8 +120,8 @@ def test_a_project_that_names_nothing_of_mail_needs_no_timeout(monkeypatch: pyte
 def test_alerts_by_mail_need_a_timeout(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stock = UserSettingsHolder(global_settings)
     settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
-    monkeypatch.setattr(servers, "settings", stock)
-    monkeypatch.setattr(servers, "switchyard_settings", lambda: settings)
+    monkeypatch.setattr(installation, "settings", stock)
+    monkeypatch.setattr(installation, "switchyard_settings", lambda: settings)
 
     assert [message.id for message in endless_mail()] == ["switchyard.E006"]
 

@@ -15,11 +15,11 @@ import pytest
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, slot_of
 from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.health.servers import NOTHING_AWAY
-from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.workers.preflight import Watch
 from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.waiting import wait_for
 

@@ -16,12 +16,12 @@ from django.conf import settings
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe
 from switchyard.broker.health.keyspace_id import KeyspaceId
 from switchyard.broker.health.server import judge, read_facts
-from switchyard.broker.health.watch import Health, Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
+from switchyard.workers.preflight import Health, Watch
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.waiting import wait_for
 

@@ -14,9 +14,9 @@ from dramatiq.message import Message
 from dramatiq.middleware import SkipMessage
 
 from switchyard.middleware.outcomes import outcome_of
-from switchyard.workers.child import hygiene, memory_guard
+from switchyard.workers.child import hygiene, slot_tracking
 from switchyard.workers.child.hygiene import LOADED_BYTES, LOADS_S, ChildHygiene
-from switchyard.workers.child.memory_guard import REST_BYTES, MemoryGuard, memory_meter
+from switchyard.workers.child.slot_tracking import REST_BYTES, MemoryGuard, memory_meter
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 
 MB = 1_000_000
@@ -52,8 +52,8 @@ class Draining(StubBroker):
 def weight(monkeypatch: pytest.MonkeyPatch) -> Scales:
     """The child's weight."""
     found = Scales()
-    monkeypatch.setattr(memory_guard, "memory_meter", lambda: found)
-    monkeypatch.setattr(memory_guard, "_peak_bytes", lambda: found.peak)
+    monkeypatch.setattr(slot_tracking, "memory_meter", lambda: found)
+    monkeypatch.setattr(slot_tracking, "_peak_bytes", lambda: found.peak)
     return found
 
 
@@ -129,7 +129,7 @@ def test_what_is_allocated_counts_where_it_is_limited(
     weight: Scales, row: ChildRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[tuple[int, int]] = []
-    monkeypatch.setattr(memory_guard.resource, "setrlimit", lambda what, limit: limits.append(limit))
+    monkeypatch.setattr(slot_tracking.resource, "setrlimit", lambda what, limit: limits.append(limit))
     under, broker = MemoryGuard(row, LIMIT, release=lambda message: None), Draining()
     weight.reserved = 40 * MB
     under.limit_allocations()

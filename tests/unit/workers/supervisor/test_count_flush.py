@@ -15,8 +15,7 @@ from switchyard.broker.stores.yard_facts import DEAD, MOST_OWNERS, RETRIED, RUN_
 from switchyard.middleware.metrics import MOST_HOSTS, OWNER_ATTEMPTS, OWNER_SECONDS
 from switchyard.workers.metrics import fold
 from switchyard.workers.supervisor import report
-from switchyard.workers.supervisor.counts import RUN, CountFlush
-from switchyard.workers.supervisor.report import WorkDone
+from switchyard.workers.supervisor.report import RUN, CountFlush, WorkDone
 
 
 class Store:

@@ -10,8 +10,8 @@ import pytest
 from switchyard.broker.stores.pool_reports import Instruction
 from switchyard.broker.topology import Pool
 from switchyard.workers.supervisor.children import ChildManager
+from switchyard.workers.supervisor.hard_limits import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
 from switchyard.workers.supervisor.processes import Process
-from switchyard.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
 from switchyard.workers.supervisor.report import Instructions, PoolHealth
 from tests.unit.workers.supervisor.conftest import Server, begin, make_children
 
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("switchyard.workers.supervisor.quiet_periods.time", clock)
+    monkeypatch.setattr("switchyard.workers.supervisor.hard_limits.time", clock)
     return clock
 
 
