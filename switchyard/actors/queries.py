@@ -14,8 +14,8 @@ from switchyard.broker.errors import NotFound
 from switchyard.broker.redis.own_keys import number
 from switchyard.conf import declared_yard
 from switchyard.jobs.queries import families
+from switchyard.middleware.errors import place_of
 from switchyard.middleware.options import rules_of
-from switchyard.middleware.places import place_of
 
 
 @dataclass(frozen=True, slots=True)

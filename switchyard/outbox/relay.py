@@ -23,7 +23,7 @@ from switchyard.broker.clock import TOLERATED_MS, now_ms
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.dead_moves import rejected
+from switchyard.broker.stores.dead_lists import rejected
 from switchyard.broker.topology import lane_of_name
 from switchyard.database import has_table, keep_in_loop, tidy_connections
 from switchyard.loggers import get_logger

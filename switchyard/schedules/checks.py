@@ -9,7 +9,7 @@ from typing import Any
 from django.core.checks import CheckMessage, Error
 from dramatiq.actor import Actor
 
-from switchyard.middleware.places import place_of
+from switchyard.middleware.errors import place_of
 from switchyard.schedules.registry import CATCH_UP, is_cron, periodic_actors
 from switchyard.schedules.triggers import UTC, Cron, cron_fault, zone_fault
 

@@ -13,7 +13,7 @@ from django.db.models import F
 
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecords

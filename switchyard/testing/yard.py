@@ -21,7 +21,7 @@ from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.stores.kept_results import RecordResults
+from switchyard.broker.stores.job_records import RecordResults
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard, lane_of_name

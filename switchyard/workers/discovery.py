@@ -15,8 +15,7 @@ from django.utils.module_loading import autodiscover_modules
 from dramatiq.actor import Actor
 from dramatiq.broker import Broker
 
-from switchyard.middleware.errors import DuplicateActor, SendingFile
-from switchyard.middleware.places import place, place_of
+from switchyard.middleware.errors import DuplicateActor, SendingFile, place, place_of
 
 MODULE = "actors"
 # In the source of a module ``tasks`` that declares actors: others are Celery's, or of Django's task API.

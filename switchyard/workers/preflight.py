@@ -29,8 +29,7 @@ from dramatiq.threading import is_gevent_active
 
 from switchyard.broker.cores import memory_here, usable_cpus
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
-from switchyard.broker.health.keyspace_id import ACCEPT, finding
-from switchyard.broker.health.server import ServerFinding, away, wrong_types
+from switchyard.broker.health.server import ACCEPT, ServerFinding, away, finding, wrong_types
 from switchyard.broker.health.servers import ServerLook, servers_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
@@ -67,7 +66,7 @@ def refuse_if_wrong(*, ask_broker: bool = True) -> None:
     """Run the yard's system checks; print the errors to standard error and exit 78.
 
     Warnings are printed and do not stop the start: a broker that is down now may be up when it is needed. The keyspace
-    of a usable broker is marked, see :mod:`switchyard.broker.health.keyspace_id`.
+    of a usable broker is marked, see :mod:`switchyard.broker.health.server`.
     """
     found = run_checks(tags=[TAG], databases=["default"] if ask_broker else None)
     wrong = [message for message in found if message.is_serious() and not message.is_silenced()]

@@ -21,7 +21,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.dead_moves import encode_letter
+from switchyard.broker.stores.dead_lists import encode_letter
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.bulk import services

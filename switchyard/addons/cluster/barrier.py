@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 from switchyard.broker.errors import BrokerUnavailable
+from switchyard.broker.stores.history_streams import Step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import Step
 from switchyard.broker.worker.acks import WRITTEN_AT_ONCE, AckBarrier
 
 

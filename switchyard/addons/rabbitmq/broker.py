@@ -43,10 +43,9 @@ from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, record_enqueued
-from switchyard.broker.worker.work_queue import WorkQueue, join
+from switchyard.broker.worker.prefetch import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
-from switchyard.middleware.errors import InvalidOption
-from switchyard.middleware.places import place_of
+from switchyard.middleware.errors import InvalidOption, place_of
 from switchyard.middleware.unique_keys import POLICIES
 from switchyard.wiring import depths
 

@@ -3,5 +3,5 @@
 It keeps true: nothing of a message is unwritten when its acknowledgement is sent (``acks``), and an idle worker
 blocks instead of polling (``wakeup``).
 
-Files in reading order: ``prefetch``, ``wakeup``, ``work_queue``, ``acks``.
+Files in reading order: ``prefetch`` with the queue, ``wakeup``, ``acks``.
 """

@@ -19,7 +19,7 @@ from switchyard.broker.queue.arguments import argument_types
 from switchyard.broker.topology import ALONE_SUFFIX, DEAD_SUFFIX, RETRY_SUFFIX, WIDEST_CLASS, Queue, Yard, is_duration
 from switchyard.console.formatting import retries_text
 from switchyard.middleware.arguments import signature_of
-from switchyard.middleware.places import place_of
+from switchyard.middleware.errors import place_of
 from switchyard.middleware.retries import RETRY_DELAYS, span_of
 from switchyard.middleware.time_limits import TimeLimits
 from switchyard.middleware.unique_keys import POLICIES

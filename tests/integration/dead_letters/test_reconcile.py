@@ -18,7 +18,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.redis.own_keys import noted
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.dead_letters import acts, projection, reconcile
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import discard, keep, letter

@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys

@@ -15,7 +15,7 @@ import dramatiq
 import pytest
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.queue import circuits
+from switchyard.broker.queue import limits
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Dependency, Yard
 from switchyard.middleware.circuits import calls_host
@@ -166,13 +166,13 @@ def test_a_worker_closes_a_circuit_that_its_actor_no_longer_declares(
     yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = yard_broker(yard_with())
-    monkeypatch.setattr(circuits, "DEPLOY_MS", -60_000)
+    monkeypatch.setattr(limits, "DEPLOY_MS", -60_000)
 
     @dramatiq.actor(broker=broker, queue_name="work")
     def call(number: int) -> None: ...
 
-    before = circuits.Circuit(Dependency("old", least=1, open_ms=50), 600_000, {"call": 0})
-    assert circuits.note_circuit(broker.lane("work")[0], before, "x", "failed") == "opened"
+    before = limits.Circuit(Dependency("old", least=1, open_ms=50), 600_000, {"call": 0})
+    assert limits.note_circuit(broker.lane("work")[0], before, "x", "failed") == "opened"
     sent = [call.send(number).message_id for number in range(20)]
     with run_worker("work", broker=broker):
         wait_for(lambda: facilities(broker).records.states(sent) == ["succeeded"] * 20)

@@ -9,12 +9,12 @@ from typing import Any
 import dramatiq
 import pytest
 
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
 from switchyard.jobs.services import report_progress

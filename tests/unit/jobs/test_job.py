@@ -8,7 +8,7 @@ import pytest
 
 from switchyard.broker.queue import json_body
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.stores.history_streams import EndedJob, Failure
+from switchyard.broker.stores.history_streams import EndedJob, Failure, LiveJob
 from switchyard.broker.stores.job_record import (
     FamilyAnswer,
     Job,
@@ -17,7 +17,6 @@ from switchyard.broker.stores.job_record import (
     job_of_live,
     job_of_message,
 )
-from switchyard.broker.stores.job_steps import LiveJob
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import job_of_attempt, job_of_row
 from switchyard.history.writer import rows_of

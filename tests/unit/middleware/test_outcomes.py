@@ -13,9 +13,8 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.stores.history_streams import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob, Step, ended_step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import Step, ended_step
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.broker.topology import Yard
 from switchyard.broker.worker.acks import AckBarrier

@@ -17,7 +17,7 @@ from switchyard.broker.clock import CLOCK, NS_IN_MS, YardClock, now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.broker.stores.yard_facts import (
     AGE_MS,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
-from switchyard.broker.admin.stats import pauses_in
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.administration import pause_actor, resume_actor

@@ -6,14 +6,14 @@ import json
 
 import redis
 
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.admin.scheduled import state_counts
-from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import LiveJob, live_step
 
 
 def sent(age_ms: int) -> bytes:

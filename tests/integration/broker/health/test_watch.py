@@ -14,8 +14,7 @@ import pytest
 from django.conf import settings
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe
-from switchyard.broker.health.keyspace_id import KeyspaceId
-from switchyard.broker.health.server import judge, read_facts
+from switchyard.broker.health.server import KeyspaceId, judge, read_facts
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.admin.cancel import STOPS, look
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.admin.purge import set_aside, undo
-from switchyard.broker.admin.stats import pauses_in
+from switchyard.broker.admin.scheduled import STOPS, look
 from switchyard.broker.clock import PUT_OFF_MS
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.admin.purge import set_aside, undo
-from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.circuits import Circuit, note_circuit, resume_over
+from switchyard.broker.queue.limits import Circuit, note_circuit, resume_over
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.topology import Dependency
 from tests.integration.broker.queue.conftest import ME, Family, now_ms, pause

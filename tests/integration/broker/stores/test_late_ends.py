@@ -13,9 +13,18 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import source
-from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, encode
+from switchyard.broker.stores.history_streams import (
+    ENDED,
+    EndedJob,
+    HistoryStreams,
+    LiveJob,
+    Step,
+    encode,
+    ended_step,
+    live_step,
+    sequence,
+)
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import ENDED, LiveJob, Step, ended_step, live_step, sequence
 
 BODY = b'{"actor":"a","sent_at":1}'
 QUEUE = "work"

@@ -15,9 +15,15 @@ from switchyard.broker.keys import Keys, QueueKeys
 from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, decode_rows
+from switchyard.broker.stores.history_streams import (
+    EndedJob,
+    HistoryStreams,
+    LiveJob,
+    decode_rows,
+    ended_step,
+    live_step,
+)
 from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits, sweep
-from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 
 MEBIBYTE = 1024 * 1024
 BODY = b'{"actor":"a","sent_at":1,"args":["' + b"x" * 200 + b'"]}'

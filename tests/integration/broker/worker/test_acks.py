@@ -14,9 +14,17 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.history_streams import EndedJob, Failure, decode_rows
+from switchyard.broker.stores.history_streams import (
+    ENDED,
+    EndedJob,
+    Failure,
+    LiveJob,
+    Step,
+    decode_rows,
+    ended_step,
+    live_step,
+)
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import ENDED, LiveJob, Step, ended_step, live_step
 from switchyard.broker.worker.acks import MANY, AckBarrier, Acks
 from tests.waiting import wait_for
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.worker.work_queue import WorkQueue
+from switchyard.broker.worker.prefetch import WorkQueue
 
 
 def item(priority: int = 0, name: str = "") -> Any:

@@ -21,7 +21,7 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard import database
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.topology import Pool
-from switchyard.broker.worker.work_queue import WorkQueue
+from switchyard.broker.worker.prefetch import WorkQueue
 from switchyard.conf import switchyard_settings
 from switchyard.database import CONNECTION_AGE_S, keep_in_child
 from switchyard.workers.child import main
