@@ -32,8 +32,7 @@ from switchyard.middleware.options import refuse_unknown
 from switchyard.outbox.sends import CommitSends
 from switchyard.send_warnings import SendsInTesting
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
-from switchyard.testing.commits import Clock, forget_callbacks, watched_commits
-from switchyard.testing.running import Runner, WatchedTask
+from switchyard.testing.running import Clock, Runner, WatchedTask, forget_callbacks, watched_commits
 from switchyard.testing.stores import (
     MemoryAlertGroups,
     MemoryBatches,

@@ -16,12 +16,12 @@ import redis
 from redis.exceptions import AskError, TryAgainError
 
 from switchyard.addons.cluster import ADDON
-from switchyard.addons.cluster.client import ClusterClient
 from switchyard.addons.cluster.hash_slots import (
     FOLLOWED_AT_ONCE,
     NOTHING_DONE,
     Address,
     Asking,
+    ClusterClient,
     HashSlotHalfMoved,
     HashSlots,
     is_half_moved,

@@ -5,9 +5,9 @@ returns when the server has confirmed it, and an acknowledgement follows the rec
 have ended its pool runs alone.
 
 Files in reading order: ``settings``, ``broker`` (with transport and construction) and ``queues`` (names of the
-server's queues), ``connections`` with ``frames`` (confirmed publishing), ``consumer`` with ``outgoing`` and ``held`` (a
+server's queues), ``connections`` (confirmed publishing), ``consumer`` with ``outgoing`` (a
 worker's side), ``redeliveries`` (how a message's last delivery ended), ``mover`` (long delays), ``unique_claims``,
-``keys``; then what supervisors and people see: ``leases``, ``majority``, ``findings``, ``stock``.
+then what supervisors and people see: ``leases``, ``majority``, ``findings``, ``stock``.
 
 Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module imports nothing else: it is loaded wherever an
 address may be of an add-on, and pika is not installed everywhere.

@@ -19,13 +19,18 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
 from dramatiq.message import Message
 
-from switchyard.addons.rabbitmq.connections import AWAY, PUBLISH_S, Publishers, parameters_of, unavailable
+from switchyard.addons.rabbitmq.connections import (
+    AWAY,
+    PUBLISH_S,
+    PublicationFields,
+    Publishers,
+    parameters_of,
+    unavailable,
+)
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
-from switchyard.addons.rabbitmq.frames import PublicationFields
-from switchyard.addons.rabbitmq.held import RabbitMessage
 from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
 from switchyard.addons.rabbitmq.mover import Mover
-from switchyard.addons.rabbitmq.outgoing import Publication
+from switchyard.addons.rabbitmq.outgoing import Publication, RabbitMessage
 from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries, start
 from switchyard.addons.rabbitmq.unique_claims import Requeues, UniqueClaims

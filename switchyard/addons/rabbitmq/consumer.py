@@ -18,14 +18,16 @@ from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
-from switchyard.addons.rabbitmq.held import (
+from switchyard.addons.rabbitmq.outgoing import (
+    UNREAD,
+    Outgoing,
+    Publication,
     RabbitMessage,
     ends_suspicion,
     id_of,
     is_unstarted,
     read,
 )
-from switchyard.addons.rabbitmq.outgoing import UNREAD, Outgoing, Publication
 from switchyard.addons.rabbitmq.queues import QueueConsumers
 from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries, WaitingMessages
 from switchyard.broker.clock import now_ms

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from dramatiq.message import Message
 
-from switchyard.addons.rabbitmq.keys import RabbitKeys
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import codec

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from switchyard.actors import figures as ended_jobs
+from switchyard.actors import queries as ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities

@@ -8,8 +8,7 @@ import dramatiq
 import pytest
 from periodiq import cron
 
-from switchyard.schedules.checks import check_schedules, errors_of
-from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.registry import Schedule, check_schedules, errors_of, schedules
 from tests.factories.brokers import the_global_broker
 
 NOW = datetime.datetime(2026, 11, 20, 8, 30, tzinfo=datetime.UTC)

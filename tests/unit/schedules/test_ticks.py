@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from periodiq import cron
 
-from switchyard.schedules.triggers import Cron, minute_of
+from switchyard.schedules.registry import Cron, minute_of
 
 MINUTE = datetime.timedelta(minutes=1)
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=40)

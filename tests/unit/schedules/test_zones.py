@@ -17,9 +17,8 @@ from periodiq import cron
 
 from switchyard.middleware.options import Periodic
 from switchyard.schedules.models import StoredSchedule
-from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.registry import Cron, Every, Schedule, schedules
 from switchyard.schedules.rows import schedule_of
-from switchyard.schedules.triggers import Cron, Every
 from tests.factories.brokers import the_global_broker
 
 MINUTE, DAY = datetime.timedelta(minutes=1), datetime.timedelta(days=1)

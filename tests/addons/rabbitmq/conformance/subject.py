@@ -9,7 +9,7 @@ import redis
 from dramatiq.broker import MessageProxy
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker, RabbitTransport
-from switchyard.addons.rabbitmq.held import read
+from switchyard.addons.rabbitmq.outgoing import read
 from switchyard.broker.interface import Transport
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

@@ -6,7 +6,7 @@ import re
 
 from docs.make_keys import rows, table
 from switchyard.addons.rabbitmq import ADDON
-from switchyard.addons.rabbitmq.keys import RabbitKeys
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from tests.unit.documentation.pages import ROOT, read
 
 PAGE = read("docs/addons/rabbitmq.md")

@@ -13,7 +13,7 @@ from pika.channel import Channel
 from pika.connection import Connection
 from pika.spec import Basic
 
-from switchyard.addons.rabbitmq.frames import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
+from switchyard.addons.rabbitmq.connections import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
 
 LONGEST_BODY = 131_064
 

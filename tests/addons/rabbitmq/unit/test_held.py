@@ -8,9 +8,8 @@ from typing import Any
 import pika
 import pytest
 
-from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
-from switchyard.addons.rabbitmq.held import read
-from switchyard.addons.rabbitmq.outgoing import NO_NUMBER, Publication
+from switchyard.addons.rabbitmq.connections import CONTENT_TYPE
+from switchyard.addons.rabbitmq.outgoing import NO_NUMBER, Publication, read
 from switchyard.broker.queue.codec import UnreadableMessage
 
 OURS = b'{"actor":"job","sent_at":1}'

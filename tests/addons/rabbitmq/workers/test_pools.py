@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.addons.rabbitmq.keys import RabbitKeys
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from tests.addons.rabbitmq.workers.rabbit_bench import RabbitBench
 from tests.waiting import wait_for
 
