@@ -16,7 +16,7 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys import Keys
-from switchyard.broker.late_imports import is_patched, once_imported
+from switchyard.broker.process import is_patched, once_imported
 from switchyard.broker.redis.addresses import Server
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis_broker import RedisBroker

@@ -25,7 +25,7 @@ from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.broker.topology import lane_of_name
-from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, Wakeup
+from switchyard.broker.worker.prefetch import POLL_CANCELLATIONS_S, Wakeup
 
 if TYPE_CHECKING:
     from switchyard.broker.redis_broker import RedisBroker

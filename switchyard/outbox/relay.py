@@ -32,7 +32,7 @@ from switchyard.middleware.outcomes import fingerprint
 from switchyard.outbox import rows
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.sends import sends_of
-from switchyard.workers.discovery import declare_actors
+from switchyard.workers.apps import declare_actors
 
 LOGGER: Final = "switchyard.outbox"
 log = get_logger(LOGGER)

@@ -27,11 +27,11 @@ from django.core.checks import CheckMessage, Warning, run_checks
 from django.db import DEFAULT_DB_ALIAS
 from dramatiq.threading import is_gevent_active
 
-from switchyard.broker.cores import memory_here, usable_cpus
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.health.server import ACCEPT, ServerFinding, away, finding, wrong_types
 from switchyard.broker.health.servers import ServerLook, servers_of
 from switchyard.broker.keys import Keys
+from switchyard.broker.process import memory_here, usable_cpus
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.topology import Pool

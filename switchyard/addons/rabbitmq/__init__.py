@@ -6,7 +6,7 @@ have ended its pool runs alone.
 
 Files in reading order: ``settings``, ``broker`` (with transport and construction) and ``queues`` (names of the
 server's queues), ``connections`` (confirmed publishing), ``consumer`` with ``outgoing`` (a
-worker's side), ``redeliveries`` (how a message's last delivery ended), ``mover`` (long delays), ``unique_claims``,
+worker's side), ``redeliveries`` (how a message's last delivery ended), ``unique_claims`` (and long delays),
 then what supervisors and people see: ``leases``, ``majority``, ``findings``, ``stock``.
 
 Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module imports nothing else: it is loaded wherever an

@@ -29,11 +29,10 @@ from switchyard.addons.rabbitmq.connections import (
 )
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
 from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
-from switchyard.addons.rabbitmq.mover import Mover
 from switchyard.addons.rabbitmq.outgoing import Publication, RabbitMessage
 from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries, start
-from switchyard.addons.rabbitmq.unique_claims import Requeues, UniqueClaims
+from switchyard.addons.rabbitmq.unique_claims import Mover, Requeues, UniqueClaims
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import moved_copy

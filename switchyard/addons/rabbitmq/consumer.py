@@ -34,7 +34,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import Lease, QueueOperations
-from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S
+from switchyard.broker.worker.prefetch import POLL_CANCELLATIONS_S
 
 if TYPE_CHECKING:
     from switchyard.addons.rabbitmq.broker import RabbitBroker

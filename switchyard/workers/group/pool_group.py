@@ -19,11 +19,11 @@ from pathlib import Path
 
 from django.apps import apps
 
-from switchyard.broker.late_imports import is_patched
+from switchyard.broker.process import is_patched
 from switchyard.broker.topology import Pool
 from switchyard.conf import switchyard_settings
 from switchyard.middleware.errors import place
-from switchyard.workers.child.spawn import execute_patched
+from switchyard.workers.child.main import execute_patched
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.shared.fork import (
     describe_exit,

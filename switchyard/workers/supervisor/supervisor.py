@@ -22,14 +22,14 @@ from django.apps import apps
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
-from switchyard.broker.late_imports import is_patched
+from switchyard.broker.process import is_patched
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.limit_counts import Lock
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.long_running import LEASE_S, anyone_leads
-from switchyard.workers.child.spawn import execute
+from switchyard.workers.child.main import execute
 from switchyard.workers.metrics import EndedChildren, MetricsListener, PoolFolder, exposition
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow

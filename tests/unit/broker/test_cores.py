@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switchyard.broker.cores import cores_here, memory_here
+from switchyard.broker.process import cores_here, memory_here
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ import switchyard.middleware.status
 from project.config import BASE_DIR
 from switchyard.middleware.errors import SendingFile
 from switchyard.testing import MemoryBroker
-from switchyard.workers import discovery
-from switchyard.workers.discovery import no_sends
+from switchyard.workers import apps as discovery
+from switchyard.workers.apps import no_sends
 from switchyard.workers.group.pool_group import Changes, own_code
 from switchyard.workers.shared.fork import import_path
 

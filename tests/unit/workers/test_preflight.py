@@ -18,7 +18,7 @@ from switchyard.workers import preflight
 from switchyard.workers.checks import installation
 from switchyard.workers.checks.database import migrations_on_disk
 from switchyard.workers.checks.installation import endless_mail
-from switchyard.workers.child import spawn
+from switchyard.workers.child import main
 from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 
 SOUND = settings.SWITCHYARD.topology
@@ -168,7 +168,7 @@ def test_on_a_development_machine_a_pool_runs_on_the_cpus_that_are_there(
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
         preflight.refuse_if_not_pinnable([PINNED])
-    spawn.pin(PINNED)
+    main.pin(PINNED)
 
     assert "cpus names 7" in caplog.text
     assert pinned == [{0}]
@@ -181,6 +181,6 @@ def test_a_platform_without_pinning_warns_of_what_it_ignores(
     monkeypatch.delattr("os.sched_getaffinity")
 
     preflight.refuse_if_not_pinnable([pool])
-    spawn.pin(pool)
+    main.pin(pool)
 
     assert ("pool slow: cpus is ignored" in caplog.text) is bool(pool.cpus)

@@ -21,7 +21,7 @@ from switchyard.broker.redis.calls import RedisCalls, call_together, calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import ActorPause
-from switchyard.broker.worker.wakeup import Wakeup
+from switchyard.broker.worker.prefetch import Wakeup
 from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.finding import FindingGroup
 from tests.addons.cluster.nodes import ClusterUnderTest, Node

@@ -14,7 +14,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from msgspec import structs
 
-from switchyard.addons.cluster.barrier import QueueBarrier
+from switchyard.addons.cluster.calls import QueueBarrier
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.operations import Lease, QueueOperations
