@@ -24,13 +24,14 @@ from switchyard.addons.rabbitmq.connections import (
     PUBLISH_S,
     PublicationFields,
     Publishers,
+    QueueType,
+    RabbitQueues,
     parameters_of,
     unavailable,
 )
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
 from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
 from switchyard.addons.rabbitmq.outgoing import Publication, RabbitMessage
-from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries, start
 from switchyard.addons.rabbitmq.unique_claims import Mover, Requeues, UniqueClaims
 from switchyard.broker.clock import now_ms

@@ -17,7 +17,14 @@ from dramatiq.common import q_name
 from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
+from switchyard.addons.rabbitmq.connections import (
+    AWAY,
+    QueueConsumers,
+    connect,
+    disconnect,
+    refuse_other_type,
+    unavailable,
+)
 from switchyard.addons.rabbitmq.outgoing import (
     UNREAD,
     Outgoing,
@@ -28,7 +35,6 @@ from switchyard.addons.rabbitmq.outgoing import (
     is_unstarted,
     read,
 )
-from switchyard.addons.rabbitmq.queues import QueueConsumers
 from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries, WaitingMessages
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable

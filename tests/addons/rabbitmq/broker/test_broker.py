@@ -14,8 +14,7 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from switchyard.addons.rabbitmq import majority
-from switchyard.addons.rabbitmq.connections import CONTENT_TYPE, Publishers, disconnect, parameters_of
-from switchyard.addons.rabbitmq.queues import RabbitQueues
+from switchyard.addons.rabbitmq.connections import CONTENT_TYPE, Publishers, RabbitQueues, disconnect, parameters_of
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, QueueFull
 from switchyard.broker.queue.administration import DepthLimits
 from switchyard.broker.worker.prefetch import CELLS, HeldMarks

@@ -15,8 +15,8 @@ import pika
 import pytest
 import redis
 
+from switchyard.addons.rabbitmq.connections import RabbitQueues
 from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
-from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard

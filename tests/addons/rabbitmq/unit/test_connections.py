@@ -17,9 +17,15 @@ from pika.exceptions import (
     IncompatibleProtocolError,
 )
 
-from switchyard.addons.rabbitmq.connections import NO_RIGHT, OWN_CERTIFICATE, USUAL, remedy_for, unavailable
+from switchyard.addons.rabbitmq.connections import (
+    NO_RIGHT,
+    OWN_CERTIFICATE,
+    USUAL,
+    RabbitQueues,
+    remedy_for,
+    unavailable,
+)
 from switchyard.addons.rabbitmq.majority import confirms
-from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.conf import read
 
