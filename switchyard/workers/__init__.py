@@ -10,7 +10,7 @@ It keeps true:
 - A process that forks has no other threads: a supervisor is one loop over one selector, metrics and health included.
 
 Files in reading order: ``preflight`` with ``checks`` (what must hold before a start, and the watch of the server),
-``apps`` (discovery of their actors), ``group`` (several pools under one parent), ``supervisor`` (one pool:
+``apps`` (discovery of their actors), ``pool_group`` (several pools under one parent), ``supervisor`` (one pool:
 ``supervisor``, ``children`` and ``processes``, ``leases``, ``hard_limits`` with quiet periods, ``report`` with counts),
 ``child`` (``main``, ``slot_tracking`` with the memory limit, ``hygiene``),
 ``shared`` (the table in memory that both see, forking, signals), ``metrics`` (of all processes of a pool).

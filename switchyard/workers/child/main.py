@@ -336,7 +336,7 @@ def execute_patched(role: Mapping[str, Any], table: ChildTable) -> NoReturn:
     """Replace this process by one that is patched for greenlets first, with a row of a table: a child, or a parent."""
     os.set_inheritable(table.fd, True)
     arguments = [json.dumps(role), str(table.fd), str(len(table.rows)), str(table.slots)]
-    execute("switchyard.workers.group.gevent_main", arguments)
+    execute("switchyard.workers.gevent_main", arguments)
 
 
 def become_child(broker: Broker, slots: int) -> None:

@@ -17,7 +17,7 @@ from tests.integration.wheel.hosts import write_host
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
 
 # Executed in processes of its own, which it patches before anything else is loaded.
-PATCH_FIRST = ("switchyard.workers.group.gevent_main",)
+PATCH_FIRST = ("switchyard.workers.gevent_main",)
 # Of the extras s3, gcs and traces, and of a tracker: each is imported where an address names it, or the project does.
 CLIENTS = {
     "switchyard.files.google": "google", "switchyard.files.s3": "boto3",

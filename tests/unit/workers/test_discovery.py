@@ -19,7 +19,7 @@ from switchyard.middleware.errors import SendingFile
 from switchyard.testing import MemoryBroker
 from switchyard.workers import apps as discovery
 from switchyard.workers.apps import no_sends
-from switchyard.workers.group.pool_group import Changes, own_code
+from switchyard.workers.pool_group import Changes, own_code
 from switchyard.workers.shared.fork import import_path
 
 FILE = "loyalty/actors.py"

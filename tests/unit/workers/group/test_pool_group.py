@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from django.conf import settings
 
-from switchyard.workers.group import pool_group
+from switchyard.workers import pool_group
 
 WEBHOOK, RETRIES, URGENT = (settings.SWITCHYARD.topology.pool(name) for name in ("webhook", "webhook-retry", "urgent"))
 

@@ -34,7 +34,7 @@ def main(role: str, fd: str, rows: str, slots: str) -> int:
     log_to_standard_error()
     row = ChildTable(int(fd), int(rows), int(slots)).rows[fields["index"] - 1]
     if "pools" in fields:
-        from switchyard.workers.group.pool_group import PoolGroup
+        from switchyard.workers.pool_group import PoolGroup
 
         drop_event_loop(dramatiq.get_broker())
         for name in ("pool", "resolver.thread", "signal", "threadpool", "util"):  # all children import them
