@@ -317,9 +317,8 @@ class Watch:
         pause = next((item.seen for item in found if item.code == "keyspace"), "")
         news = tuple(item for item in found if item.code not in before)
         for item in news:
-            broker_logger.log(
-                logging.ERROR if item.severity == "error" else logging.WARNING, "broker: %s; %s", item.seen, item.remedy
-            )
+            level = logging.ERROR if item.severity == "error" else logging.WARNING
+            broker_logger.log(level, "broker: %s; %s", item.seen, item.remedy)
         codes = {item.code for item in found}
         for code in () if "away" in codes else before.keys() - codes:  # what is not seen may still be so
             broker_logger.info("broker: resolved: %s", before[code].seen)
