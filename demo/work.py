@@ -13,7 +13,7 @@ from typing import Any
 from apps.billing.signatures import signed_headers
 from demo.addresses import ALERT_MAILBOX
 from demo.sample import Job, Order, Seen
-from switchyard.broker.cores import cores_here
+from switchyard.broker.process import cores_here
 
 PEOPLE = (
     "ada", "alan", "barbara", "cecilia", "donald", "edsger", "frances", "grace", "hedy", "ida", "joan", "katherine",

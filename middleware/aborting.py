@@ -12,7 +12,7 @@ from dramatiq_abort import Abort, Abortable
 from dramatiq_abort.backends import StubBackend
 from dramatiq_abort.middleware import AbortMode
 
-from switchyard.broker.admin.cancel import cancel, find_unrecorded
+from switchyard.broker.admin.scheduled import cancel, find_unrecorded
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.history_streams import fields_of

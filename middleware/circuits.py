@@ -16,7 +16,7 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.arguments import in_message
-from switchyard.broker.queue.circuits import Circuit
+from switchyard.broker.queue.limits import Circuit
 from switchyard.broker.shapes import ActorPause
 from switchyard.broker.topology import Dependency, Yard
 from switchyard.loggers import get_logger

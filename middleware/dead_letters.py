@@ -13,9 +13,9 @@ from dramatiq.results import Results
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Transport
-from switchyard.broker.queue.dead_moves import payload_of
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.broker.stores.dead_lists import payload_of
 from switchyard.broker.topology import Yard
 from switchyard.loggers import get_logger
 from switchyard.middleware.errors import MoveFailed

@@ -16,8 +16,7 @@ from switchyard.broker.queue.administration import follows_a_job
 from switchyard.broker.queue.codec import LARGEST
 from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole, whole_delay
 from switchyard.loggers import get_logger
-from switchyard.middleware.errors import InvalidOption, UnknownOption
-from switchyard.middleware.places import place_of
+from switchyard.middleware.errors import InvalidOption, UnknownOption, place_of
 
 LONGEST_OWNER: Final = 200  # in the history
 # Value of an option, and whom it is for. Returns what to write instead, empty when the value is usable.

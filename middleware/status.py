@@ -21,8 +21,21 @@ from switchyard.broker.queue import codec
 from switchyard.broker.queue.arguments import in_message
 from switchyard.broker.queue.json_body import refused_part
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow
-from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, Failure, encode, encode_rows, kept_body
-from switchyard.broker.stores.job_steps import LiveJob, Step, WorkerPlace, ended_step, live_step, sequence, success_step
+from switchyard.broker.stores.history_streams import (
+    LOGS_LIMIT_BYTES,
+    EndedJob,
+    Failure,
+    LiveJob,
+    Step,
+    WorkerPlace,
+    encode,
+    encode_rows,
+    ended_step,
+    kept_body,
+    live_step,
+    sequence,
+    success_step,
+)
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES, ResultStores
 from switchyard.broker.topology import LONGEST_DELAY_MS, Yard, is_whole
 from switchyard.broker.worker.acks import AckBarrier

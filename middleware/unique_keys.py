@@ -17,9 +17,8 @@ from switchyard.broker.queue.arguments import argument_types, has_steps
 from switchyard.broker.topology import LONGEST_DELAY_MS, is_whole
 from switchyard.loggers import get_logger
 from switchyard.middleware.arguments import signature_of
-from switchyard.middleware.errors import InvalidOption
+from switchyard.middleware.errors import InvalidOption, place_of
 from switchyard.middleware.options import OptionRule, rule_of_actor, takes
-from switchyard.middleware.places import place_of
 
 log = get_logger(__name__)
 

@@ -28,7 +28,7 @@ from switchyard.broker.redis.addresses import Absence
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.broker.topology import AlertRule, Pool, Queue, RetryPolicy, Yard
 from switchyard.files.addresses import ResultsAddress, results_of
-from switchyard.middleware.places import place
+from switchyard.middleware.errors import place
 from switchyard.setting_values import (
     BROKER_SCHEMES,
     LOG_FORMATS,

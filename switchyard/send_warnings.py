@@ -18,9 +18,9 @@ from dramatiq.broker import Broker
 from dramatiq.message import Message
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from switchyard.broker import errors
+from switchyard import broker, middleware
 from switchyard.database import open_transaction
-from switchyard.middleware import places
+from switchyard.middleware.errors import place
 
 logger = logging.getLogger("switchyard.jobs")
 
@@ -28,7 +28,9 @@ logger = logging.getLogger("switchyard.jobs")
 _meant: list[bool] = []
 
 # Folders of the code between the project's call and this middleware.
-PASSED_OVER = tuple(str(Path(file).parent) for file in (dramatiq.__file__, errors.__file__, places.__file__, __file__))
+PASSED_OVER = tuple(
+    str(Path(file).parent) for file in (dramatiq.__file__, broker.__file__, middleware.__file__, __file__)
+)
 
 
 def warnings_of_sends(*, debug: bool) -> list[Middleware]:
@@ -52,7 +54,7 @@ class TransactionWarnings(Middleware):
         chosen = "on_commit" in message.options or (actor is not None and "on_commit" in actor.options)
         if chosen or not settings.DEBUG or not open_transaction():
             return
-        where = places.place(*calling_line())
+        where = place(*calling_line())
         if where in self._reported:
             return
         self._reported.add(where)

@@ -16,7 +16,7 @@ from dramatiq.middleware import CurrentMessage, GroupCallbacks, Middleware
 from switchyard.broker.errors import SwitchyardError, UnusableAddress
 from switchyard.broker.interface import Facilities, Transport, attach
 from switchyard.broker.keys import Keys
-from switchyard.broker.late_imports import is_patched, once_imported
+from switchyard.broker.process import is_patched, once_imported
 from switchyard.broker.redis.addresses import Server
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis_broker import RedisBroker
@@ -24,9 +24,8 @@ from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
-from switchyard.broker.stores.job_records import JobRecords, RecordLimits
-from switchyard.broker.stores.job_steps import WorkerPlace
-from switchyard.broker.stores.kept_results import RecordResults
+from switchyard.broker.stores.history_streams import WorkerPlace
+from switchyard.broker.stores.job_records import JobRecords, RecordLimits, RecordResults
 from switchyard.broker.stores.limit_counts import GroupBarriers, RateWindows
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.result_stores import ResultStores

@@ -7,7 +7,7 @@ import dramatiq
 from devtools.room import actors
 from devtools.room.yard import until
 from switchyard.audit.services import Who
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.dead_lists import Quarantine

@@ -3,6 +3,6 @@
 It keeps true: arguments are checked as those of any call before they are sent; a form that is sent twice enqueues one
 job.
 
-Files in reading order: ``queries``, ``figures`` (from the history and the metrics of this machine),
-``views``. Public: nothing for rooms below.
+Files in reading order: ``queries`` (with figures from the history and the metrics of this machine), ``views``.
+Public: nothing for rooms below.
 """

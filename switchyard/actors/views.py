@@ -20,9 +20,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from dramatiq.actor import Actor
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.actors import figures, queries
-from switchyard.actors.figures import ActorHistory, AttemptFigures
-from switchyard.actors.queries import ActorFacts
+from switchyard.actors import queries
+from switchyard.actors.queries import ActorFacts, ActorHistory, AttemptFigures
 from switchyard.audit.services import Who
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, SwitchyardError
@@ -83,7 +82,7 @@ def actors(request: HttpRequest) -> HttpResponse:
     require(request, VIEW)
     if (file := export_of(request, "actors", lambda: map(asdict, queries.all_actors()))) is not None:
         return file
-    ran = figures.last_day()
+    ran = queries.last_day()
     rows = [(facts, ran.get(facts.name)) for facts in queries.all_actors()]
     sort = request.GET.get("sort", "")
     context = {"title": "Actors", "actors": in_order(rows, sort), "heads": heads_of(COLUMNS, sort)}
@@ -95,13 +94,13 @@ def costs(request: HttpRequest) -> HttpResponse:
     """List how long jobs ran for each owner, or for each value of an argument that jobs are found by."""
     require(request, VIEW)
     require(request, JOBS)
-    names, by, wrong = figures.searched_arguments(), request.GET.get("by", ""), ""
+    names, by, wrong = queries.searched_arguments(), request.GET.get("by", ""), ""
     if by:
         require(request, ARGUMENTS)
     if by and by not in names:
         raise NotFound(f"by: no actor of this code is searched by {by:.100}")
     try:
-        ran = figures.by_argument(by) if by else figures.last_day(owner_subject)
+        ran = queries.by_argument(by) if by else queries.last_day(owner_subject)
     except DatabaseError:
         ran, wrong = {}, "The database cannot be read; check /readyz, then try again."
     found = sorted(ran.items(), key=lambda pair: -pair[1].sums["total_ms"])
@@ -210,16 +209,16 @@ def _page(request: HttpRequest, found: Actor[..., Any], form: SendForm | None, *
     name, queue = found.actor_name, own_queues(found)[0]
     may = partial(holds, request.user, queue=queue)
     try:
-        ended = figures.of_actor(name)
+        ended = queries.of_actor(name)
         rows = history.search(Filter(actor=name), limit=RECENT).rows if may(JOBS) else []
         recent = [(row, datetime_of(row.finished_at)) for row in rows]
-        groups = figures.failures_of(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
+        groups = queries.failures_of(name, ended.failures if may(JOBS) else None, letters=may(LETTERS))
     except DatabaseError:
         ended, recent, groups = None, None, None
     facts = queries.facts_of(found)
     try:
         paused, yields = pauses.paused_actors(name), queries.yields_of(name)
-        lately, usual, hosts = figures.lately(name), figures.usual_text(name), figures.hosts_called(found)
+        lately, usual, hosts = queries.lately(name), queries.usual_text(name), queries.hosts_called(found)
     except BrokerError:
         paused, yields, lately, usual, hosts = [], 0, None, "", []
     context = {

@@ -10,6 +10,6 @@ It keeps true:
 - No batch waits for ever: a member that was never sent counts as failed after ten minutes, a batch that its maker left
   open is closed after an hour without a change.
 
-Files in reading order: ``services`` (making and adding), ``counting`` (the scheduler's part), ``queries``, ``acts`` (on
-a batch as a whole), ``views``. Public: ``services``, and ``queries`` for the rooms above.
+Files in reading order: ``services`` (making and adding), ``counting`` (the scheduler's part), ``queries``, ``views``
+(with acts on a batch as a whole). Public: ``services``, and ``queries`` for the rooms above.
 """

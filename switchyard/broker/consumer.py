@@ -19,13 +19,13 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, PlaceChanged
 from switchyard.broker.held_message import HeldMessage
-from switchyard.broker.queue import circuits, codec, limits
+from switchyard.broker.queue import codec, limits
 from switchyard.broker.queue.operations import AT_ONCE, Fetched, Grant, Lease, QueueOperations, fetched, lane_of
 from switchyard.broker.queue.unroutable import ParkedCalls
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.broker.topology import lane_of_name
-from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S, Wakeup
+from switchyard.broker.worker.prefetch import POLL_CANCELLATIONS_S, Wakeup
 
 if TYPE_CHECKING:
     from switchyard.broker.redis_broker import RedisBroker
@@ -268,7 +268,7 @@ class Consumer(DramatiqConsumer):
     def _receive(self, found: Fetched, credit: int) -> None:
         self._due_at_s = time.monotonic() + found.next_due_ms / 1000 if found.next_due_ms else None
         if found.state == "over":
-            circuits.resume_over(self._family, self._own_actors())
+            limits.resume_over(self._family, self._own_actors())
         more = found.left or (found.next_due_ms == 0 and found.state == "ok")
         self._lane_empty = not more and len(found.grants) < credit
         self._make_ready(found, credit)

@@ -8,9 +8,9 @@ from dramatiq.broker import MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.clock import now_ms
-from switchyard.broker.queue.dead_moves import payload_of
 from switchyard.broker.queue.operations import Lease, QueueOperations
 from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.dead_lists import payload_of
 
 
 class HeldMessage(MessageProxy):

@@ -15,9 +15,9 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.errors import not_quarantined
-from switchyard.broker.queue.circuits import Circuit
+from switchyard.broker.health.server import ServerClock
+from switchyard.broker.queue.limits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
-from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches
@@ -94,7 +94,7 @@ class Transport(Protocol):
         return ""
 
     def note_circuit(self, held: Held, circuit: Circuit, outcome: str, *, until_ms: int = 0, reason: str = "") -> str:
-        """Count a call of a dependency; see :func:`switchyard.broker.queue.circuits.note_circuit`."""
+        """Count a call of a dependency; see :func:`switchyard.broker.queue.limits.note_circuit`."""
         return "closed"
 
     def pause_for(self, held: Held, pause: ActorPause) -> bool:

@@ -17,15 +17,14 @@ from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration, codec, limits
-from switchyard.broker.queue.dead_moves import encode_letter, rejected
 from switchyard.broker.queue.operations import NO_ROW, HistoryRow, Lease, Move, QueueOperations
 from switchyard.broker.redis.addresses import Server
 from switchyard.broker.redis.calls import BUDGET_S, calls_on
 from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores.dead_lists import encode_letter, rejected
 from switchyard.broker.topology import FairShare, whole_delay
 from switchyard.broker.worker.acks import Acks, record_enqueued
-from switchyard.broker.worker.prefetch import KeptSlots, LaneCredit, PrefetchCredit
-from switchyard.broker.worker.work_queue import WorkQueue, join
+from switchyard.broker.worker.prefetch import KeptSlots, LaneCredit, PrefetchCredit, WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, Literal, TypeVar, get_args
 
-from switchyard.broker.cores import cores_here, memory_here
 from switchyard.broker.errors import InvalidDeclaration, NotFound, UnknownQueue
 from switchyard.broker.keys import Keys, Lane, QueueKeys
+from switchyard.broker.process import cores_here, memory_here
 
 # One year: a longer delay is a mistake, and a message that is due after the year 9999 cannot be decoded.
 LONGEST_DELAY_MS: Final = 366 * 24 * 3_600_000

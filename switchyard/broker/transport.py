@@ -9,14 +9,13 @@ from typing import Any, Final
 from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused, QueueFull, not_quarantined
 from switchyard.broker.held_message import HeldMessage, moved_copy, requeued_copy
 from switchyard.broker.interface import Arguments, Held, Keep, Transport
-from switchyard.broker.queue import administration, codec, dead_moves
-from switchyard.broker.queue.circuits import Circuit, note_circuit
-from switchyard.broker.queue.dead_moves import encode_letter
+from switchyard.broker.queue import administration, codec
+from switchyard.broker.queue.limits import Circuit, note_circuit
 from switchyard.broker.queue.operations import (
     ACTOR_PAUSE,
     NO_RECORD,
@@ -29,7 +28,8 @@ from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.own_keys import read
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, QueueStats
-from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
+from switchyard.broker.stores import dead_lists
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine, encode_letter
 from switchyard.broker.topology import Yard
 
 LEAST_PARKED_MS: Final = 30_000
@@ -124,14 +124,14 @@ class RedisTransport(Transport):
     ) -> dict[str, Moved]:
         family = self._family(queue)
         answers: dict[str, Moved] = {}
-        for batch in dead_moves.read(family, list(letters)):
+        for batch in dead_lists.read_letters(family, list(letters)):
             if "full" in answers.values():
                 answers |= dict.fromkeys((one.id for one in batch), "full")
                 continue
             messages = self._ready(batch, letters, family.keys.queue, arguments, answers)
             bodies = {id_: (codec.encode(one, grown=True), self._broker.level(one)) for id_, one in messages.items()}
             going = [one for one in batch if one.id not in answers]
-            moved = dead_moves.requeue(family, going, bodies, nonce=nonce, limit=self._limit(family))
+            moved = dead_lists.requeue(family, going, bodies, nonce=nonce, limit=self._limit(family))
             for id_, message in messages.items():
                 if moved[id_] == "moved":
                     self._broker.emit_after("enqueue", message, None)
@@ -141,15 +141,15 @@ class RedisTransport(Transport):
     def discard(self, queue: str, letters: Mapping[str, int], *, nonce: str, keep: Keep) -> dict[str, Moved]:
         family = self._family(queue)
         answers: dict[str, Moved] = {}
-        for batch in dead_moves.read(family, list(letters)):
+        for batch in dead_lists.read_letters(family, list(letters)):
             newer = {one.id for one in batch if one.letter is not None and one.letter.died_at != letters[one.id]}
             answers |= dict.fromkeys(newer, "newer")
             keep([one.letter for one in batch if one.letter is not None and one.id not in newer])
-            answers |= dead_moves.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
+            answers |= dead_lists.discard(family, [one for one in batch if one.id not in newer], nonce=nonce)
         return answers
 
     def take_back(self, queue: str, letters: Sequence[DeadLetter], *, nonce: str) -> set[str]:
-        return dead_moves.take_back(self._family(queue), letters, nonce=nonce)
+        return dead_lists.take_back(self._family(queue), letters, nonce=nonce)
 
     def restore(self, letter: DeadLetter) -> bool:
         return administration.restore(self._family(letter.queue), letter.id, letter=encode_letter(letter))
@@ -226,7 +226,7 @@ class RedisTransport(Transport):
 
     def _ready(
         self,
-        batch: list[dead_moves.StoredLetter],
+        batch: list[dead_lists.StoredLetter],
         died_at: Mapping[str, int],
         lane: str,
         arguments: Arguments | None,

@@ -23,8 +23,7 @@ from switchyard.broker.queue.operations import QueueOperations, level_of
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.topology import lane_of_name
 from switchyard.broker.worker.acks import AckBarrier
-from switchyard.broker.worker.prefetch import HeldMarks
-from switchyard.broker.worker.wakeup import CancellationPoll
+from switchyard.broker.worker.prefetch import CancellationPoll, HeldMarks
 
 if TYPE_CHECKING:
     import redis

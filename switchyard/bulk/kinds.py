@@ -138,7 +138,7 @@ class Kind(Protocol):
 
 # Module of the acts on a subject, loaded only where one is needed, and their verbs: constants in upper case there.
 KINDS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "batch": ("switchyard.batches.acts", ("cancel", "retry")),
+    "batch": ("switchyard.batches.views", ("cancel", "retry")),
     "job": ("switchyard.jobs.bulk", ("cancel", "cancel_chosen", "run_again", "run_chosen_again")),
     "letter": (
         "switchyard.dead_letters.bulk_moves",

@@ -16,7 +16,7 @@ import dramatiq
 from django.core.management.base import CommandError, CommandParser
 from dramatiq.broker import Broker
 
-from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls

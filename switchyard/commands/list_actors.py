@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db import DatabaseError
 
-from switchyard.actors import figures, queries
+from switchyard.actors import queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.console.commands import ActsCommand, as_command_error, table, wrong
@@ -120,12 +120,12 @@ def _shown(name: str) -> dict[str, Any]:
     # None: the broker, or the database, does not answer.
     known: dict[str, Any] = {"facts": None, "usually": "", "history": None}
     with suppress(BrokerError):
-        known["facts"] = {each.title: each.as_json() for each in figures.lately(name)}
-        known["usually"] = figures.usual_text(name)
+        known["facts"] = {each.title: each.as_json() for each in queries.lately(name)}
+        known["usually"] = queries.usual_text(name)
     with suppress(BrokerError):
         code["pauses"] = [f"{each.named}: {pause_facts(each)}" for each in pauses.paused_actors(name)]
     with suppress(DatabaseError):
-        known["history"] = dataclasses.asdict(figures.of_actor(name))
+        known["history"] = dataclasses.asdict(queries.of_actor(name))
     return {**facts, **code, **known}
 
 

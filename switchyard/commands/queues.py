@@ -18,9 +18,9 @@ from rich.console import Console
 
 from switchyard.audit.notes import write_note
 from switchyard.audit.services import Who
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
-from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.keys import LANES
 from switchyard.commands.status import Cells, fitted_table

@@ -16,8 +16,7 @@ from switchyard.broker.topology import SMALL, Pool
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.commands import port, refuse, seconds, show_examples
 from switchyard.long_running import run_until_signal
-from switchyard.workers.group.autoreload import RELOAD_GRACE_S, keep_reloaded
-from switchyard.workers.group.pool_group import PoolGroup
+from switchyard.workers.pool_group import RELOAD_GRACE_S, PoolGroup, keep_reloaded
 from switchyard.workers.preflight import prepare
 from switchyard.workers.shared.fork import name_process, run_or_crash
 from switchyard.workers.supervisor.supervisor import BESIDE, GRACE_S, Supervisor

@@ -18,8 +18,8 @@ from switchyard.console.commands import ActsCommand, table, wrong
 from switchyard.console.formatting import counted, iso, parse_until
 from switchyard.middleware.logs import printable_lines
 from switchyard.schedules import queries, services
-from switchyard.schedules.beat import periodic_tasks
 from switchyard.schedules.models import ScheduleState
+from switchyard.schedules.queries import periodic_tasks
 from switchyard.schedules.rows import exported, stored_schedules
 
 HEADINGS = ("schedule", "when", "zone", "queue", "last (UTC)", "late", "next (UTC)", "state")

@@ -22,9 +22,9 @@ from switchyard.broker import clock
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, NotFound, not_quarantined
 from switchyard.broker.interface import Arguments, facilities
-from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.broker.shapes import Moved
+from switchyard.broker.stores.dead_lists import decode_letter, encode_letter
 from switchyard.bulk.kinds import Item
 from switchyard.conf import declared_yard
 from switchyard.database import storable

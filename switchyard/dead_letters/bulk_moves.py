@@ -18,7 +18,7 @@ import dramatiq
 from django.db.models import Count, Max, Min, Q, QuerySet
 from django.urls import reverse
 
-from switchyard.broker.admin.stats import pauses_in
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter

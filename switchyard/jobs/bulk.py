@@ -11,15 +11,15 @@ from typing import Any, Final
 from dramatiq.middleware import MiddlewareError
 
 from switchyard.broker.admin.browse import SeenMessage
-from switchyard.broker.admin.cancel import STOPS, Stop, count, look, state_of
+from switchyard.broker.admin.scheduled import STOPS, Stop, count, look, state_of
 from switchyard.broker.clock import EPOCH
 from switchyard.broker.errors import ActRefused, BrokerError, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import QueueOperations
+from switchyard.broker.stores.history_streams import ended_step
 from switchyard.broker.stores.job_record import cancelled_job
 from switchyard.broker.stores.job_records import ENDED, Job
-from switchyard.broker.stores.job_steps import ended_step
 from switchyard.bulk.kinds import Item, Kind, KindTexts, Taken, most_common
 from switchyard.bulk.models import BulkAct
 from switchyard.console.formatting import iso

@@ -19,11 +19,11 @@ from msgspec.structs import replace
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
-from switchyard.broker.admin.stats import pauses_in
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.administration import pause_actor, resume_actor
-from switchyard.broker.queue.circuits import note_circuit
+from switchyard.broker.queue.limits import note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.shapes import ActorPause
 from switchyard.console.formatting import unusable_end

@@ -13,7 +13,7 @@ from dramatiq.actor import Actor
 from dramatiq.message import Message
 
 from switchyard.broker.admin.browse import leased
-from switchyard.broker.admin.cancel import find_unrecorded
+from switchyard.broker.admin.scheduled import find_unrecorded
 from switchyard.broker.errors import BrokerError, UnknownQueue
 from switchyard.broker.health.servers import servers_of
 from switchyard.broker.interface import facilities

@@ -20,8 +20,7 @@ from dramatiq.middleware import CurrentMessage
 
 from switchyard.api.request_jobs import HistoryUnavailable, current_request
 from switchyard.audit.services import Who, act
-from switchyard.broker.admin.cancel import cancel
-from switchyard.broker.admin.scheduled import run_now
+from switchyard.broker.admin.scheduled import cancel, run_now
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.interface import facilities

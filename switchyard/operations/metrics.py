@@ -29,7 +29,7 @@ from switchyard.operations.plan import needed_now
 from switchyard.operations.queries import YardState, yard_state
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.timeouts import NoAnswer, TimedCall
-from switchyard.outbox.metrics import outbox_metrics
+from switchyard.outbox.rows import outbox_metrics
 from switchyard.workers.checks.database import connections_allowed
 from switchyard.workers.metrics import undisturbed
 

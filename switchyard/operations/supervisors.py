@@ -16,8 +16,7 @@ from django.conf import settings
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.keyspace_id import State, finding
-from switchyard.broker.health.server import ServerFinding, wrong_types
+from switchyard.broker.health.server import ServerFinding, State, finding, wrong_types
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, Servers, servers_of
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.keys import Keys, QueueKeys

@@ -23,7 +23,7 @@ from switchyard.broker.clock import TOLERATED_MS, now_ms
 from switchyard.broker.errors import BrokerError, BrokerUnavailable, QueueFull, SwitchyardError
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue import codec
-from switchyard.broker.queue.dead_moves import rejected
+from switchyard.broker.stores.dead_lists import rejected
 from switchyard.broker.topology import lane_of_name
 from switchyard.database import has_table, keep_in_loop, tidy_connections
 from switchyard.loggers import get_logger
@@ -32,7 +32,7 @@ from switchyard.middleware.outcomes import fingerprint
 from switchyard.outbox import rows
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.sends import sends_of
-from switchyard.workers.discovery import declare_actors
+from switchyard.workers.apps import declare_actors
 
 LOGGER: Final = "switchyard.outbox"
 log = get_logger(LOGGER)

@@ -10,6 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Max, Min
 from dramatiq.actor import Actor
 from dramatiq.message import Message
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
@@ -166,3 +167,17 @@ def _require_room(alias: str) -> None:
             remedy = "and see why the broker takes none: manage.py switchyard doctor"
             raise QueueFull("outbox", count, MOST_ROWS, remedy=remedy)
     _counted_s[alias] = time.monotonic()
+
+
+def outbox_metrics() -> list[Metric]:
+    """Return the metric families, and close the connections of this thread."""
+    try:
+        waiting, oldest_ms = figures()
+    finally:
+        connections.close_all()
+    count = "Messages in the outbox: committed, and not in the broker yet."
+    age = "Age of the oldest message in the outbox; 0 when none waits."
+    return [
+        GaugeMetricFamily("switchyard_outbox_rows", count, value=waiting),
+        GaugeMetricFamily("switchyard_outbox_oldest_seconds", age, value=oldest_ms / 1_000),
+    ]

@@ -16,7 +16,7 @@ from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Queue
 from switchyard.console.formatting import ago, counted, duration, jobs_text, promise
 from switchyard.history.models import JobRow
-from switchyard.middleware.places import place_of
+from switchyard.middleware.errors import place_of
 from switchyard.operations.findings.lateness import none_late, slower_queue
 from switchyard.operations.rows import Row
 

@@ -10,9 +10,8 @@ from typing import Any, Final
 import dramatiq
 from django.utils import timezone
 
-from switchyard.broker.admin.browse import SeenMessage, look
+from switchyard.broker.admin.browse import SeenMessage, look, pauses_in
 from switchyard.broker.admin.purge import purges
-from switchyard.broker.admin.stats import pauses_in
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.shapes import ActorPause

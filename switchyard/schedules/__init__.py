@@ -8,10 +8,10 @@ It keeps true:
 - A row that cannot be used is named and delays no other schedule.
 - A maintenance task runs in a thread of its own and delays neither ticks nor another task.
 
-Files in reading order: ``triggers`` (due minutes), ``registry`` (a schedule, and what is declared), ``rows`` (stored
+Files in reading order: ``registry`` (due minutes, a schedule, what is declared, its checks), ``rows`` (stored
 schedules), ``services`` (settling a tick once, and pauses), ``runner`` (the loop of the leader, and maintenance:
-alerts, reconciliation, retention and the like), ``models``, ``queries``, ``views``, ``checks``, ``beat``
-(import of django-celery-beat's rows).
+alerts, reconciliation, retention and the like), ``models``, ``queries`` (with the import of
+django-celery-beat's rows), ``views``.
 
 Public: ``registry.schedules``, ``rows.all_schedules`` and ``queries`` for pages and findings; the command
 ``runscheduler``.

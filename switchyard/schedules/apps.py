@@ -9,6 +9,6 @@ class SchedulesConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from switchyard.schedules.checks import check_schedules
+        from switchyard.schedules.registry import check_schedules
 
         checks.register(check_schedules, "switchyard")

@@ -7,8 +7,7 @@ import datetime
 from django.db import models
 from django.utils import timezone
 
-from switchyard.schedules.registry import CATCH_UP, OVERLAP
-from switchyard.schedules.triggers import UTC
+from switchyard.schedules.registry import CATCH_UP, OVERLAP, UTC
 
 
 class ScheduleState(models.Model):

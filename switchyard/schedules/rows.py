@@ -20,8 +20,21 @@ from switchyard.jobs.calls import WHOLE_CALL, checked, redacted_names
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.errors import ArgumentMismatch
 from switchyard.schedules.models import ScheduleState, ScheduleTick, StoredSchedule
-from switchyard.schedules.registry import CATCH_UP, OVERLAP, CatchUp, Overlap, Schedule, periodic_actors, schedules
-from switchyard.schedules.triggers import Cron, Every, Trigger, cron_fault, minute_of, zone_fault
+from switchyard.schedules.registry import (
+    CATCH_UP,
+    OVERLAP,
+    CatchUp,
+    Cron,
+    Every,
+    Overlap,
+    Schedule,
+    Trigger,
+    cron_fault,
+    minute_of,
+    periodic_actors,
+    schedules,
+    zone_fault,
+)
 
 ARGUMENTS: Final = "arguments"
 TIMING: Final = ("cron", "every_s", "time_zone", "start", "end")

@@ -23,9 +23,8 @@ from switchyard.database import LOOP_AGE_S, keep_in_loop, tidy_connections
 from switchyard.loggers import get_logger
 from switchyard.long_running import LEASE_S, RENEW_S, Leadership, LogThrottle
 from switchyard.schedules import services
-from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.registry import Schedule, minute_of, schedules
 from switchyard.schedules.rows import stored_schedules
-from switchyard.schedules.triggers import minute_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from django.db.models import F
 
 from switchyard.audit.services import Who, act
 from switchyard.broker import clock
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.errors import NotFound
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.job_records import JobRecords
@@ -23,9 +23,8 @@ from switchyard.loggers import get_logger
 from switchyard.middleware.envelope import sent_by_schedule
 from switchyard.schedules import queries
 from switchyard.schedules.models import ScheduleState, ScheduleTick
-from switchyard.schedules.registry import MOST_AT_ONCE, Schedule, schedules
+from switchyard.schedules.registry import MINUTE, MOST_AT_ONCE, Schedule, minute_of, schedules
 from switchyard.schedules.rows import all_schedules, from_json, save
-from switchyard.schedules.triggers import MINUTE, minute_of
 
 log = get_logger("switchyard.scheduler")
 TICK_KEPT_S = 7 * 24 * 3600

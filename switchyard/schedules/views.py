@@ -35,8 +35,7 @@ from switchyard.middleware.arguments import signature_of
 from switchyard.schedules import queries, rows, services
 from switchyard.schedules.models import ScheduleState, StoredSchedule
 from switchyard.schedules.queries import ScheduleRow
-from switchyard.schedules.registry import Schedule, schedules
-from switchyard.schedules.triggers import UTC
+from switchyard.schedules.registry import UTC, Schedule, schedules
 
 CODENAMES = ("view_schedulestate", "run_schedule", "pause_schedule", "edit_schedule")
 VIEW, RUN, PAUSE, EDIT = (f"switchyard_schedules.{codename}" for codename in CODENAMES)

@@ -6,7 +6,7 @@ is imported by a project without ``TASKS``.
 It keeps true: a message names a task, and a worker runs only what is registered under that path; a task is sent at
 the commit of its transaction; its result is read from the job's record, then from the history.
 
-Files in reading order: ``task_api``, ``backend``, ``task_actors`` (and results). Public: ``SwitchyardBackend``.
+Files in reading order: ``backend``, ``task_actors`` (the task API's names, results). Public: ``SwitchyardBackend``.
 """
 
 from switchyard.tasks.backend import SwitchyardBackend

@@ -26,8 +26,7 @@ from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.database import in_transaction
 from switchyard.middleware.arguments import misfit
 from switchyard.middleware.errors import ArgumentMismatch
-from switchyard.tasks.task_actors import actor_of, milliseconds, moment, prepare, result_of_job
-from switchyard.tasks.task_api import (
+from switchyard.tasks.task_actors import (
     DISCOVERED,
     TASKS,
     BaseTaskBackend,
@@ -35,7 +34,12 @@ from switchyard.tasks.task_api import (
     Task,
     TaskResult,
     TaskResultDoesNotExist,
+    actor_of,
+    milliseconds,
+    moment,
     normalize_json,
+    prepare,
+    result_of_job,
     task_at,
     task_backends,
     task_enqueued,

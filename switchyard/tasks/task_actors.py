@@ -1,4 +1,4 @@
-"""Actors of tasks, one for each task under its import path, and results of tasks.
+"""Names of Django's task API, actors of tasks, one for each task under its import path, and results of tasks.
 
 A result is made from the message that runs, or from the record of its job.
 """
@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import wraps
+from importlib.util import find_spec
 from inspect import iscoroutinefunction
 from types import ModuleType
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import dramatiq.errors
 import dramatiq.middleware
@@ -39,21 +40,60 @@ from switchyard.middleware.options import rule_of_message, takes
 from switchyard.middleware.outcomes import outcome_of, text_of
 from switchyard.middleware.retries import Retries
 from switchyard.middleware.status import Status
-from switchyard.tasks.task_api import (
-    TASK_MAX_PRIORITY,
-    TASK_MIN_PRIORITY,
-    InvalidTask,
-    Task,
-    TaskContext,
-    TaskError,
-    TaskResult,
-    TaskResultStatus,
-    normalize_json,
-    task_at,
-    task_backends,
-    task_finished,
-    task_started,
-)
+
+if TYPE_CHECKING or find_spec("django.tasks") is not None:
+    from django.tasks import task_backends
+    from django.tasks.backends.base import BaseTaskBackend
+    from django.tasks.base import (
+        TASK_MAX_PRIORITY,
+        TASK_MIN_PRIORITY,
+        Task,
+        TaskContext,
+        TaskError,
+        TaskResult,
+        TaskResultStatus,
+    )
+    from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+    from django.tasks.signals import task_enqueued, task_finished, task_started
+    from django.utils.json import normalize_json
+else:
+    try:
+        from django_tasks import task_backends
+        from django_tasks.backends.base import BaseTaskBackend
+        from django_tasks.base import (
+            TASK_MAX_PRIORITY,
+            TASK_MIN_PRIORITY,
+            Task,
+            TaskContext,
+            TaskError,
+            TaskResult,
+            TaskResultStatus,
+        )
+        from django_tasks.exceptions import InvalidTaskError as InvalidTask
+        from django_tasks.exceptions import TaskResultDoesNotExist
+        from django_tasks.signals import task_enqueued, task_finished, task_started
+        from django_tasks.utils import normalize_json
+    except ModuleNotFoundError as error:
+        if error.name == "django_tasks":
+            error.add_note("Django before 6 has no task API: install django-tasks, or the extra tasks")
+        raise
+
+__all__ = [
+    "TASK_MAX_PRIORITY", "TASK_MIN_PRIORITY", "BaseTaskBackend", "InvalidTask", "Task", "TaskContext", "TaskError",
+    "TaskResult", "TaskResultDoesNotExist", "TaskResultStatus", "normalize_json", "task_backends", "task_enqueued",
+    "task_finished", "task_started",
+]  # fmt: skip
+
+
+# Tasks by their import path. A worker runs these and nothing else: a message names a task, it imports none.
+TASKS: dict[str, Task[..., Any]] = {}
+# Paths of those that workers declare when they start as well.
+DISCOVERED: set[str] = set()
+
+
+def task_at(path: str) -> Task[..., Any] | None:
+    return TASKS.get(path)
+
 
 OPTION: Final = "task"
 # Of the last attempts only: the message carries them.

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from switchyard.batches.counting import OUTCOMES, call_back
 from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue.dead_moves import decode_letter, encode_letter
 from switchyard.broker.shapes import DeadLetter, Page, Unreadable
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroup, AlertGroups
 from switchyard.broker.stores.batches import (
@@ -23,10 +22,10 @@ from switchyard.broker.stores.batches import (
     batch_of,
     record_of,
 )
-from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
+from switchyard.broker.stores.dead_lists import DeadLists, Quarantine, decode_letter, encode_letter
+from switchyard.broker.stores.history_streams import DIGITS, ENDED, Step
 from switchyard.broker.stores.job_record import FamilyAnswer, Job, newest_job
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import DIGITS, ENDED, Step
 from switchyard.broker.stores.limit_counts import GroupBarriers, GroupRun, RateWindows
 from switchyard.broker.topology import lane_of_name
 from switchyard.testing.broker import MemoryBroker, MemoryCalls

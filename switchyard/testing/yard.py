@@ -21,7 +21,7 @@ from switchyard.broker.portable_transport import PortableTransport
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.stores.kept_results import RecordResults
+from switchyard.broker.stores.job_records import RecordResults
 from switchyard.broker.stores.pool_reports import PoolReports
 from switchyard.broker.stores.yard_facts import FactStore
 from switchyard.broker.topology import Yard, lane_of_name
@@ -32,8 +32,7 @@ from switchyard.middleware.options import refuse_unknown
 from switchyard.outbox.sends import CommitSends
 from switchyard.send_warnings import SendsInTesting
 from switchyard.testing.broker import MemoryBroker, MemoryCalls
-from switchyard.testing.commits import Clock, forget_callbacks, watched_commits
-from switchyard.testing.running import Runner, WatchedTask
+from switchyard.testing.running import Clock, Runner, WatchedTask, forget_callbacks, watched_commits
 from switchyard.testing.stores import (
     MemoryAlertGroups,
     MemoryBatches,

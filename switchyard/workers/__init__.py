@@ -10,9 +10,9 @@ It keeps true:
 - A process that forks has no other threads: a supervisor is one loop over one selector, metrics and health included.
 
 Files in reading order: ``preflight`` with ``checks`` (what must hold before a start, and the watch of the server),
-``discovery`` (actors of all apps), ``group`` (several pools under one parent), ``supervisor`` (one pool:
-``supervisor``, ``children`` and ``processes``, ``leases``, ``hard_limits``, ``quiet_periods``, ``report``,
-``counts``), ``child`` (``spawn``, ``main``, ``slot_tracking``, ``hygiene``, ``memory_guard``),
+``apps`` (discovery of their actors), ``pool_group`` (several pools under one parent), ``supervisor`` (one pool:
+``supervisor``, ``children`` and ``processes``, ``leases``, ``hard_limits`` with quiet periods, ``report`` with counts),
+``child`` (``main``, ``slot_tracking`` with the memory limit, ``hygiene``),
 ``shared`` (the table in memory that both see, forking, signals), ``metrics`` (of all processes of a pool).
 
 Public: ``preflight`` for each long-running command, ``checks`` and the files of ``metrics``. Other rooms learn what

@@ -27,7 +27,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from switchyard.broker.cores import memory_here
+from switchyard.broker.process import memory_here
 from switchyard.broker.stores.pool_reports import PoolReport
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

@@ -23,11 +23,12 @@ from dramatiq.message import Message as DramatiqMessage
 
 from switchyard.batches import counting
 from switchyard.broker.keys import ALL_LANES, Keys, Lane
-from switchyard.broker.queue import administration, dead_moves, limits
-from switchyard.broker.queue.dead_moves import StoredLetter
+from switchyard.broker.queue import administration, limits
 from switchyard.broker.queue.operations import LEASE_MS, Entry, Fetched, Lease, QueueOperations, lane_of
 from switchyard.broker.shapes import ActorPause
+from switchyard.broker.stores import dead_lists
 from switchyard.broker.stores.batches import CALLBACKS, Batches, BatchFacts, callback_id, member_id
+from switchyard.broker.stores.dead_lists import StoredLetter
 from switchyard.broker.topology import FairShare
 from tests.model import invariants
 from tests.model.keyspace import ACTIVE, DEAD, FINISHED, SCHEDULED, UNFINISHED, WAITING, Keyspace, read
@@ -214,7 +215,7 @@ class Walk:
         """Requeue a dead letter, which leaves its sequence: in a fair queue it goes first, else last."""
         for id_ in self.found.dead[:1]:
             one = self.sent[id_]
-            moved = dead_moves.requeue(
+            moved = dead_lists.requeue(
                 self.family, [StoredLetter(id_, b"{}", None)], {id_: (one.body, 2)}, nonce=str(len(self.history))
             )
             assert moved[id_] == "moved"
@@ -223,7 +224,7 @@ class Walk:
     def discard(self) -> None:
         for id_ in self.found.dead[:1]:
             letter = StoredLetter(id_, b"{}", None)
-            assert dead_moves.discard(self.family, [letter], nonce=str(len(self.history)))[id_] == "moved"
+            assert dead_lists.discard(self.family, [letter], nonce=str(len(self.history)))[id_] == "moved"
 
     def release(self) -> None:
         """Return unstarted what an owner holds."""

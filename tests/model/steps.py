@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, Keys, Lane
-from switchyard.broker.queue import administration, dead_moves
-from switchyard.broker.queue.dead_moves import StoredLetter
+from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import NORMAL, Entry, Fetched, Lease, QueueOperations, lane_of
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.stores import dead_lists
+from switchyard.broker.stores.dead_lists import StoredLetter
 from tests.chaos.server import ServerUnderTest
 from tests.model import invariants
 from tests.model.coverage import Coverage
@@ -254,7 +255,7 @@ class Steps:
         expected = self.model.discard(id_, nonce)
 
         def call() -> bool:
-            return dead_moves.discard(self.family, [letter], nonce=nonce)[id_] == "moved"
+            return dead_lists.discard(self.family, [letter], nonce=nonce)[id_] == "moved"
 
         self._step("discard", expected, call, again=again, changes=dead)
 
@@ -309,7 +310,7 @@ class Steps:
 
         def call() -> bool:
             stored, bodies = StoredLetter(id_, letter, None), {id_: (body, level)}
-            return dead_moves.requeue(self.family, [stored], bodies, nonce=nonce)[id_] == "moved"
+            return dead_lists.requeue(self.family, [stored], bodies, nonce=nonce)[id_] == "moved"
 
         self._step("requeue", expected, call, again=again, changes=dead and as_read)
 

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import redis
 
-from switchyard.addons.cluster.client import split_cluster_url
-from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, NoSlots
+from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, NoSlots, split_cluster_url
 from switchyard.addons.cluster.servers import Masters
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.servers import judge_replicas

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved, finish_the_move
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.keyspace_id import KeyspaceId, State
-from switchyard.broker.health.server import ServerFinding, Severity, judge, read_facts
+from switchyard.broker.health.server import KeyspaceId, ServerFinding, Severity, State, judge, read_facts
 from switchyard.broker.health.servers import NOTHING_AWAY, AwayPart, ServerLook, Servers
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word

@@ -4,10 +4,10 @@ It keeps true: a message is on the server, or in a worker that has not acknowled
 returns when the server has confirmed it, and an acknowledgement follows the record of the job's end. A message that may
 have ended its pool runs alone.
 
-Files in reading order: ``settings``, ``broker`` (with transport and construction) and ``queues`` (names of the
-server's queues), ``connections`` with ``frames`` (confirmed publishing), ``consumer`` with ``outgoing`` and ``held`` (a
-worker's side), ``redeliveries`` (how a message's last delivery ended), ``mover`` (long delays), ``unique_claims``,
-``keys``; then what supervisors and people see: ``leases``, ``majority``, ``findings``, ``stock``.
+Files in reading order: ``settings``, ``broker`` (with transport and construction), ``connections`` (names of the
+server's queues, confirmed publishing), ``consumer`` with ``outgoing`` (a worker's side), ``redeliveries`` (how a
+message's last delivery ended), ``unique_claims`` (and long delays), then what supervisors and people see: ``leases``,
+``majority``, ``findings``, ``stock``.
 
 Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module imports nothing else: it is loaded wherever an
 address may be of an add-on, and pika is not installed everywhere.

@@ -19,16 +19,21 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.common import dq_name, q_name
 from dramatiq.message import Message
 
-from switchyard.addons.rabbitmq.connections import AWAY, PUBLISH_S, Publishers, parameters_of, unavailable
+from switchyard.addons.rabbitmq.connections import (
+    AWAY,
+    PUBLISH_S,
+    PublicationFields,
+    Publishers,
+    QueueType,
+    RabbitQueues,
+    parameters_of,
+    unavailable,
+)
 from switchyard.addons.rabbitmq.consumer import RabbitConsumer
-from switchyard.addons.rabbitmq.frames import PublicationFields
-from switchyard.addons.rabbitmq.held import RabbitMessage
 from switchyard.addons.rabbitmq.majority import UNCONFIRMED, confirms
-from switchyard.addons.rabbitmq.mover import Mover
-from switchyard.addons.rabbitmq.outgoing import Publication
-from switchyard.addons.rabbitmq.queues import QueueType, RabbitQueues
+from switchyard.addons.rabbitmq.outgoing import Publication, RabbitMessage
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries, start
-from switchyard.addons.rabbitmq.unique_claims import Requeues, UniqueClaims
+from switchyard.addons.rabbitmq.unique_claims import Mover, Requeues, UniqueClaims
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.held_message import moved_copy
@@ -43,10 +48,9 @@ from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard, whole_delay
 from switchyard.broker.worker.acks import AckBarrier, record_enqueued
-from switchyard.broker.worker.work_queue import WorkQueue, join
+from switchyard.broker.worker.prefetch import WorkQueue, join
 from switchyard.broker.yard_broker import YardBroker
-from switchyard.middleware.errors import InvalidOption
-from switchyard.middleware.places import place_of
+from switchyard.middleware.errors import InvalidOption, place_of
 from switchyard.middleware.unique_keys import POLICIES
 from switchyard.wiring import depths
 

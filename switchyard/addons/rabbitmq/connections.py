@@ -1,4 +1,8 @@
-"""Connections to a RabbitMQ server, and the publishing over them: every message is confirmed by the server."""
+"""Connections to a RabbitMQ server, the names of each lane's queues there, and publishing that the server confirms.
+
+A message that comes alone finds no code in the processor's caches: a call takes over a microsecond then. pika makes 70
+to frame a publication, and 30 to find that nothing but its channel waits for a delivery. Here they are fewer.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,222 @@ import logging
 import math
 import os
 import ssl
+import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pika
+from dramatiq.common import dq_name, q_name
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import AMQPError, AMQPHeartbeatTimeout, ChannelClosedByBroker, NackError, UnroutableError
+from pika.exceptions import (
+    AMQPError,
+    AMQPHeartbeatTimeout,
+    ChannelClosedByBroker,
+    ConsumerCancelled,
+    NackError,
+    UnroutableError,
+)
+from pika.spec import FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD, Basic
 
-from switchyard.addons.rabbitmq.frames import RabbitConnection
-from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, PRECONDITION_FAILED
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, UnusableAddress
+from switchyard.broker.queue.operations import HIGH, LOW, NORMAL
 from switchyard.conf import in_words_of_project
+
+QueueType = Literal["quorum", "classic"]
+
+LEVELS: Final = {HIGH: ".high", NORMAL: "", LOW: ".low"}
+# Deliveries have stopped when none came for so long; they are stopped after the longer time in any case.
+STILL_S: Final = 0.1
+STOP_S: Final = 1.0
+# Server's error for a user without the right to a queue or an exchange.
+ACCESS_REFUSED: Final = 403
+# Server's error for a queue that exists with other arguments.
+PRECONDITION_FAILED: Final = 406
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitQueues:
+    """Names, which begin with ``prefix``, and arguments of the queues of a yard.
+
+    Each level of a lane has a queue: quorum queues have no priorities. What is due later waits in ``.DQ``, and what the
+    server rejects, for example after too many returns, in ``.XQ``. A ``quorum`` queue is replicated to the nodes of a
+    cluster; ``classic`` keeps one copy.
+    """
+
+    prefix: str
+    kind: QueueType = "quorum"
+
+    def of(self, lane: str) -> Iterator[str]:
+        """Yield the queues that a consumer of a lane reads; of ``work.DQ`` the queue of delayed messages alone."""
+        for level in (NORMAL,) if lane != q_name(lane) else LEVELS:
+            yield self.name(lane, level)
+
+    def name(self, lane: str, level: int = NORMAL) -> str:
+        return f"{self.prefix}.{lane}{LEVELS[level]}"
+
+    def delayed(self, lane: str) -> str:
+        return self.name(dq_name(lane))
+
+    def rejected(self, lane: str) -> str:
+        """Return the name of the queue of what the server rejects from a lane."""
+        return f"{self.prefix}.{q_name(lane)}.XQ"
+
+    def declare(self, channel: Any, lane: str, name: str) -> int:
+        """Declare a queue of a lane, with the one for rejected messages; return how many messages are ready in it."""
+        rejected = self.rejected(lane)
+        answer = channel.queue_declare(queue=rejected, durable=True, arguments={"x-queue-type": self.kind})
+        if name == rejected:
+            return int(answer.method.message_count)
+        answer = channel.queue_declare(queue=name, durable=True, arguments=self._arguments(rejected))
+        return int(answer.method.message_count)
+
+    def every(self, lane: str) -> list[str]:
+        return [*self.of(lane), self.delayed(lane), self.rejected(lane)]
+
+    def dead_lettering(self, rejected: str) -> dict[str, Any]:
+        """Return arguments that have the server put what it rejects into a queue; they need rights of their own."""
+        return {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": rejected}
+
+    def _arguments(self, rejected: str) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"x-queue-type": self.kind, **self.dead_lettering(rejected)}
+        if self.kind == "quorum":
+            # Without it a message is dropped when the queue of rejected ones cannot take it.
+            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+        return arguments
+
+
+class QueueConsumers:
+    """Deliveries from queues to a channel; they can be stopped, and started again.
+
+    ``held`` returns how many deliveries are not acknowledged; ``prefetch`` is for each queue. ``ended`` says why
+    nothing is delivered any more although the connection lives: the server closed the channel, or a queue was deleted.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        channel: Any,
+        names: Sequence[str],
+        receive: Callable[..., None],
+        *,
+        held: Callable[[], int],
+        prefetch: int,
+    ) -> None:
+        self._connection, self._channel, self._names, self._receive = connection, channel, names, receive
+        self._held, self._prefetch = held, prefetch
+        self._tags: list[str] = []
+        self.active = False
+        self.ended: Exception | None = None
+        channel.add_on_cancel_callback(lambda _: self._end(ConsumerCancelled("a queue was deleted")))
+        channel._impl.add_on_close_callback(lambda _, reason: self._end(reason))
+
+    def _end(self, reason: Exception) -> None:
+        self.ended = self.ended or reason
+
+    def start(self) -> None:
+        if not self.active:
+            for tag in self._tags:
+                self._channel.basic_cancel(tag)
+            self._channel.basic_qos(prefetch_count=self._prefetch)
+            self._tags = [self._channel.basic_consume(name, self._receive) for name in self._names]
+            self.active = True
+
+    def stop(self) -> None:
+        """Cancel the consumers after draining deliveries in flight, so that each can be recorded as unstarted.
+
+        The server drops what is between its queue and the channel at a cancellation, and pika rejects what comes after
+        its own. So this waits until nothing more comes: acknowledgements that were sent are answered with deliveries,
+        and none is sent meanwhile. pika cancels before the next start.
+        """
+        if not self.active or not self._connection.is_open:  # what a closed one held is noted by the consumer
+            return
+        give_up_s, held = time.monotonic() + STOP_S, -1
+        while held != self._held() and time.monotonic() < give_up_s:
+            held, until_s = self._held(), time.monotonic() + STILL_S
+            while (left_s := until_s - time.monotonic()) > 0:
+                self._connection.process_data_events(time_limit=left_s)
+        for tag in self._tags:
+            self._channel._impl._send_method(Basic.Cancel(consumer_tag=tag, nowait=True))
+        self._channel.basic_qos(prefetch_count=self._prefetch)
+        self._connection.process_data_events(time_limit=0)
+        self.active = False
+
+
+CONTENT_TYPE: Final = "application/vnd.switchyard+json"
+PERSISTENT: Final = 2
+
+_TYPE: Final = CONTENT_TYPE.encode()
+_FLAGS: Final = (
+    pika.BasicProperties.FLAG_CONTENT_TYPE
+    | pika.BasicProperties.FLAG_DELIVERY_MODE
+    | pika.BasicProperties.FLAG_CORRELATION_ID
+    | pika.BasicProperties.FLAG_MESSAGE_ID
+)
+_BASIC, _PUBLISH = divmod(Basic.Publish.INDEX, 1 << 16)  # the numbers of a class of AMQP and of a method in it
+# Each frame begins with its type, its channel and the bytes of what follows, and ends with a mark.
+_METHOD: Final = struct.Struct(">BHI HHHBB")  # class, method, a field that is always 0, no exchange, the queue's length
+_HEADER: Final = struct.Struct(f">BHI HHQ HB{len(_TYPE)}sBB")  # class, 0, size; flags, type, mode, length of the number
+_BODY: Final = struct.Struct(">BHI")
+_PARTS: Final = (FRAME_HEADER, FRAME_BODY)
+_END: Final = bytes((FRAME_END,))
+_MANDATORY: Final = bytes((1, FRAME_END))  # with the end of its frame
+
+
+class PublicationFields(pika.BasicProperties):
+    """Properties of a new publication: persistent, with the message's id and a number of its own."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            delivery_mode=PERSISTENT,
+            content_type=CONTENT_TYPE,
+            message_id=message_id,
+            correlation_id=str(time.time_ns()),
+        )
+
+
+class RabbitConnection(pika.SelectConnection):
+    """pika's connection with a shorter way for publications and deliveries. All else goes pika's way.
+
+    A publication is one write, where pika has one for each of its frames.
+    """
+
+    def _send_message(self, channel_number: int, method_frame: Any, content: tuple[Any, bytes]) -> None:
+        fields, body = content
+        if isinstance(fields, PublicationFields) and 0 < len(body) <= self._body_max_length:
+            self._output_marshaled_frames([frames_of(channel_number, method_frame.routing_key, fields, body)])
+        else:
+            super()._send_message(channel_number, method_frame, content)
+
+    def _process_frame(self, frame_value: Any) -> None:
+        kind = frame_value.frame_type
+        if type(frame_value.method) is Basic.Deliver if kind == FRAME_METHOD else kind in _PARTS:
+            self.frames_received += 1
+            self._deliver_frame_to_channel(frame_value)
+        else:
+            super()._process_frame(frame_value)
+
+
+def frames_of(channel: int, queue: str, fields: PublicationFields, body: bytes) -> bytes:
+    """Return the frames of a mandatory publication to a queue: method, header, and a body that one frame has room for.
+
+    Their layout is that of AMQP 0-9-1, section 4.2. A text is the byte of its length, and its UTF-8.
+    """
+    name, number, id_ = queue.encode(), fields.correlation_id.encode(), fields.message_id.encode()
+    fields_bytes = 2 + 1 + len(_TYPE) + 1 + 1 + len(number) + 1 + len(id_)
+    method = _METHOD.pack(FRAME_METHOD, channel, 9 + len(name), _BASIC, _PUBLISH, 0, 0, len(name))
+    size = (FRAME_HEADER, channel, 12 + fields_bytes, _BASIC, 0, len(body))
+    header = _HEADER.pack(*size, _FLAGS, len(_TYPE), _TYPE, PERSISTENT, len(number))
+    method_frame = (method, name, _MANDATORY)
+    header_frame = (header, number, bytes((len(id_),)), id_, _END)
+    return b"".join((*method_frame, *header_frame, _BODY.pack(FRAME_BODY, channel, len(body)), body, _END))
+
 
 CONNECT_S: Final = 2.0
 # A server that does not answer for two of these is away.

@@ -17,22 +17,30 @@ from dramatiq.common import q_name
 from dramatiq.message import Message
 from dramatiq.middleware import MiddlewareError
 
-from switchyard.addons.rabbitmq.connections import AWAY, connect, disconnect, refuse_other_type, unavailable
-from switchyard.addons.rabbitmq.held import (
+from switchyard.addons.rabbitmq.connections import (
+    AWAY,
+    QueueConsumers,
+    connect,
+    disconnect,
+    refuse_other_type,
+    unavailable,
+)
+from switchyard.addons.rabbitmq.outgoing import (
+    UNREAD,
+    Outgoing,
+    Publication,
     RabbitMessage,
     ends_suspicion,
     id_of,
     is_unstarted,
     read,
 )
-from switchyard.addons.rabbitmq.outgoing import UNREAD, Outgoing, Publication
-from switchyard.addons.rabbitmq.queues import QueueConsumers
 from switchyard.addons.rabbitmq.redeliveries import LaterDeliveries, WaitingMessages
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue import codec
 from switchyard.broker.queue.operations import Lease, QueueOperations
-from switchyard.broker.worker.wakeup import POLL_CANCELLATIONS_S
+from switchyard.broker.worker.prefetch import POLL_CANCELLATIONS_S
 
 if TYPE_CHECKING:
     from switchyard.addons.rabbitmq.broker import RabbitBroker

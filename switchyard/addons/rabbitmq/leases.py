@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
+from switchyard.addons.rabbitmq.connections import RabbitQueues
 from switchyard.addons.rabbitmq.outgoing import Publication
-from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.addons.rabbitmq.redeliveries import Redeliveries
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys, Lane

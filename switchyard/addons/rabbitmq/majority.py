@@ -11,9 +11,11 @@ from typing import Any, Final
 from pika.exceptions import ChannelClosedByBroker
 
 from switchyard.addons.rabbitmq.connections import (
+    ACCESS_REFUSED,
     AWAY,
     NO_RIGHT,
     Publishers,
+    RabbitQueues,
     answers_within,
     connect,
     disconnect,
@@ -21,7 +23,6 @@ from switchyard.addons.rabbitmq.connections import (
     refuse_other_type,
     unavailable,
 )
-from switchyard.addons.rabbitmq.queues import ACCESS_REFUSED, RabbitQueues
 from switchyard.broker.errors import BrokerRefused
 
 # Within the 2 s of /readyz. A new leader is elected within 0.5 s of the end of a node (3.10.8).

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from switchyard.addons.rabbitmq.held import RabbitMessage
-from switchyard.addons.rabbitmq.keys import RabbitKeys
-from switchyard.addons.rabbitmq.outgoing import NO_NUMBER, Publication
+from switchyard.addons.rabbitmq.outgoing import NO_NUMBER, Publication, RabbitMessage
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys

@@ -25,10 +25,9 @@ from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import note, read, utf8
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.shapes import Whole
-from switchyard.broker.stores.history_streams import EndedJob, fields_of
+from switchyard.broker.stores.history_streams import EndedJob, ended_step, fields_of
 from switchyard.broker.stores.job_record import cancelled_job, is_untracked, job_of_message
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import ended_step
 
 UNDO_MS: Final = 60_000
 # Other characters would make fields and keys of other names.

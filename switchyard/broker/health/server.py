@@ -1,17 +1,27 @@
-"""Facts of a Redis or Valkey server, and findings about those that would lose work."""
+"""Facts of a Redis or Valkey server, findings about those that would lose work, its clock, and the id of its keyspace.
+
+The id is a marker by which workers detect that the server lost its data, or that it is another server. The first
+process of a yard that starts on an empty server writes the marker; no process writes it again by itself. A process that
+has seen the marker and then finds none, or another one, records that in the keyspace and stops. An operator accepts the
+keyspace.
+"""
 
 from __future__ import annotations
 
 import re
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from switchyard.addon import addons
+from switchyard.broker.clock import CLOCK
 from switchyard.broker.errors import CHECK_THE_ADDRESS, BrokerError, BrokerRefused, BrokerUnavailable
-from switchyard.broker.keys import QueueKeys
+from switchyard.broker.keys import Keys, QueueKeys
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.own_keys import texts_of
+from switchyard.broker.redis.scripts import script
 from switchyard.broker.redis.server_errors import reason
 
 Severity = Literal["error", "warning"]
@@ -218,3 +228,125 @@ def _version(text: Any) -> tuple[int, ...] | None:
     # A patched build may say "7.2.4-rc1".
     found = re.match(r"\d+(?:\.\d+)*", str(text)) if text is not None else None
     return tuple(map(int, found[0].split("."))) if found else None
+
+
+State = Literal["ours", "missing", "another", "unmarked"]
+
+ACCEPT = "manage.py switchyard broker accept"
+MAKE, ACCEPT_HERE = (script(name, folder="") for name in ("generation_make", "generation_accept"))
+
+
+class KeyspaceId:
+    """One process's memory of the keyspace it works in.
+
+    Args:
+        queues: Of the yard: their keys show whether a keyspace is in use.
+        marks: Names of the marker and of the missed ids; by default those that are shared by all queues.
+    """
+
+    def __init__(
+        self, calls: RedisCalls, keys: Keys, queues: Iterable[str], *, marks: tuple[str, str] | None = None
+    ) -> None:
+        self.seen = ""
+        self.state: State = "unmarked"
+        self._marks = marks or (keys.generation(), keys.generations_missed())
+        self._used_by = [key for queue in queues for key in keys.queue(queue).all_keys()]
+        self._calls = calls
+
+    def prepare(self) -> str:
+        """Mark a keyspace that holds nothing of ours; return its id, or "" when it has none and is in use.
+
+        Raises:
+            BrokerUnavailable: the server did not answer, or is a replica, which only reads.
+        """
+        id_ = self._calls.call(MAKE, [*self._marks, *self._used_by], [uuid.uuid4().hex])
+        self.seen = str(id_, "ascii") if id_ else ""
+        return self.seen
+
+    def is_missed(self) -> bool:
+        """Return whether a process expected another keyspace here."""
+        return bool(self._calls.command("EXISTS", self._marks[1]))
+
+    def accept(self) -> str:
+        """Write a new marker, so that all processes resume; return the new keyspace id."""
+        id_ = uuid.uuid4().hex
+        self._calls.call(ACCEPT_HERE, self._marks, [id_])
+        self.seen = id_
+        return id_
+
+    def commands(self) -> list[tuple[Word, ...]]:
+        """Return the commands whose answers :meth:`look` reads."""
+        return [("HGETALL", self._marks[0]), ("SMEMBERS", self._marks[1])]
+
+    def look(self, answers: Sequence[Any]) -> State:
+        """Compare the keyspace with the one that this process saw first; without an answer it is as it was."""
+        if any(isinstance(answer, Exception) for answer in answers):
+            return self.state
+        marker, missed = texts_of(answers[0]), answers[1]
+        id_ = marker.get("id", "")
+        if not self.seen:
+            self.seen = id_
+        if id_ and id_ != self.seen and self.seen in marker.get("instead_of", "").split():
+            self.seen = id_  # a person accepted it in place of ours
+        if self.seen:
+            self.state = "ours" if id_ == self.seen else "another" if id_ else "missing"
+        else:
+            self.state = "missing" if missed else "unmarked"
+        return self.state
+
+    def failure(self, answers: Sequence[Any]) -> Exception | None:
+        """Return the error among the answers that :meth:`look` could not read, where nothing else reports it."""
+        return next((answer for answer in answers if isinstance(answer, Exception)), None)
+
+    def where_lost(self) -> str:
+        """Return the servers whose keyspace is not the one that was there, as half a sentence; "" for the only one."""
+        return ""
+
+    def miss_commands(self) -> list[tuple[Word, ...]]:
+        """Return the commands that record that the keyspace this process had seen is not here."""
+        return [("SADD", self._marks[1], self.seen)] if self.seen else []
+
+
+def finding(state: State, where: str = "") -> list[ServerFinding]:
+    """Return the findings of a state, and who lost it. Processes report an unmarked one at their start."""
+    if state == "missing":
+        seen = "the broker's keyspace was emptied, or this is another database: the marker that was there is gone"
+    elif state == "another":
+        seen = "the broker's keyspace is not the one that was there: it has another marker"
+    else:
+        return []
+    remedy = (
+        f"Find out what became of it (FLUSHDB, a failover to an empty server, a wrong database number); restore it, or "
+        f"run `{ACCEPT}` to go on with what is there. Until then workers fetch nothing."
+    )
+    return [ServerFinding("keyspace", "error", f"{seen}; {where}" if where else seen, remedy)]
+
+
+EVERY_S: Final = 10.0
+# A slower answer says too little about the moment at which the server read its clock.
+LONGEST_ANSWER_S: Final = 0.3
+
+
+class ServerClock:
+    """Compare the clocks when asked to, at most every 10 s; a server that does not answer is asked again after 10 s.
+
+    Where keys lie at several places any server answers: their clocks must agree.
+    """
+
+    def __init__(self, calls: RedisCalls) -> None:
+        self._calls = calls
+        self._due_s = 0.0
+
+    def compare(self) -> None:
+        """Ask for the server's time if that is due; raises nothing, and takes 0.3 s at most."""
+        began_s = time.monotonic()
+        if began_s < self._due_s:
+            return
+        self._due_s = began_s + EVERY_S  # first: other threads go on without
+        try:
+            seconds, micros = self._calls.command("TIME", budget_s=LONGEST_ANSWER_S)
+        except BrokerError:  # whatever the caller asks of the server next says so
+            return
+        took_s = time.monotonic() - began_s
+        if took_s <= LONGEST_ANSWER_S:
+            CLOCK.measured(int(seconds) * 1_000_000_000 + int(micros) * 1_000 + int(took_s / 2 * 1e9))

@@ -14,8 +14,7 @@ from typing import Any, Final
 import redis
 
 from switchyard.broker.errors import ADDRESSES
-from switchyard.broker.health.keyspace_id import KeyspaceId
-from switchyard.broker.health.server import ServerFacts, ServerFinding, judge, read_facts
+from switchyard.broker.health.server import KeyspaceId, ServerFacts, ServerFinding, judge, read_facts
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls, Word
 from switchyard.broker.redis.own_keys import texts_of

@@ -90,7 +90,7 @@ if #ending > 0 and (lively or live > 0) then
   for n, known in ipairs(redis.call("HMGET", jobs, unpack(ending))) do running[ending[n]] = known or nil end
 end
 
--- Place of an end in its job's life, see switchyard/broker/stores/job_steps.py: a job that was not started ends as in its next attempt.
+-- Place of an end in its job's life, see switchyard/broker/stores/history_streams.py: a job that was not started ends as in its next attempt.
 local function place_of(record)
   local _, _, _, _, attempt, generation, started, finished = head_of(record)
   return generation * 1048576 + math.min(started and attempt or attempt + 1, 100000) * 8 + 4, started or finished, finished

@@ -3,5 +3,5 @@
 It keeps true: every operation is atomic and may be repeated; those on held messages name owner, id and token.
 
 Files in reading order: ``operations`` (producers and consumers), ``codec`` with ``json_body`` (bodies),
-``arguments``, ``leases``, ``unroutable``, ``administration`` and ``dead_moves`` (people).
+``arguments``, ``leases``, ``unroutable``, ``limits`` with circuits, ``administration`` (people).
 """

@@ -1,7 +1,7 @@
-"""Limits of actors on what runs at once: declared in the queue by its workers, enforced by the script that fetches.
+"""Limits of a queue family's actors, of what runs at once and by circuits, which the scripts of fetch and note enforce.
 
-A key is an actor, or an actor with the value of an argument. Functions that ask the server may raise what
-:meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
+An open circuit is a pause of its actors. A key is an actor, or an actor with the value of an argument. Functions that
+ask the server may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha1
+from hashlib import sha1, sha256
 from typing import Any, Final
 
 import msgspec
@@ -20,12 +20,13 @@ from dramatiq.message import Message
 from switchyard.broker.clock import FAIR_MS, LAST_PUT_OFF_MS, now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES
-from switchyard.broker.queue.operations import AT_ONCE, QueueOperations
+from switchyard.broker.queue import administration
+from switchyard.broker.queue.operations import ACTOR_PAUSE, AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import read, utf8
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.shapes import Whole, shown_json
-from switchyard.broker.topology import FairShare
+from switchyard.broker.shapes import CIRCUIT, Whole, field_of, shown_json
+from switchyard.broker.topology import Dependency, FairShare
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -215,3 +216,77 @@ def wait_of(family: QueueOperations, message_id: str) -> LimitWait | None:
     taken, before, text = family.calls.look(reads)
     other = override_of(text, family.keys.limits)
     return LimitWait(key[2:], other.n if other else int(n), ordered, int(found[3]), taken, before)
+
+
+class Circuit(msgspec.Struct, frozen=True):
+    """The breaker of a dependency, or of one value of an argument, in a queue. ``calls`` as of :class:`ActorPause`.
+
+    Args:
+        lease_ms: Time after which a probe that has not ended is replaced.
+    """
+
+    dependency: Dependency
+    lease_ms: int
+    calls: Mapping[str, int]
+    argument: str = ""
+    value: Any = None
+
+    @property
+    def field(self) -> str:
+        """Name by which a queue family keeps it."""
+        return field_of(CIRCUIT + self.dependency.name, self.argument, self.value)
+
+    @property
+    def digest(self) -> str:
+        """Name of its key: a value may be long."""
+        return sha256(self.field.encode()).hexdigest()[:16]
+
+
+# So long two releases may run side by side, of which one still declares a dependency.
+DEPLOY_MS: Final = 600_000
+
+
+def resume_over(family: QueueOperations, actors: Iterable[Actor[..., Any]]) -> None:
+    """Make due what pauses that are over had put off, and let open circuits have their probes.
+
+    A circuit that stops an actor which does not declare it any more is closed: nothing would count how its probes end.
+    One that has opened in the last 10 minutes stays: workers of another release may declare it.
+    """
+    specs = {each.actor_name: each.options.get("depends_on") for each in actors}
+    for text in family.calls.command("HVALS", family.keys.actor_pauses):
+        one = read(ACTOR_PAUSE, text, family.keys.actor_pauses)
+        if one is not None and one.is_open and one.since < now_ms() - DEPLOY_MS:
+            spec = one.dependency + (f" per {one.argument}" if one.argument else "")
+            if any(specs.get(actor) != spec for actor in one.calls or ()):
+                administration.resume_actor(family, one.field)
+    administration.resume_actor(family)
+
+
+# Some are left for people's pauses.
+MOST_OPEN_CIRCUITS: Final = 80
+
+
+def note_circuit(
+    family: QueueOperations, circuit: Circuit, message_id: str, outcome: str, *, until_ms: int = 0, reason: str = "",
+    by: str = "",
+) -> str:  # fmt: skip
+    """Count a call of a dependency by a message: ``ok``, ``failed``, or ``other`` for an attempt that does not count.
+
+    Args:
+        until_ms: Open the circuit until then, ms since the epoch, whatever was counted; 0 for no.
+        by: The person who opens it.
+
+    Returns:
+        ``closed``; ``opened`` by this call; ``probed``: the message was the probe, and failed; ``open``: it was not the
+        probe, and failed. With 80 open circuits in the queue no other one opens.
+    """
+    k, declared = family.keys, circuit.dependency
+    stored: dict[str, Any] = {"actor": CIRCUIT + declared.name, "calls": circuit.calls, "lease_ms": circuit.lease_ms}
+    if circuit.argument:
+        stored |= {"argument": circuit.argument, "value": circuit.value}
+    rest = msgspec.json.encode(stored | {"by": by, "reason": reason})
+    keys = [k.actor_pauses, k.circuit(circuit.digest), k.token, *map(k.wakeup, ALL_LANES)]
+    numbers: list[Word] = [str(declared.failures), declared.least, declared.window_ms, declared.open_ms]
+    numbers += [declared.longest_open_ms, declared.probes, until_ms, MOST_OPEN_CIRCUITS]
+    answer = family.calls.call(script("circuit_note"), keys, [circuit.field, message_id, outcome, *numbers, rest])
+    return str(answer, "ascii")

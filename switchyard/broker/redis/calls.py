@@ -9,7 +9,7 @@ Errors leave this module as :class:`switchyard.broker.errors.BrokerUnavailable` 
 :class:`switchyard.broker.errors.BrokerRefused` (an error that the server answered), caused by redis-py's error.
 
 Redis-py is loaded by the first connection, so that code which only declares actors does without: what handles its
-errors imports it there. It is used by itself by blocking reads of :mod:`switchyard.broker.worker.wakeup` (on a
+errors imports it there. It is used by itself by blocking reads of :mod:`switchyard.broker.worker.prefetch` (on a
 connection of this module), streams that a browser follows, probes of doctor and of the operations page, and development
 tools.
 """

@@ -15,8 +15,7 @@ from redis.retry import Retry
 
 from switchyard.addon import Addon, addon_for
 from switchyard.broker.redis.addresses import SCHEMES, Absence
-from switchyard.broker.redis.sentinel import pool_options
-from switchyard.broker.redis.server_connection import NAMELESS
+from switchyard.broker.redis.sentinel import NAMELESS, pool_options
 
 Profile = Literal["quick", "normal"]
 OWN_SCHEMES = ("redis", "rediss", "unix", *SCHEMES)

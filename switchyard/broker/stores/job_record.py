@@ -15,12 +15,20 @@ import msgspec
 
 from switchyard.broker.clock import is_put_off, now_ms, put_off_reason
 from switchyard.broker.queue.codec import LARGEST
-from switchyard.broker.queue.dead_moves import decode_letter as decode_letter
 from switchyard.broker.redis.own_keys import UNREADABLE, moment, read, utf8
 from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores import history_streams
-from switchyard.broker.stores.history_streams import EndedJob, fields_of, kept_body
-from switchyard.broker.stores.job_steps import DIGITS, ENDED, STEPS, LiveJob, sequence
+from switchyard.broker.stores.dead_lists import decode_letter as decode_letter
+from switchyard.broker.stores.history_streams import (
+    DIGITS,
+    ENDED,
+    STEPS,
+    EndedJob,
+    LiveJob,
+    fields_of,
+    kept_body,
+    sequence,
+)
 
 LONGEST_NOTE: Final = 500
 LARGEST_COUNT: Final = 2**53

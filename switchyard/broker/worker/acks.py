@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from switchyard.broker.errors import BrokerError, BrokerUnavailable
 from switchyard.broker.queue.operations import AT_ONCE, NO_ROW, HistoryRow, Lease, QueueOperations
+from switchyard.broker.stores.history_streams import ENDED, Step, WorkerPlace, later
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import ENDED, Step, WorkerPlace, later
 from switchyard.broker.stores.limit_counts import TaskLock
 
 logger = logging.getLogger("switchyard.broker")

@@ -37,7 +37,7 @@ from switchyard.jobs.passport.reading import Passport, passport_of
 from switchyard.jobs.presentation import limit_words
 from switchyard.jobs.queries import families, find_untracked, records_of, silent_children
 from switchyard.middleware.arguments import misfit, signature_of
-from switchyard.middleware.places import place_of as place_of_code
+from switchyard.middleware.errors import place_of as place_of_code
 from switchyard.outbox.rows import is_behind, waiting_row
 
 # A process that commits sends at once; the relay sends what is older, twice a second.

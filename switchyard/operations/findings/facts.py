@@ -17,9 +17,8 @@ import redis
 from django.db import DatabaseError
 from dramatiq.message import Message
 
-from switchyard.broker.admin.browse import compared_fields_of, look
+from switchyard.broker.admin.browse import compared_fields_of, family_stats, look
 from switchyard.broker.admin.scheduled import PUT_OFF
-from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import datetime_of, put_off_reason
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.servers import servers_of

@@ -24,9 +24,8 @@ from switchyard.operations.findings.facts import quick_client
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 from switchyard.outbox.rows import MOST_ROWS, figures
 from switchyard.schedules.models import ScheduleState, ScheduleTick
-from switchyard.schedules.registry import schedules
+from switchyard.schedules.registry import minute_of, schedules
 from switchyard.schedules.rows import stored_schedules
-from switchyard.schedules.triggers import minute_of
 
 ALERTS = FindingGroup("alerts")
 LATELY = datetime.timedelta(days=1)

@@ -15,8 +15,7 @@ from django.conf import settings
 
 from switchyard.broker.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from switchyard.broker.health import servers as health
-from switchyard.broker.health.keyspace_id import ACCEPT
-from switchyard.broker.health.server import ServerFacts, foreign
+from switchyard.broker.health.server import ACCEPT, ServerFacts, foreign
 from switchyard.broker.health.servers import ServerLook, Servers, servers_of
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.addresses import is_sentinel_url

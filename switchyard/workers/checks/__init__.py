@@ -16,7 +16,7 @@ from dramatiq.broker import Broker
 
 from switchyard.broker.topology import Yard
 from switchyard.conf import asks_no_broker, declared_yard, switchyard_settings
-from switchyard.workers.checks import actors, database, installation, servers, topology
+from switchyard.workers.checks import actors, database, installation
 
 TAG = "switchyard"
 
@@ -29,7 +29,7 @@ def register_all() -> None:
         *(installation.missing_apps, installation.foreign_broker, installation.replaced_middleware),
         *(installation.routed_models, installation.unsupported_database, installation.unknown_variables),
         *(yard_is_sound, lambda: check_actors(declared_yard(), dramatiq.get_broker())),
-        *(servers.endless_mail, database.forbidden_options),
+        *(installation.endless_mail, database.forbidden_options),
     )
     for find in of_code:
         register(_check(find), TAG)
@@ -38,7 +38,7 @@ def register_all() -> None:
     register(server_keeps_work, TAG, Tags.database)
     register(database_has_room, TAG, Tags.database)
     register(server_keeps_work_deployed, TAG, deploy=True)
-    register(servers.unsafe_exposure, TAG, deploy=True)
+    register(installation.unsafe_exposure, TAG, deploy=True)
 
 
 def _check(find: Callable[[], Iterable[CheckMessage]]) -> Callable[..., list[CheckMessage]]:
@@ -55,7 +55,7 @@ def server_keeps_work(app_configs: Any, databases: Databases = None, **options: 
     """Check the broker's server, but only when databases are checked, and not by ``migrate`` and its like."""
     if not databases or asks_no_broker():
         return []
-    return servers.unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
+    return installation.unsafe_server(switchyard_settings().broker_url, debug=settings.DEBUG)
 
 
 def database_has_room(app_configs: Any, databases: Databases = None, **options: Any) -> list[CheckMessage]:
@@ -72,9 +72,9 @@ def server_keeps_work_deployed(app_configs: Any, databases: Databases = None, **
 def check_yard(yard: Yard) -> list[CheckMessage]:
     """Return the contradictions between a yard's queues and pools. Their own fields are validated when declared."""
     checks = (
-        *(topology.names_of_lanes, topology.unserved_lanes, topology.consumed_dead_lists, topology.undeclared_lanes),
-        *(topology.pools_that_watch_everything, topology.mixed_latency_classes, topology.more_slots_than_connections),
-        *(topology.limits_below_an_idle_child, topology.greenlets_without_gevent, actors.short_policies),
+        *(actors.names_of_lanes, actors.unserved_lanes, actors.consumed_dead_lists, actors.undeclared_lanes),
+        *(actors.pools_that_watch_everything, actors.mixed_latency_classes, actors.more_slots_than_connections),
+        *(actors.limits_below_an_idle_child, actors.greenlets_without_gevent, actors.short_policies),
     )
     return [message for check in checks for message in check(yard)]
 

@@ -25,7 +25,7 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread
 from dramatiq.broker import Broker
 
-from switchyard.broker.late_imports import is_patched
+from switchyard.broker.process import is_patched
 from switchyard.middleware.async_actors import EventLoop
 from switchyard.middleware.metrics import Metrics
 from switchyard.slot_hygiene import LONGEST_CALL_S, SlotHygiene

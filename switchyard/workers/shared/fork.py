@@ -25,7 +25,7 @@ from django.db import connections
 from setproctitle import setproctitle
 
 from switchyard import database
-from switchyard.broker.late_imports import is_patched
+from switchyard.broker.process import is_patched
 from switchyard.conf import switchyard_settings
 
 # Signals that our processes handle. Not SIGCHLD: gevent cannot see a subprocess end while that is blocked.

@@ -15,8 +15,7 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ON_PURPOSE
 from switchyard.broker.topology import SUCCESSORS, Pool
 from switchyard.middleware.redaction import without_secrets
-from switchyard.workers.child.main import Assignment
-from switchyard.workers.child.spawn import start_child
+from switchyard.workers.child.main import Assignment, start_child
 from switchyard.workers.shared.child_table import ChildTable, Running
 from switchyard.workers.shared.fork import crash_location, describe_exit, resident_bytes, stacks_file
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers

@@ -1,43 +1,121 @@
 """Supervisor of one pool: starts its children, restarts dead ones, drains them, and reports their state.
 
-One thread with one selector does all of this, because a process that forks must have no other threads.
+One thread with one selector does all of this, because a process that forks must have no other threads. Beside it one
+process, of one supervisor, examines the yard and sends its alerts while no scheduler leads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import selectors
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
 
 import dramatiq
+from django.apps import apps
 
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.keys import Keys
+from switchyard.broker.process import is_patched
+from switchyard.broker.redis.calls import RedisCalls
+from switchyard.broker.stores.limit_counts import Lock
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import Pool
 from switchyard.conf import declared_yard, switchyard_settings
+from switchyard.long_running import LEASE_S, anyone_leads
+from switchyard.workers.child.main import execute
 from switchyard.workers.metrics import EndedChildren, MetricsListener, PoolFolder, exposition
 from switchyard.workers.preflight import make_watch
 from switchyard.workers.shared.child_table import ChildRow
 from switchyard.workers.shared.fork import describe_exit, fork, memory_bytes, prepare_to_fork, signals_of_parent
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S, ChildManager, Recycling
-from switchyard.workers.supervisor.counts import CountFlush
-from switchyard.workers.supervisor.hard_limits import HardLimits, replace_stuck
+from switchyard.workers.supervisor.hard_limits import HardLimits, QuietPeriods, replace_stuck
 from switchyard.workers.supervisor.leases import connect_leases
 from switchyard.workers.supervisor.processes import ExitCause, ProcessSet
-from switchyard.workers.supervisor.quiet_periods import QuietPeriods
-from switchyard.workers.supervisor.report import Instructions, PoolHealth, Reporter, SilentChildren, StackRequests
-from switchyard.workers.supervisor.stand_in import StandIn
+from switchyard.workers.supervisor.report import (
+    CountFlush,
+    Instructions,
+    PoolHealth,
+    Reporter,
+    SilentChildren,
+    StackRequests,
+)
+
+NAME: Final = "alerts"
+# A scheduler that is restarted leads again by then.
+ALONE_S = 15.0
+# Looks that are further apart do not say what was between them.
+GAP_S = 10.0
+
+logger = logging.getLogger("switchyard.workers")
+
+
+class StandIn:
+    """The process, while this supervisor holds the lock for it. Without a channel for alerts there is none."""
+
+    def __init__(
+        self,
+        calls: RedisCalls,
+        keys: Keys,
+        *,
+        close_inherited: Iterable[Callable[[], None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._calls, self._keys, self._close_inherited = calls, keys, tuple(close_inherited)
+        self._lock = Lock(calls, keys, NAME, lease_ms=int(LEASE_S * 1_000))
+        app = apps.app_configs.get("switchyard_operations")  # a project may be without it
+        self._run = app.stand_in if app is not None and switchyard_settings().alert_urls else None  # type: ignore[attr-defined]
+        self._alone_since_s = self._looked_s = 0.0
+        self._pid = 0
+
+    def look(self) -> None:
+        """Start the process once no scheduler has led for 15 s, and end it when one leads or another holds the lock.
+
+        Blocks for at most 2 s, while the broker does not answer.
+        """
+        if self._run is None:
+            return
+        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
+            self._pid = 0
+        now_s = self._clock()
+        try:
+            if anyone_leads(self._calls, self._keys) or now_s - self._looked_s > GAP_S:
+                self._alone_since_s = now_s
+            self._looked_s = now_s
+            if now_s - self._alone_since_s < ALONE_S or not self._lock.acquire():
+                self.end()
+            elif not self._pid:
+                logger.warning("no scheduler leads: this pool sends the alerts until one does")
+                self._pid = fork(partial(_run, self._run), title="alerts", close_inherited=self._close_inherited)
+        except BrokerError as error:
+            logger.warning("no answer to whether a scheduler leads: %s", error.kind)
+
+    def end(self) -> None:
+        """End the process, so that another supervisor may start its own."""
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError, BrokerError):
+                os.kill(self._pid, signal.SIGTERM)
+                self._lock.release()
+
+
+def _run(run: Callable[[], int]) -> int:
+    if is_patched():  # where greenlets take turns, a call that blocks would hold up every other
+        execute("switchyard.operations.stand_in", [])
+    return run()
+
 
 GRACE_S = 25.0
 POLL_READY_S = 0.1
 LONGEST_SLEEP_S = 2.0
 TOGETHER_S = 1.0  # while nothing runs, what is due so soon after something else is done with it
 BESIDE = "schedules and history"
-
-logger = logging.getLogger("switchyard.workers")
 
 
 class Supervisor:

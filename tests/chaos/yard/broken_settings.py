@@ -6,5 +6,5 @@ import sys
 
 from tests.chaos.yard.settings import *  # noqa: F403
 
-if "-m" in sys.orig_argv and "switchyard.workers.group.gevent_main" in sys.orig_argv:
+if "-m" in sys.orig_argv and "switchyard.workers.gevent_main" in sys.orig_argv:
     import a_module_that_is_not_there  # type: ignore[import-not-found]  # noqa: F401

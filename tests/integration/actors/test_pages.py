@@ -9,7 +9,7 @@ import dramatiq
 import pytest
 from django.urls import reverse
 
-from switchyard.actors import figures as ended_jobs
+from switchyard.actors import queries as ended_jobs
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.stores.yard_facts import DEAD, HOUR_MS, RETRIED, RUN_MS, RUNS, SENT, SUCCEEDED, WAITS

@@ -41,7 +41,7 @@ from switchyard.api.middleware import PREFIX
 from switchyard.api.models import IdempotentRequest
 from switchyard.api.responses import accepted
 from switchyard.api.schemas import Accepted, StrictSchema
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.interface import Facilities
 from switchyard.jobs.services import submit
 from tests.factories.web import serving

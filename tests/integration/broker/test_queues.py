@@ -237,8 +237,8 @@ def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_
 def test_a_delayed_message_waits_for_its_time_and_no_longer(
     build: Build, run_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("switchyard.broker.worker.wakeup.LONGEST_BLOCK_S", 600)  # it is woken when it is due
-    monkeypatch.setattr("switchyard.broker.worker.wakeup.SILENT_S", 700.0)
+    monkeypatch.setattr("switchyard.broker.worker.prefetch.LONGEST_BLOCK_S", 600)  # it is woken when it is due
+    monkeypatch.setattr("switchyard.broker.worker.prefetch.SILENT_S", 700.0)
     broker = build()
     started_s: list[float] = []
 
@@ -459,7 +459,7 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
 
 
 def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.broker.worker.wakeup.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.worker.prefetch.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
     holding(broker)
@@ -492,7 +492,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
 
 
 def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("switchyard.broker.worker.wakeup.POLL_CANCELLATIONS_S", 0.0)
+    monkeypatch.setattr("switchyard.broker.worker.prefetch.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     reads: list[list[str]] = []
     consumer = broker.consume("work", prefetch=1, timeout=100)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from switchyard.broker.admin.stats import family_stats
-from switchyard.broker.queue import administration, dead_moves
-from switchyard.broker.queue.dead_moves import StoredLetter
+from switchyard.broker.admin.browse import family_stats
+from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import CRASH_WINDOW_MS, Entry, Grant, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores import dead_lists
+from switchyard.broker.stores.dead_lists import StoredLetter
 from tests.waiting import wait_for
 
 
@@ -185,7 +186,7 @@ def test_an_end_clears_the_mark(several: QueueOperations, how: str) -> None:
     else:
         several.dead_letter(held.lease, b"{}")
     if how == "requeued":
-        dead_moves.requeue(several, [StoredLetter("a", b"{}", None)], {"a": (b"{}", 2)}, nonce="n")
+        dead_lists.requeue(several, [StoredLetter("a", b"{}", None)], {"a": (b"{}", 2)}, nonce="n")
         assert lapses(several)["a"] is None
 
     assert several.calls.command("HGET", several.keys.notes, "crash:a") is None

@@ -14,7 +14,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.circuits import Circuit, note_circuit
+from switchyard.broker.queue.limits import Circuit, note_circuit
 from switchyard.broker.topology import Dependency
 from switchyard.bulk import runner, services
 from switchyard.bulk.kinds import kind_of

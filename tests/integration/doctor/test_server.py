@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from project.topology import YARD
-from switchyard.broker.health.keyspace_id import KeyspaceId
+from switchyard.broker.health.server import KeyspaceId
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect

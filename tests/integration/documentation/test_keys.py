@@ -18,9 +18,8 @@ from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import ActorPause
 from switchyard.broker.stores.alert_groups import AlertFact
-from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams
+from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, LiveJob, ended_step, live_step
 from switchyard.broker.stores.job_records import FINISHED_TTL_MS
-from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 from switchyard.broker.stores.limit_counts import GroupBarriers, LimitCounts, Lock, TaskLock
 from switchyard.broker.stores.pool_reports import Instruction, PoolReport
 from tests.unit.documentation.pages import code_blocks, read

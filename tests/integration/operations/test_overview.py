@@ -23,8 +23,7 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
-from switchyard.broker.stores.history_streams import EndedJob
-from switchyard.broker.stores.job_steps import ended_step
+from switchyard.broker.stores.history_streams import EndedJob, ended_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.broker.stores.yard_facts import (
     CLASSES,

@@ -17,7 +17,7 @@ from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
-from switchyard.broker.admin.stats import pause_of
+from switchyard.broker.admin.browse import pause_of
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations

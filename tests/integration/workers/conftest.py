@@ -17,7 +17,7 @@ import pytest
 import redis
 from dramatiq import Message
 
-from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect

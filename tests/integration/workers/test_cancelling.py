@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.interface import Facilities, facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from dramatiq import Message
 
-from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.job_records import Job, JobRecords

@@ -6,8 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.figures import DAY_MS, ActorHistory, AttemptFigures, EndedRow, FailureGroup, _dead_since
-from switchyard.actors.queries import ActorFacts
+from switchyard.actors.queries import (
+    DAY_MS,
+    ActorFacts,
+    ActorHistory,
+    AttemptFigures,
+    EndedRow,
+    FailureGroup,
+    _dead_since,
+)
 from switchyard.actors.views import Judgement, Row, held_back, in_order, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause

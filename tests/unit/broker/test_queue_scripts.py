@@ -15,14 +15,14 @@ from redis.crc import key_slot
 from switchyard.broker.admin import purge
 from switchyard.broker.admin.limits import key_page, limit_of, limit_states, override_limit
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue import administration, dead_moves, limits
-from switchyard.broker.queue.circuits import Circuit, note_circuit
-from switchyard.broker.queue.limits import Override
+from switchyard.broker.queue import administration, limits
+from switchyard.broker.queue.limits import Circuit, Override, note_circuit
 from switchyard.broker.queue.operations import Entry, Lease, MovingMessage, QueueOperations
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.scripts import INCLUDE, LUA, Script, script, source
 from switchyard.broker.shapes import ActorPause, DeadLetter
+from switchyard.broker.stores import dead_lists
 from switchyard.broker.topology import Dependency, FairShare, Queue, Yard
 
 FILES = sorted((LUA / "queue").glob("*.lua"))
@@ -155,11 +155,11 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     wire.call(script("backlog"), *family.backlog_call())
     family.reclaim(owner, finished=[lease], running=["b"], heir="other/live")
     administration.restore(family, "a", letter="{}")
-    letter = dead_moves.StoredLetter("a", b"{}", None)
-    dead_moves.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
-    dead_moves.discard(family, [letter], nonce="n")
+    letter = dead_lists.StoredLetter("a", b"{}", None)
+    dead_lists.requeue(family, [letter], {"a": (b"{}", 2)}, nonce="n")
+    dead_lists.discard(family, [letter], nonce="n")
     dead = DeadLetter("a", "mail", "welcome", {}, "exhausted", "Timeout", "", "", 1, 0, 0, 0, "f")
-    dead_moves.take_back(family, [dead], nonce="n")
+    dead_lists.take_back(family, [dead], nonce="n")
     administration.cancel(family, {"a": b""})
     administration.due_now(family, "a", as_read=b"{}", body=b"{}")
     administration.amend(family, "a", as_read=b"{}", body=b"{}", due_at_ms=1)

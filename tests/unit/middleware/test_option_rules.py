@@ -14,9 +14,8 @@ from dramatiq.message import Message
 from periodiq import cron
 
 from switchyard.broker.interface import facilities
-from switchyard.middleware.errors import InvalidOption, UnknownOption
+from switchyard.middleware.errors import InvalidOption, UnknownOption, place_of
 from switchyard.middleware.options import refuse_unknown, rules_of
-from switchyard.middleware.places import place_of
 from switchyard.middleware.rate_limits import rates_of
 from switchyard.middleware.redaction import HIDDEN, redacted
 from switchyard.wiring import in_order

@@ -24,9 +24,8 @@ from hypothesis import strategies as st
 
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.stores.history_streams import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob, Step, ended_step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import Step, ended_step
 from switchyard.broker.stores.result_stores import ResultStores
 from switchyard.broker.topology import RetryPolicy, Yard
 from switchyard.broker.worker.acks import AckBarrier

@@ -18,7 +18,7 @@ from dramatiq.broker import MessageProxy
 
 from switchyard.broker.stores.job_record import Job, job_of
 from switchyard.middleware.crashes import Poison
-from switchyard.tasks import task_actors, task_api
+from switchyard.tasks import task_actors
 from switchyard.tasks.task_actors import (
     OPTION,
     TRACEBACKS,
@@ -52,7 +52,7 @@ module("django.tasks.signals", **{name: vars(django_tasks.signals)[name] for nam
     "task_enqueued", "task_finished", "task_started")})
 module("django.utils.json", normalize_json=django_tasks.utils.normalize_json)
 given = list(sys.modules)
-from switchyard.tasks.task_api import InvalidTask, Task, normalize_json
+from switchyard.tasks.task_actors import InvalidTask, Task, normalize_json
 assert InvalidTask is sys.modules["django.tasks.exceptions"].InvalidTask
 assert Task is sys.modules["django.tasks.base"].Task
 import django
@@ -201,6 +201,6 @@ def test_a_project_without_the_task_api_starts_and_is_told_what_to_install() -> 
     assert _run(WITHOUT) == "Django before 6 has no task API: install django-tasks, or the extra tasks\n"
 
 
-@pytest.mark.parametrize("name", task_api.__all__)
+@pytest.mark.parametrize("name", task_actors.__all__)
 def test_every_name_is_there(name: str) -> None:
-    assert getattr(task_api, name) is not None
+    assert getattr(task_actors, name) is not None

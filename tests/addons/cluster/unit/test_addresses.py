@@ -10,8 +10,7 @@ import dramatiq.worker
 import pytest
 from redis.exceptions import AskError, MovedError
 
-from switchyard.addons.cluster.client import split_cluster_url
-from switchyard.addons.cluster.hash_slots import SLOTS, HashSlots, key_of, slot_of
+from switchyard.addons.cluster.hash_slots import SLOTS, HashSlots, key_of, slot_of, split_cluster_url
 from switchyard.addons.cluster.servers import PARTS, marks_of_family, marks_of_part
 from switchyard.broker.errors import UnusableAddress
 from switchyard.broker.health.server import facts_of, judge

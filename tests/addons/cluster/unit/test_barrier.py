@@ -14,12 +14,12 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 from msgspec import structs
 
-from switchyard.addons.cluster.barrier import QueueBarrier
+from switchyard.addons.cluster.calls import QueueBarrier
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.operations import Lease, QueueOperations
+from switchyard.broker.stores.history_streams import Step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import Step
 from switchyard.broker.stores.limit_counts import GroupBarriers
 from switchyard.broker.topology import Queue, Yard
 from switchyard.broker.worker.acks import MANY, Acks

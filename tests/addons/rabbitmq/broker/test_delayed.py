@@ -14,7 +14,7 @@ import pytest
 import time_machine
 from dramatiq.middleware import Middleware, MiddlewareError
 
-from switchyard.addons.rabbitmq import mover
+from switchyard.addons.rabbitmq import unique_claims
 from switchyard.broker.clock import CLOCK
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.interface import facilities
@@ -122,7 +122,7 @@ def test_a_refused_message_is_kept_and_the_others_are_moved(
     rabbit_yard: Build, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     broker = rabbit_yard()
-    monkeypatch.setattr(mover, "REFUSED_AGAIN_MS", 0)
+    monkeypatch.setattr(unique_claims, "REFUSED_AGAIN_MS", 0)
     keep(broker, "refused", "job")
     broker.emit_before = refuses = Refuses(broker, error)
 
@@ -138,10 +138,10 @@ def test_a_refused_message_is_kept_and_the_others_are_moved(
 def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard: Build) -> None:
     broker = rabbit_yard()
     broker.emit_before = Refuses(broker, Refused("no"))
-    keep(broker, *["refused"] * mover.AT_ONCE, "job")
+    keep(broker, *["refused"] * unique_claims.AT_ONCE, "job")
 
     assert [broker.mover.move() for _ in range(2)] == [0, 1]
-    assert broker.mover.delays.count(["work"]) == [mover.AT_ONCE]
+    assert broker.mover.delays.count(["work"]) == [unique_claims.AT_ONCE]
 
 
 def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_yard: Build) -> None:
@@ -175,7 +175,7 @@ def test_a_slow_pass_renews_its_lock_and_ends_once_another_process_holds_it(
     rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker, sent = rabbit_yard(), list[str]()
-    monkeypatch.setattr(mover, "RENEW_S", 0.0)
+    monkeypatch.setattr(unique_claims, "RENEW_S", 0.0)
     keep(broker, "job", "job", "job")
     other = Lock(broker.mover.delays._calls, broker.keys, "long-delays", lease_ms=60_000)
 

@@ -13,8 +13,8 @@ import pytest
 from dramatiq.common import current_millis
 from dramatiq.middleware import SkipMessage
 
-from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.redeliveries import KEPT_MS, LapseRecord
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.server import RabbitServer

@@ -19,8 +19,8 @@ import redis
 from django.conf import settings
 from django.test import override_settings
 
+from switchyard.addons.rabbitmq.connections import RabbitQueues
 from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
-from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys

@@ -8,9 +8,8 @@ import dramatiq
 import pytest
 import redis
 
-from switchyard.broker.admin.cancel import cancel
 from switchyard.broker.admin.purge import finish, relocate, set_aside, undo
-from switchyard.broker.admin.scheduled import run_now
+from switchyard.broker.admin.scheduled import cancel, run_now
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Facilities, facilities

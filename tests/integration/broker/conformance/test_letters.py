@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from switchyard.broker.queue.dead_moves import payload_of
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.dead_lists import payload_of
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from tests.factories.letters import discard, letter, requeue
 from tests.integration.broker.conformance.subjects import Subject
 from tests.waiting import wait_for

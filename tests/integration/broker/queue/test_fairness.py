@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.admin.purge import set_aside, undo
-from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import put_off_reason
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.queue import administration, limits

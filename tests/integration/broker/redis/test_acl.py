@@ -10,7 +10,6 @@ import pytest
 import redis
 
 from switchyard.broker.errors import BrokerRefused
-from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis import acl
@@ -18,6 +17,7 @@ from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import LUA
 from switchyard.broker.stores.batches import Batches, BatchFacts, member_id
+from switchyard.workers.preflight import Watch
 from tests.chaos.server import SERVER_NAMES, server_binary
 from tests.tls import GuardedServer
 from tests.unit.documentation.pages import ROOT

@@ -20,7 +20,7 @@ from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, RedisCalls
 from switchyard.broker.redis.connections import Profile, connect
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.redis.server_connection import NAMELESS, ServerConnection, TlsConnection
+from switchyard.broker.redis.sentinel import NAMELESS, ServerConnection, TlsConnection
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.server import ServerUnderTest

@@ -16,14 +16,14 @@ import pytest
 import redis
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.watch import Watch
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import Script
-from switchyard.broker.worker.wakeup import LONGEST_BLOCK_S, Wakeup
+from switchyard.broker.worker.prefetch import LONGEST_BLOCK_S, Wakeup
 from switchyard.conf import declared_yard
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.servers import GROUP, look_at_servers
+from switchyard.workers.preflight import Watch
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switchyard.workers.group import pool_group
+from switchyard.workers import pool_group
 from tests.integration.workers.bench.nine_settings import *  # noqa: F403
 
 pool_group.HUNG_S, pool_group.LOOK_S = 3.0, 0.5

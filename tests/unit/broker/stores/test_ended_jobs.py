@@ -9,17 +9,19 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from switchyard.broker.stores import job_steps
+from switchyard.broker.stores import history_streams
 from switchyard.broker.stores.history_streams import (
     ENDED_JOB,
     EndedJob,
     Failure,
+    WorkerPlace,
     decode_rows,
     encode,
     encode_rows,
+    ended_step,
     fields_of,
+    success_step,
 )
-from switchyard.broker.stores.job_steps import WorkerPlace, ended_step, success_step
 
 JOB = EndedJob(
     id="7d5f1c1e-0a4b-4c58-9d3e-1f0d3a8f2b11",
@@ -85,7 +87,7 @@ def test_a_row_that_cannot_be_read_costs_no_other_row(row: bytes, caplog: pytest
 
 @pytest.mark.parametrize("options", [{}, {"attempts": 3, "generation": 2}, {"attempts": 10**9}])
 def test_a_plain_success_is_recorded_as_any_other_end(monkeypatch: pytest.MonkeyPatch, options: dict[str, int]) -> None:
-    monkeypatch.setattr(job_steps, "now_ms", lambda: 1_700_000_000_123)
+    monkeypatch.setattr(history_streams, "now_ms", lambda: 1_700_000_000_123)
     message = SimpleNamespace(message_id="a", queue_name="mail-retry", started_ms=1_700_000_000_000, options=options)
 
     step = success_step("mail", message, WorkerPlace("pool", "host:1", "r9"), b"{}")

@@ -15,9 +15,8 @@ from dramatiq.middleware import TimeLimitExceeded
 
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.queue.operations import Lease, QueueOperations
-from switchyard.broker.stores.history_streams import EndedJob
+from switchyard.broker.stores.history_streams import EndedJob, Step, ended_step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import Step, ended_step
 from switchyard.broker.worker.acks import AckBarrier, Acks
 from tests.waiting import wait_for
 

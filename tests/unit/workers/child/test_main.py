@@ -33,7 +33,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Lease
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.topology import Pool
-from switchyard.broker.worker.work_queue import WorkQueue
+from switchyard.broker.worker.prefetch import WorkQueue
 from switchyard.conf import switchyard_settings
 from switchyard.database import CONNECTION_AGE_S, keep_in_child
 from switchyard.middleware.outcomes import outcome_of

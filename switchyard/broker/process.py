@@ -1,11 +1,16 @@
-"""Processors and memory that this process may use, by its CPU affinity and its control groups."""
+"""This process: processors and memory that it may use, and modules that it imports or that gevent has patched."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 # Version 1 writes a number near 2**63 where there is no limit.
 NO_LIMIT_BYTES = 2**60
@@ -68,3 +73,39 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
+
+
+def is_patched() -> bool:
+    """Return whether gevent patched this process before anything else was loaded."""
+    return "gevent.monkey" in sys.modules and bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
+
+
+def once_imported(name: str, act: Callable[[], None]) -> None:
+    """Call ``act`` at once if a module is loaded, else when it is, before the code that imports it goes on."""
+    if name in sys.modules:
+        act()
+    else:
+        sys.meta_path.insert(0, _EndOfImport(name, act))
+
+
+class _EndOfImport(MetaPathFinder):
+    """Import hook that has its module found and loaded as ever."""
+
+    def __init__(self, name: str, act: Callable[[], None]) -> None:
+        self._name = name
+        self._act = act
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_act(module: ModuleType) -> None:
+                execute(module)
+                self._act()
+
+            spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
+        return spec

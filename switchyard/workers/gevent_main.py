@@ -2,7 +2,7 @@
 
 It is a gevent child, or the common parent of several gevent pools. A loaded process cannot be patched: its locks and
 connections would block every greenlet. Parents wait for processes and signals, so ``os`` and ``signal`` are patched in
-children alone, by :func:`switchyard.workers.child.spawn.become_child`.
+children alone, by :func:`switchyard.workers.child.main.become_child`.
 """
 
 from gevent import config, monkey
@@ -26,8 +26,7 @@ def main(role: str, fd: str, rows: str, slots: str) -> int:
     import dramatiq
 
     from switchyard.conf import declared_yard
-    from switchyard.workers.child.main import read_assignment, serve
-    from switchyard.workers.child.spawn import become_child, drop_event_loop
+    from switchyard.workers.child.main import become_child, drop_event_loop, read_assignment, serve
     from switchyard.workers.preflight import log_to_standard_error
     from switchyard.workers.shared.child_table import ChildTable
     from switchyard.workers.shared.fork import name_process
@@ -35,7 +34,7 @@ def main(role: str, fd: str, rows: str, slots: str) -> int:
     log_to_standard_error()
     row = ChildTable(int(fd), int(rows), int(slots)).rows[fields["index"] - 1]
     if "pools" in fields:
-        from switchyard.workers.group.pool_group import PoolGroup
+        from switchyard.workers.pool_group import PoolGroup
 
         drop_event_loop(dramatiq.get_broker())
         for name in ("pool", "resolver.thread", "signal", "threadpool", "util"):  # all children import them
