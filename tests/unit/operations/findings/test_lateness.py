@@ -10,7 +10,7 @@ import pytest
 from switchyard.broker.stores.yard_facts import BUCKET_MS, MINUTE_MS, WAITS, Counts
 from switchyard.operations.findings import lateness
 from switchyard.operations.findings.lateness import SAMPLED, LateSamples
-from switchyard.operations.findings.promises import burns, late, look
+from switchyard.operations.findings.own_past import burns, late, look_at_promises
 from switchyard.operations.rows import Row, RowStatus
 
 NOW = 1_767_571_200_000
@@ -111,7 +111,7 @@ def test_a_queue_is_late_again_and_again(hour: list[Counts], recent: Counts, ago
     store: Any = SimpleNamespace(minutes=minutes)
     buckets = [(NOW - n * BUCKET_MS, {"q:default": recent} if n == ago else {}) for n in range(90, 0, -1)]
 
-    found = list(look(store, buckets, NOW))
+    found = list(look_at_promises(store, buckets, NOW))
 
     assert [each.seen for each in found] == said
     assert {each.name for each in found} <= {"queues.burning"}
