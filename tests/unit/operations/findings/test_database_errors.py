@@ -7,9 +7,8 @@ import time
 import pytest
 from django.db import OperationalError, ProgrammingError
 
-from switchyard.operations.findings.actors import MOST_ROWS, host_of
+from switchyard.operations.findings.actors import MOST_ROWS, host_of, kind_of
 from switchyard.operations.findings.database import database_away
-from switchyard.operations.findings.error_kinds import kind_of
 from switchyard.operations.findings.finding import FindingGroup
 
 SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
