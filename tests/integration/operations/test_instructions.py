@@ -21,7 +21,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import INSTRUCTION_TTL_MS, ChildStacks, Instruction, PoolReport, Stack
 from switchyard.commands import workers as command
-from switchyard.operations import worker_views
+from switchyard.operations import overview_views
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
 
@@ -207,7 +207,7 @@ def test_page_names_what_each_supervisor_runs_since_when(
 ) -> None:
     since, worker = now_ms() - 5_000, "slow.h.1.0a1b2c3d.4.1"
     job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
-    monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
+    monkeypatch.setattr(overview_views, "running_or_none", lambda: [job])
 
     page = staff("view_operations", "view_job").get(PAGE).content.decode()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())

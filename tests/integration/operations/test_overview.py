@@ -22,8 +22,8 @@ from switchyard.broker.stores.history_streams import EndedJob
 from switchyard.broker.stores.job_steps import ended_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.dead_letters import projection
-from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
+from switchyard.operations.overview import KEPT_MS, calm
 from tests.factories.brokers import broker_without_server
 from tests.factories.callers import Caller
 from tests.factories.commands import json_of

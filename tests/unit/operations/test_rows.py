@@ -10,9 +10,9 @@ from django.test import RequestFactory
 from switchyard.broker.health.servers import AwayPart
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
 from switchyard.operations.findings import pools
+from switchyard.operations.findings.pools import own_frame, shown_stacks
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import AWAY, PROMISE_X, Row, draw, yard_rows
-from switchyard.operations.stacks import own_frame, shown_stacks
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.templatetags.humanize_room import code_marks
 from switchyard.operations.views import may_scrape

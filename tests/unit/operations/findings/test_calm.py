@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from switchyard.operations.findings.calm import KEPT_MS, SETTLES_MS, Headline, keep
 from switchyard.operations.findings.finding import Button, Finding, Ranked, ranked
+from switchyard.operations.overview import KEPT_MS, SETTLES_MS, Headline, keep
 
 NOW = 1_900_000_000_000
 MOVE = Button("Move 5 waiting sync to another queue…", "switchyard-queue-relocate", "mail")
