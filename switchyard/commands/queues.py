@@ -16,8 +16,7 @@ import msgspec
 from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 
-from switchyard.audit.notes import write_note
-from switchyard.audit.services import Who
+from switchyard.audit.services import Who, write_note
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
 from switchyard.broker.admin.stats import family_stats

@@ -14,8 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from switchyard.audit.notes import notes_on, write_note
-from switchyard.audit.services import Who
+from switchyard.audit.services import Who, notes_on, write_note
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.broker.stores.yard_facts import queue_subject

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from switchyard.alerts.lasting import BrokerAlerts
+from switchyard.alerts.sending import BrokerAlerts
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.long_running import Leadership

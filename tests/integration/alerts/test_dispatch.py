@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
 
-from switchyard.alerts import notice, resolution, sending
+from switchyard.alerts import intake, notice, sending
 from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
 from switchyard.alerts.sending import Throttle
 from switchyard.broker.interface import Facilities, attach
@@ -121,8 +121,8 @@ def test_letters_of_failures_that_were_told_wait_for_their_end(
         make_due()
         sending.dispatch_due()
         held = set(Alert.objects.filter(deliveries__state="pending").values_list("fingerprint", flat=True))
-        resolution.resolve(Alert.objects.get(fingerprint="o").pk, by="ada")
-        resolution.resolve_gone("finding", ())
+        intake.resolve(Alert.objects.get(fingerprint="o").pk, by="ada")
+        intake.resolve_gone("finding", ())
         make_due()
         sending.dispatch_due()
 

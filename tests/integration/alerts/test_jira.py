@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from switchyard.alerts import acts, jira, resolution, sending
+from switchyard.alerts import acts, intake, jira, sending
 from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.audit.services import Who
@@ -69,7 +69,7 @@ def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(group
     with with_alert_urls(f"tickets={server.url}"):
         groups.raise_(fact())
         assert [sending.dispatch_due(), sending.dispatch_due()] == [1, 0]
-        resolution.resolve(Alert.objects.get().pk, by="ada")
+        intake.resolve(Alert.objects.get().pk, by="ada")
         assert [sending.dispatch_due(), sending.dispatch_due()] == [1, 0]
         first = copy.deepcopy(server.tickets)
         Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds

@@ -11,9 +11,9 @@ import pytest
 from django.utils import timezone
 from msgspec.structs import replace
 
-from switchyard.alerts import resolution, sending, silences
-from switchyard.alerts.lasting import LastingAlerts
+from switchyard.alerts import intake, notice, sending
 from switchyard.alerts.models import Alert, Delivery
+from switchyard.alerts.sending import LastingAlerts
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 from switchyard.broker.topology import AlertRule
 from tests.integration.alerts.conftest import Receiver, fact
@@ -49,7 +49,7 @@ def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too
     soon = len(second_receiver.bodies)
     after_ten_minutes()
     after_ten_minutes()
-    resolution.resolve_gone("finding", ())
+    intake.resolve_gone("finding", ())
     sending.dispatch_due()
 
     assert soon == 0
@@ -62,9 +62,9 @@ def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too
 def test_what_is_acknowledged_or_over_in_time_stays_where_it_is(second_receiver: Receiver, act: str) -> None:
     alert = Alert.objects.get()
     if act == "acknowledge":
-        assert silences.acknowledge(alert.pk, by="ada") == 1
+        assert notice.acknowledge(alert.pk, by="ada") == 1
     else:
-        resolution.resolve_gone("finding", ())
+        intake.resolve_gone("finding", ())
 
     after_ten_minutes()
 
@@ -111,7 +111,7 @@ def test_in_quiet_hours_what_is_critical_is_sent_and_what_ended_is_not(groups: A
         groups.raise_(fact())
         groups.raise_(LATE)
         sending.dispatch_due()
-        resolution.resolve_gone("finding", ())
+        intake.resolve_gone("finding", ())
         sending.dispatch_due()
     Delivery.objects.filter(state="pending").update(next_try_at=timezone.now())
     with with_rules(urls=(receiver.url,)):

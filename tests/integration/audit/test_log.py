@@ -12,8 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.roles import READ_ONLY
-from switchyard.audit.services import Who, act, delete_old_rows
+from switchyard.audit.services import READ_ONLY, Who, act, delete_old_rows
 from tests.factories.staff import client_of
 
 pytestmark = pytest.mark.django_db

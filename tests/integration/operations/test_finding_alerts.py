@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from switchyard.alerts import resolution, sending
+from switchyard.alerts import intake, sending
 from switchyard.alerts.models import Alert
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
@@ -155,7 +155,7 @@ def test_failures_whose_dead_letters_were_sent_call_once(
         sending.dispatch_due()
         told = [body["title"] for body in watcher.bodies]
         present += [judge(replace(failing, actor="sync_crm"))]
-        resolution.resolve(Alert.objects.get().pk, by="ada")  # its letters are triaged, and it goes on
+        intake.resolve(Alert.objects.get().pk, by="ada")  # its letters are triaged, and it goes on
         for clock.return_value in range(130, 260, 10):
             alerts.check()
         sending.dispatch_due()

@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from switchyard.alerts.checks import check_alert_urls
 from switchyard.alerts.intake import chosen, further
-from switchyard.alerts.silences import is_quiet
+from switchyard.alerts.notice import is_quiet
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard
