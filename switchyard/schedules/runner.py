@@ -76,8 +76,8 @@ def reconcile_letters() -> None:
         BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
     """
     from switchyard.alerts.intake import resolve_triaged
+    from switchyard.dead_letters.acts import reconcile_all
     from switchyard.dead_letters.queries import open_fingerprints
-    from switchyard.dead_letters.reconcile import reconcile_all
 
     reconcile_all()
     resolve_triaged(open_fingerprints)

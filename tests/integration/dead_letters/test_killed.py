@@ -15,7 +15,7 @@ from django.utils import timezone
 from switchyard.audit.services import Who
 from switchyard.broker.interface import Facilities
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import acts, queries, reconcile
+from switchyard.dead_letters import acts, queries
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -28,7 +28,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
     bury: Callable[..., Letter], facilities: Facilities, process_environment: dict[str, str]
 ) -> None:
     ids = [bury().id for _ in range(LETTERS)]
-    reconcile.reconcile_all()
+    acts.reconcile_all()
     chance = random.Random(7)
 
     for _ in range(KILLS):
@@ -41,7 +41,7 @@ def test_triage_killed_at_any_moment_loses_nothing(
         triage.wait(30)
 
     DeadLetter.objects.exclude(claim_token="").update(claim_at=timezone.now() - timedelta(minutes=5))
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     listed = {letter.id for letter in facilities.transport.dead_letters("default", limit=LETTERS).items}
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
