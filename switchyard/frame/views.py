@@ -2,17 +2,200 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
+import dramatiq
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
+from django.db import DatabaseError
+from django.db.models import Count, Max, Q
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST, require_safe
 
+from switchyard.alerts.models import Alert
+from switchyard.broker.errors import BrokerError
+from switchyard.broker.interface import facilities
+from switchyard.conf import declared_yard
+from switchyard.console import links
+from switchyard.console.queue_rights import holds
 from switchyard.console.room_view import RoomResponse, require
+from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.queries import groups, listing
 from switchyard.frame.navigation import STRIP
-from switchyard.frame.search import OPERATIONS, found
+from switchyard.history.filters import Filter, search_text, searched_names
+from switchyard.history.models import SearchValue
+from switchyard.jobs.listing.pages import find_jobs
+from switchyard.jobs.passport.reading import passport_of
+from switchyard.jobs.queries import is_job_id, is_message_id, written_id
+from switchyard.loggers import get_logger
+from switchyard.schedules.rows import all_schedules
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A result. The text ``is_exact``: its whole name; or ``is_id``: no other has it, and the search leads there."""
+
+    name: str
+    address: str
+    note: str = ""
+    is_exact: bool = False
+    is_id: bool = False
+
+
+MOST_ROWS, MOST_GROUPS = 10, 200
+DIGITS = 15
+
+
+def jobs(asked: str) -> Iterator[Hit]:
+    """Find a job by its id."""
+    job_id = written_id(asked)
+    if is_message_id(job_id) and passport_of(job_id) is not None:
+        yield Hit(job_id, links.job_url(job_id), is_exact=True, is_id=True)
+
+
+def owners(asked: str) -> Iterator[Hit]:
+    page = find_jobs(Filter(owner=asked), limit=1)
+    if page.jobs:
+        yield Hit(asked, links.jobs_url(owner=asked), "jobs of this owner", is_exact=True)
+
+
+def arguments(asked: str) -> Iterator[Hit]:
+    """Find jobs by an argument: ``name=value``, or the value of any argument that an actor lists in ``search``."""
+    name, equals, value = (part.strip() for part in asked.partition("="))
+    if equals and name:
+        page = find_jobs(Filter(argument=(name, value)), limit=1)
+        if page.jobs:
+            yield _with_argument(f"{name}={value}", "jobs with this argument")
+        return
+    names = {name for actor in dramatiq.get_broker().actors for name in searched_names(actor)}
+    rows = SearchValue.objects.filter(name__in=names, value=search_text(asked) or "")
+    for row in rows.values("name").annotate(count=Count("id")).order_by("name")[:MOST_ROWS]:
+        yield _with_argument(f"{row['name']}={asked}", f"{row['count']:,} jobs that have ended")
+
+
+def _with_argument(argument: str, note: str) -> Hit:
+    return Hit(argument, links.jobs_url(argument=argument), note, is_exact=True)
+
+
+def letters(asked: str) -> Iterator[Hit]:
+    """Find dead letters by the id of their message, and groups by fingerprint, actor, queue or their newest error.
+
+    The errors of 100,000 letters take a second to read; those of a group are much the same.
+    """
+    if is_job_id(written_id(asked)):
+        for row in DeadLetter.objects.filter(message_id=written_id(asked)).order_by("-died_at")[:MOST_ROWS]:
+            name, state = f"{row.exception} of {row.actor}", row.get_state_display().lower()
+            yield Hit(name, links.letter_url(row.pk), state)
+        return
+    text = Q(exception__icontains=asked) | Q(error__icontains=asked) | Q(actor=asked) | Q(queue=asked)
+    newest = listing().order_by().values("fingerprint").annotate(newest=Max("id")).values("newest")
+    rows = DeadLetter.objects.filter(text | Q(fingerprint=asked), pk__in=newest).order_by("-died_at")
+    named = list(rows.values_list("fingerprint", flat=True)[:MOST_GROUPS])
+    for group in groups(of=listing().filter(fingerprint__in=named), limit=MOST_ROWS):
+        name, address = f"{group.exception} of {group.actor}", links.letters_url(fingerprint=group.fingerprint)
+        yield Hit(name, address, f"{group.letters:,} open", is_id=group.fingerprint == asked)
+
+
+def alerts(asked: str) -> Iterator[Hit]:
+    """Find alerts by number, title or fingerprint."""
+    wanted = Q(title__icontains=asked) | Q(fingerprint=asked)
+    number = asked.upper().removeprefix("A-")
+    if number.isdecimal() and len(number) <= DIGITS:
+        wanted |= Q(pk=int(number))
+    for alert in Alert.objects.filter(wanted)[:MOST_ROWS]:
+        note = f"A-{alert.pk}, {alert.get_state_display().lower()}"
+        yield Hit(alert.title, links.alert_url(alert.pk), note)
+
+
+MOST_WORKERS = 20
+
+
+def queues() -> Iterator[Hit]:
+    for queue in declared_yard().queues:
+        pools = ", ".join(pool.name for pool in declared_yard().pools_of(queue.name))
+        yield Hit(queue.name, links.queue_url(queue.name), f"pools: {pools}" if pools else "")
+
+
+def actors() -> Iterator[Hit]:
+    for name, actor in sorted(dramatiq.get_broker().actors.items()):
+        yield Hit(name, links.actor_url(name), f"queue {actor.queue_name}")
+
+
+def schedules() -> Iterator[Hit]:
+    """Yield the schedules of this code, and those of rows."""
+    for schedule in all_schedules():
+        yield Hit(schedule.name, links.schedule_url(schedule.name), schedule.trigger.text)
+
+
+def _by_name(declared: Callable[[], Iterator[Hit]]) -> Callable[[str], Iterator[Hit]]:
+    """Return the search among declared things by a part of their name."""
+
+    def search(asked: str) -> Iterator[Hit]:
+        return (replace(hit, is_exact=asked == hit.name) for hit in declared() if asked.lower() in hit.name.lower())
+
+    return search
+
+
+def workers(asked: str) -> Iterator[Hit]:
+    """Find supervisors by pool, host, process or release."""
+    for report in facilities(dramatiq.get_broker()).pools.read_all():
+        pids = {str(report.pid), *(str(child.get("pid")) for child in report.children)}
+        named = asked.lower() in f"{report.pool} {report.host}".lower()
+        if named or asked in pids or asked in (report.member, report.release):
+            note = f"{report.state}, {report.busy} of {report.slots} busy"
+            title = f"{report.pool} on {report.host}, pid {report.pid}"
+            yield Hit(title, links.worker_url(report.member), note, is_id=asked == report.member)
+
+
+User = AbstractBaseUser | AnonymousUser | PermissionsMixin
+log = get_logger(__name__)
+
+
+OPERATIONS = "switchyard_operations.view_operations"
+# Titles, the rights to see such things, and the searches among them.
+KINDS: tuple[tuple[str, str, Callable[[str], Iterator[Hit]]], ...] = (
+    ("Jobs", "switchyard_jobs.view_job", jobs),
+    ("Queues", OPERATIONS, _by_name(queues)),
+    ("Actors", OPERATIONS, _by_name(actors)),
+    ("Schedules", "switchyard_schedules.view_schedulestate", _by_name(schedules)),
+    ("Workers", OPERATIONS, lambda asked: islice(workers(asked), MOST_WORKERS)),
+    ("Dead letters", "switchyard_dead_letters.view_deadletter", letters),
+    ("Alerts", "switchyard_alerts.view_alert", alerts),
+    ("Owners", "switchyard_jobs.view_job", owners),
+    ("Arguments", "switchyard_jobs.view_arguments", arguments),
+)
+
+
+def found(user: User, asked: str) -> tuple[list[tuple[str, list[Hit]]], list[str], str]:
+    """Return what a text names, of the kinds that the user may see.
+
+    Returns:
+        The hits by title of their kind; the kinds that could not be searched, because the broker or the database did
+        not answer; and the address of the only thing that it names exactly, "" for none or several.
+    """
+    groups, unread = [], []
+    for title, right, search in KINDS:
+        if not holds(user, right):
+            continue
+        try:
+            hits = [hit for hit in search(asked) if hit.address]
+        except (BrokerError, DatabaseError) as error:
+            log.warning("a search was cut short", kind=title, error=type(error).__name__)
+            unread.append(title.lower())
+            continue
+        if hits:
+            groups.append((title, hits))
+    everything = [hit for _, hits in groups for hit in hits]
+    exact = [hit.address for hit in everything if hit.is_id]
+    if not exact and len(everything) == 1 and everything[0].is_exact:
+        exact = [everything[0].address]
+    return groups, unread, exact[0] if exact else ""
+
 
 THEME_COOKIE: Final = "switchyard_theme"
 THEMES: Final = ("light", "dark")
