@@ -30,8 +30,7 @@ from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, 
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import ago, counted, duration, most_common
-from switchyard.console.pauses import pause_facts
+from switchyard.console.formatting import ago, counted, duration, most_common, pause_facts
 from switchyard.history.queries import recent_runs
 from switchyard.jobs.passport.reading import Passport, passport_of
 from switchyard.jobs.presentation import limit_words
