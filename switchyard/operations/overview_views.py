@@ -22,8 +22,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import newest_entries
-from switchyard.audit.services import Who, notes_on, write_note
+from switchyard.audit.services import Who, newest_entries, notes_on, write_note
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities

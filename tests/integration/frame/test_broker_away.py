@@ -17,7 +17,7 @@ from periodiq import cron
 from switchyard.broker.interface import Facilities
 from switchyard.console.room_view import SWITCHED_OFF
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.frame.navigation import STRIP
+from switchyard.frame.views import STRIP
 from switchyard.operations import overview
 from tests.factories.brokers import broker_without_server
 from tests.integration.jobs.history_rows import job_row

@@ -23,8 +23,8 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.conf import switchyard_settings
 from switchyard.console.links import actor_url, admin_site, queue_url
-from switchyard.frame.navigation import STRIP
 from switchyard.frame.templatetags.switchyard_frame import room_frame
+from switchyard.frame.views import STRIP
 from switchyard.jobs.templatetags.switchyard_jobs import named
 from switchyard.operations.admin import LISTS, RoomEntry
 from switchyard.setting_values import InvalidSetting

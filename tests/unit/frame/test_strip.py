@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from switchyard.frame.navigation import OLD_S, PAGE_S, VerdictStrip
+from switchyard.frame.views import OLD_S, PAGE_S, VerdictStrip
 from switchyard.operations.overview import Verdict
 from tests.waiting import wait_for
 

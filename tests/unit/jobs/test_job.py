@@ -22,8 +22,7 @@ from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import job_of_attempt, job_of_row
 from switchyard.history.writer import rows_of
 from switchyard.jobs.api import JobBody
-from switchyard.jobs.passport.reading import attempts_of
-from switchyard.jobs.presentation import INTERNAL, error_line, job_json, run_json, snapshot
+from switchyard.jobs.presentation import INTERNAL, attempts_of, error_line, job_json, run_json, snapshot
 
 OPTIONS: dict[str, Any] = {
     "enqueued_at": 1_000, "owner": "user:1", "tags": ["monthly"], "parent": "j-0", "generation": 1,
