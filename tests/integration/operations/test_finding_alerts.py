@@ -17,7 +17,7 @@ from switchyard.alerts import intake, sending
 from switchyard.alerts.models import Alert
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
-from switchyard.commands import diagnose as command
+from switchyard.commands import status as command
 from switchyard.operations import alerting, overview
 from switchyard.operations.alerting import LATELY_S, FindingAlerts, after_s, beat, fact_of
 from switchyard.operations.findings import records

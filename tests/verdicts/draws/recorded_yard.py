@@ -30,7 +30,7 @@ from switchyard.broker.stores.yard_facts import (
     field,
     queue_subject,
 )
-from switchyard.commands.diagnose import causes_of
+from switchyard.commands.status import causes_of
 from switchyard.history.models import JobRow
 from switchyard.jobs.queries import families
 from switchyard.long_running import SCHEDULER
