@@ -341,7 +341,7 @@ def delete_old_rows() -> int:
 
 def _begun(name: str, who: Who, target: str, reason: str, detail: dict[str, Any] | None) -> AuditEntry:
     if name not in ACTS:
-        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/queries.py")
+        raise ValueError(f"act {name!r} is not known; declare it in switchyard/audit/services.py")
     return AuditEntry(
         act=name, target=storable(target)[:255], reason=storable(reason)[:500], detail=_storable(detail or {}),
         who=who.name, via=who.via, token=who.token,

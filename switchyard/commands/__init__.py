@@ -7,6 +7,6 @@ NAMES = (
 )
 ELSEWHERE = {f"run{of.lower()}": f"run.Run{of}" for of in ("", "Pool", "Pools")}
 ELSEWHERE |= {f"run{of.lower()}": f"beside.Run{of}" for of in ("Scheduler", "History", "Web")}
-ELSEWHERE |= {"history": "jobs.History", "batches": "bulk.Batches", "diagnose": "status.Diagnose"}
+ELSEWHERE |= {"history": "jobs.History", "batches": "bulk.BatchesCommand", "diagnose": "status.Diagnose"}
 ELSEWHERE |= {"actors": "list_actors.Command"}  # a module "actors" of an app declares actors
 COMMANDS = {name: f"{__name__}.{ELSEWHERE.get(name, f'{name}.Command')}" for name in NAMES}

@@ -82,7 +82,7 @@ def _line(one: services.Progress) -> str:
     return f"{one.title}: {state}, {act.done:,} of {act.total:,} done{skipped}{rate}{left}"
 
 
-class Batches(ActsCommand):
+class BatchesCommand(ActsCommand):
     """Watch batches, cancel what has not ended in one, requeue what failed. Exits 1 if there is none of the id."""
 
     help = "List and show batches; cancel one, or requeue what failed in it."
