@@ -14,7 +14,7 @@ from switchyard.setting_values import WEB_SERVER, InvalidSetting, refuse_without
 from switchyard.workers.preflight import log_to_standard_error, refuse_if_wrong
 
 
-class Running(BaseCommand):
+class RunningCommand(BaseCommand):
     """Command that runs until SIGTERM or SIGINT. Exits 0 after these, 70 crashed, 78 with an invalid configuration."""
 
     requires_system_checks = []  # refuse_if_wrong, or the web's application, runs them, and exits as promised
@@ -25,7 +25,7 @@ class Running(BaseCommand):
             show_examples(parser, self.examples)
 
 
-class RunHistory(Running):
+class RunHistory(RunningCommand):
     """The history writer. Of several writers one writes, the others stand by."""
 
     help = "Write ended jobs into the database, at the lowest priority. Several may run; one writes."
@@ -40,7 +40,7 @@ class RunHistory(Running):
         run_until_stopped()
 
 
-class RunScheduler(Running):
+class RunScheduler(RunningCommand):
     """The scheduler. Of several schedulers one leads, the others stand by."""
 
     help = "Run the scheduler: periodic actors, alerts, dead-letter rows. Several may run; one leads."
@@ -69,7 +69,7 @@ def run_scheduler(stop: threading.Event) -> None:
     Scheduler(maintenance_tasks=tasks).run(stop)
 
 
-class RunWeb(Running):
+class RunWeb(RunningCommand):
     """The project's ASGI application on uvicorn, with bounded requests."""
 
     help = "Serve the web on uvicorn, with limits on heads, bodies and requests."

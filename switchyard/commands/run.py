@@ -13,7 +13,7 @@ from django.core.management.base import CommandParser
 
 from switchyard.broker.errors import NotFound
 from switchyard.broker.topology import SMALL, Pool
-from switchyard.commands.beside import Running, run_scheduler
+from switchyard.commands.beside import RunningCommand, run_scheduler
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.commands import port, refuse, seconds
 from switchyard.long_running import run_until_signal
@@ -29,7 +29,7 @@ STOP_WITHIN_S = 10.0
 M_ARENA_MAX, ARENAS = -8, 2
 
 
-class Draining(Running):
+class Draining(RunningCommand):
     """Command that runs workers, which a signal drains."""
 
     grace_s: float | None = GRACE_S
