@@ -12,7 +12,7 @@ from django.utils.decorators import sync_and_async_middleware
 from servestatic.middleware import ServeStaticMiddleware
 from servestatic.responders import MissingFileError
 
-from switchyard.console.responses import of_each_response
+from switchyard.api.middleware import of_each_response
 from switchyard.operations.views import is_from_loopback
 
 # Nothing from other servers, no frames, no forms to elsewhere. No page has a script in it: every one is a file of our

@@ -160,7 +160,7 @@ def no_actors_of_a_test() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_kept_verdict() -> None:
     """Have the pages of a test read the yard themselves: a process keeps verdict, counters and faults for a while."""
-    if strip := sys.modules.get("switchyard.frame.navigation"):
+    if strip := sys.modules.get("switchyard.frame.views"):
         strip.STRIP.forget()
     if queries := sys.modules.get("switchyard.operations.queries"):
         queries.forget()

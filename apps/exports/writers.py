@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apps.exports.datasets import Cell, Table
-from switchyard.console.cells import safe_text
+from switchyard.console.export import safe_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format

@@ -49,7 +49,7 @@ def _people() -> dict[str, str]:
     from django.contrib.auth.models import Group, User
     from django.test import Client
 
-    from switchyard.audit.roles import OPERATOR, READ_ONLY
+    from switchyard.audit.services import OPERATOR, READ_ONLY
 
     sessions = {}
     for name, role in {"ada.byron": "", "a.lind": OPERATOR, "r.holm": READ_ONLY}.items():

@@ -37,8 +37,7 @@ from switchyard.console.room_view import RoomResponse, require
 from switchyard.history import queries as history
 from switchyard.history.filters import Filter
 from switchyard.jobs import pauses
-from switchyard.jobs.argument_fields import CallForm
-from switchyard.jobs.calls import parameters_of, signature_text
+from switchyard.jobs.calls import CallForm, parameters_of, signature_text
 from switchyard.jobs.queries import is_job_id, own_queues
 from switchyard.jobs.services import send_for
 from switchyard.middleware.envelope import LONGEST_TAG, MOST_TAGS

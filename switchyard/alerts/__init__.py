@@ -9,10 +9,9 @@ It keeps true:
 - One trouble calls once: failures whose dead letters were sent, and letters of failures that were, wait for its end.
 - An alert is resolved by a person, or by itself once its cause has ended.
 
-Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries), ``lasting`` (raised and
-resolved while something lasts) with ``resolution``, ``sending`` (the scheduler's dispatch), ``channels`` with ``jira``,
-``notice``, ``silences`` (and what was told before), ``acts`` (people), ``views``, ``checks``.
+Files in reading order: ``models``, ``intake`` (a group becomes an alert and its deliveries, and alerts end),
+``sending`` (the scheduler's dispatch; raised and resolved while something lasts), ``channels`` with ``jira``,
+``notice`` (with silences, and what was told before), ``acts`` (people), ``views``, ``checks``.
 
-Public: ``sending.dispatch_due``, ``silences`` and ``lasting`` for the scheduler; ``models`` and ``notice`` for
-findings and pages.
+Public: ``sending`` for the scheduler; ``models`` and ``notice`` for findings and pages.
 """

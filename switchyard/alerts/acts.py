@@ -9,7 +9,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from switchyard.alerts import resolution, silences
+from switchyard.alerts import intake, notice
 from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
@@ -27,9 +27,9 @@ def apply(verb: str, alerts: Sequence[Alert], *, who: Who, reason: str = "") -> 
     ids = [alert.pk for alert in alerts]
     target, detail = (str(ids[0]), {}) if len(ids) == 1 else ("", {"ids": ids[:MOST_IDS], "chosen": len(ids)})
     with act(f"alert.{verb}", who=who, target=target, reason=reason, detail=detail) as entry:
-        entry.count = silences.acknowledge(*ids, by=who.signature) if verb == "acknowledge" else 0
+        entry.count = notice.acknowledge(*ids, by=who.signature) if verb == "acknowledge" else 0
         for pk in ids if verb == "resolve" else ():  # each is committed, and counts where a later one fails
-            entry.count += resolution.resolve(pk, by=who.name)
+            entry.count += intake.resolve(pk, by=who.name)
         return entry.count
 
 
@@ -54,7 +54,7 @@ def silence(fingerprint: str, until: datetime, *, who: Who, reason: str) -> Sile
 def unsilence(silence_id: int, *, who: Who, reason: str = "") -> Silence | None:
     """End a silence before its time; ``None`` when there is none, or it is over already."""
     with act("alert.unsilence", who=who, target=str(silence_id), reason=reason) as entry:
-        held = silences.in_force().filter(pk=silence_id)
+        held = notice.in_force().filter(pk=silence_id)
         entry.count = held.update(ended_at=compared_now(), ended_by=who.name[:150])
         ended = Silence.objects.get(pk=silence_id) if entry.count else None
         entry.detail = {} if ended is None else {"fingerprint": ended.fingerprint}

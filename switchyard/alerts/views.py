@@ -17,10 +17,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from switchyard.alerts import acts, notice
 from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery
-from switchyard.alerts.notice import alert_json
-from switchyard.alerts.silences import SPANS, UNRESOLVED, end_of, in_force
-from switchyard.audit.notes import notes_on, write_note
-from switchyard.audit.services import Who
+from switchyard.alerts.notice import SPANS, UNRESOLVED, alert_json, end_of, in_force
+from switchyard.audit.services import Who, notes_on, write_note
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.console import links
 from switchyard.console.export import MOST, export_of

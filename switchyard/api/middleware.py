@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any
+
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import NoReverseMatch, reverse
+from django.utils.decorators import sync_and_async_middleware
 
 from switchyard.api.problems import CONTENT_TYPE, Problem
-from switchyard.console.responses import of_each_response
+
+GetResponse = Callable[[HttpRequest], Any]
+
+
+def of_each_response(change: Callable[[HttpRequest, Any], HttpResponseBase]) -> Callable[[GetResponse], GetResponse]:
+    """Return the middleware that passes each response through a function, with its request."""
+
+    @sync_and_async_middleware
+    @wraps(change)
+    def middleware(get_response: GetResponse) -> GetResponse:
+        if iscoroutinefunction(get_response):
+
+            async def of_async(request: HttpRequest) -> HttpResponseBase:
+                return change(request, await get_response(request))
+
+            return of_async
+        return lambda request: change(request, get_response(request))
+
+    return middleware
+
 
 # Path of the API below the site's root. Here, not in application.py: this middleware runs without ninja as well.
 PREFIX = "api/v1/"

@@ -4,6 +4,6 @@ It keeps true: the row is committed before the act begins, and an act without on
 urgent while the database is away. An act on a queue for which the person's right does not hold is refused here, once
 for all ways. A row holds no secrets.
 
-Files in reading order: ``services`` (around each act), ``models``, ``roles``, ``queries``, ``views``, ``admin``.
+Files in reading order: ``services`` (around each act; notes, roles and reads), ``models``, ``views``, ``admin``.
 Public: ``services.act`` and ``services.Who``.
 """

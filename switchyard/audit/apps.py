@@ -9,6 +9,6 @@ class AuditConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from switchyard.audit.roles import after_migrate, last_app
+        from switchyard.audit.services import after_migrate, last_app
 
         post_migrate.connect(after_migrate, sender=last_app(), dispatch_uid="switchyard_audit.roles")

@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import ACTS, as_json, conditions_of, entries, shown
+from switchyard.audit.services import ACTS, as_json, conditions_of, entries, shown
 from switchyard.console.export import MOST, export_of
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, require

@@ -12,11 +12,9 @@ from django.core.management.base import CommandError, CommandParser
 from switchyard.alerts import acts, notice
 from switchyard.alerts.channels import ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery, Silence
-from switchyard.alerts.notice import alert_json, fields_json
-from switchyard.alerts.silences import UNRESOLVED, end_of
+from switchyard.alerts.notice import UNRESOLVED, alert_json, end_of, fields_json
 from switchyard.alerts.views import channel_rows
-from switchyard.audit.notes import note_line, notes_on, write_note
-from switchyard.audit.services import Who
+from switchyard.audit.services import Who, note_line, notes_on, write_note
 from switchyard.broker.errors import ActRefused
 from switchyard.console.commands import LIMIT, ActsCommand, listed_number, wrong
 from switchyard.console.formatting import counted, duration

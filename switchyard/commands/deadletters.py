@@ -15,8 +15,8 @@ from switchyard.conf import declared_yard
 from switchyard.console.commands import LIMIT, ActsCommand, wrong
 from switchyard.console.formatting import counted
 from switchyard.dead_letters import acts, bulk_moves, presentation, queries
+from switchyard.dead_letters.acts import reconcile_all
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.middleware.logs import printable
 
 EXAMPLES = """examples:

@@ -12,8 +12,8 @@ import dramatiq
 from django.core.management.base import CommandError, CommandParser
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import as_json as audit_json
 from switchyard.audit.services import Who
+from switchyard.audit.services import as_json as audit_json
 from switchyard.broker.admin.browse import MOST
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.job_records import Job
@@ -26,10 +26,18 @@ from switchyard.history.queries import Cursor, job_of_row, search, why_missing
 from switchyard.jobs.calls import read_json
 from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.passport.again import run_again
-from switchyard.jobs.passport.reading import Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import TimelineEvent, acts_on, timeline_of
 from switchyard.jobs.passport.why import Why, unfinished, why, why_json
-from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, arguments_line, error_line, job_json
+from switchyard.jobs.presentation import (
+    GOOD_OUTCOMES,
+    OUTCOMES,
+    Passport,
+    arguments_line,
+    error_line,
+    job_json,
+    passport_json,
+    passport_of,
+)
 from switchyard.jobs.queries import find_untracked, holder_of_key, is_message_id
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.middleware.logs import printable

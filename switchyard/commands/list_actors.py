@@ -14,8 +14,7 @@ from switchyard.actors import queries
 from switchyard.audit.services import Who
 from switchyard.broker.errors import BrokerError
 from switchyard.console.commands import ActsCommand, as_command_error, table, wrong
-from switchyard.console.formatting import counted, duration, parse_until
-from switchyard.console.pauses import pause_facts
+from switchyard.console.formatting import counted, duration, parse_until, pause_facts
 from switchyard.jobs import pauses
 from switchyard.jobs.calls import checked, parameters_of, read_json, signature_text
 from switchyard.jobs.services import send_for

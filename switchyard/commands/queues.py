@@ -16,8 +16,7 @@ import msgspec
 from django.core.management.base import CommandError, CommandParser
 from rich.console import Console
 
-from switchyard.audit.notes import write_note
-from switchyard.audit.services import Who
+from switchyard.audit.services import Who, write_note
 from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.admin.purge import purges
@@ -26,15 +25,13 @@ from switchyard.broker.keys import LANES
 from switchyard.commands.status import Cells, fitted_table
 from switchyard.conf import declared_yard
 from switchyard.console.commands import ActsCommand, table, wrong
-from switchyard.console.formatting import ago, counted, duration, parse_until, promise
-from switchyard.console.pauses import pause_facts
+from switchyard.console.formatting import ago, counted, duration, parse_until, pause_facts, promise
 from switchyard.middleware.logs import printable
 from switchyard.operations import queries
 from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import judged_now, shown_rows
-from switchyard.queues import limits, services, stock
-from switchyard.queues.facts import all_queues_sentence, waiting_and_scheduled
-from switchyard.queues.queries import QueueView, yard_state
+from switchyard.queues import services, stock
+from switchyard.queues.queries import QueueView, all_queues_sentence, waiting_and_scheduled, yard_state
 from switchyard.queues.stock import Imported
 
 # Heading -> figure. Workers hold more than they run: the messages that they prefetched, too.
@@ -200,10 +197,10 @@ class Command(ActsCommand):
         found: Any
         tables: list[tuple[Sequence[str], Iterable[Sequence[str]]]]
         if options["limit"]:
-            found = limits.keys_of(limits.find(options["limit"]), value=options["value"], after=options["after"])
+            found = services.keys_of(services.find(options["limit"]), value=options["value"], after=options["after"])
             tables = [((name, *VALUES), map(_value_cells, getattr(found, name))) for name in ("largest", "keys")]
         else:
-            states, circuits = limits.limits_now(arguments=True)
+            states, circuits = services.limits_now(arguments=True)
             found = {"limits": states, "circuits": circuits}
             tables = [(LIMITS, map(_limit_cells, states)), (CIRCUITS, map(_circuit_cells, circuits))]
         texts = [text for titles, rows in tables if (text := table(titles, rows))]
@@ -215,7 +212,7 @@ class Command(ActsCommand):
             raise wrong("queues: an override has an end; write --until 30m, --until 14:00 (UTC) or ISO 8601")
         until = None if options["n"] is None else parse_until(options["until"])
         who, reason = Who.of_command(), options["reason"]
-        state = limits.override(options["limit"], options["n"], until=until, who=who, reason=reason)
+        state = services.override(options["limit"], options["n"], until=until, who=who, reason=reason)
         end = f" until {until:%Y-%m-%d %H:%M:%S} UTC, then {state.declared:,} again" if until else ", as declared"
         self.answer(f"{state.id}: {state.current:,}{end}", msgspec.to_builtins(state))
 
@@ -310,17 +307,17 @@ def _limit_cells(one: LimitState) -> tuple[str, ...]:
     if one.keys is not None:
         taken = f"{one.keys:,} values wait"
     waiting = "by value" if one.waiting is None else f"{one.waiting:,}"
-    text = f"{one.actor} {limits.text_of(one)}".strip()
+    text = f"{one.actor} {services.text_of(one)}".strip()
     text += f", {one.current:,} until {one.until:%Y-%m-%d %H:%M:%S} UTC by {one.by}" if one.until else ""
-    return one.id, text, taken, waiting, ago(one.since) if one.since else "", limits.still_text(one)
+    return one.id, text, taken, waiting, ago(one.since) if one.since else "", services.still_text(one)
 
 
 def _value_cells(one: KeyState) -> tuple[str, ...]:
     since = ago(one.since) if one.since else ""
-    return one.value, f"{one.taken:,}", f"{one.waiting:,}", one.next_job, since, limits.still_text(one)
+    return one.value, f"{one.taken:,}", f"{one.waiting:,}", one.next_job, since, services.still_text(one)
 
 
-def _circuit_cells(one: limits.CircuitState) -> tuple[str, ...]:
+def _circuit_cells(one: services.CircuitState) -> tuple[str, ...]:
     of = f"{one.argument}={one.value}" if one.value else one.argument and f"by {one.argument}"
     probe = ago(one.next_probe_at) if one.next_probe_at else "the next job" if one.probe == "*" else one.probe
     why = f"{one.by}: {one.reason}" if one.by else one.reason

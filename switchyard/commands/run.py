@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.apps import apps
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 
 from switchyard.broker.errors import NotFound
 from switchyard.broker.topology import SMALL, Pool
+from switchyard.commands.beside import RunningCommand, run_scheduler
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.console.commands import port, refuse, seconds, show_examples
+from switchyard.console.commands import port, refuse, seconds
 from switchyard.long_running import run_until_signal
 from switchyard.workers.pool_group import RELOAD_GRACE_S, PoolGroup, keep_reloaded
 from switchyard.workers.preflight import prepare
@@ -27,16 +28,14 @@ STOP_WITHIN_S = 10.0
 M_ARENA_MAX, ARENAS = -8, 2
 
 
-class Draining(BaseCommand):
-    """Command that runs workers until SIGTERM or SIGINT drains them. Exits 0 drained, 70 crashed, 78 refused."""
+class Draining(RunningCommand):
+    """Command that runs workers, which a signal drains."""
 
-    requires_system_checks = []  # refuse_if_wrong runs them, and exits as promised
-    examples = ""
     grace_s: float | None = GRACE_S
     grace_text = f"seconds for running tasks to end, default {GRACE_S:g}"
 
     def add_arguments(self, parser: CommandParser) -> None:
-        show_examples(parser, self.examples)
+        super().add_arguments(parser)
         parser.add_argument("--grace", type=seconds, default=self.grace_s, help=self.grace_text)
 
 
@@ -69,8 +68,6 @@ class Run(Draining):
 
 def run_beside() -> int:
     """Run the scheduler, the history writer and the outbox's relay until a signal stops them; return 0."""
-    from switchyard.commands.runscheduler import run_scheduler
-
     runs: list[Any] = [run_scheduler]
     if apps.is_installed("switchyard.history"):  # a project may be without it
         from switchyard.history.writer import RUNS

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -14,6 +15,7 @@ from django.utils import timezone
 from switchyard.broker.clock import EPOCH, datetime_of, now_ms
 from switchyard.broker.errors import ActRefused
 from switchyard.broker.queue.codec import LARGEST
+from switchyard.broker.shapes import ActorPause, QueuePause
 from switchyard.middleware.clock_comparison import compared_now
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
@@ -212,3 +214,48 @@ def time_ms(name: str, text: str) -> int | None:
     except (ValueError, OverflowError):
         remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
         raise ValueError(f"{name}: {text!r:.100} is not a time; {remedy}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class PauseFacts:
+    """Pause of a queue or of an actor, with its times; or an open circuit, with its probe and how often it opened."""
+
+    since: datetime | None
+    until: datetime | None
+    by: str
+    reason: str
+    probe: str = ""
+    times: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """Sentence of who paused it, since when, and why."""
+        by = f" by {self.by}" if self.by else ""
+        since = f", {ago(self.since)} ({self.since:%Y-%m-%d %H:%M:%S} UTC)" if self.since else ""
+        if self.times:
+            failed = f" {self.times - 1} probes failed." if self.times > 1 else ""
+            first = "Reason" if self.by else "First failure"
+            opened = f"opened{by}" if self.by else "open"
+            return f"Circuit {opened}{since}.{failed}{f' {first}: {self.reason}.' if self.reason else ''}"
+        return f"Paused{by}{since}.{f' Reason: {self.reason}.' if self.reason else ''}"
+
+    @property
+    def end(self) -> str:
+        if self.probe:
+            return "The next job probes it." if self.probe == "*" else f"Job {self.probe} probes it now."
+        if self.times and self.until is not None:
+            return f"One job probes it {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
+        if self.until is None:
+            return "It stays so until somebody resumes it."
+        return f"Resumes by itself {ago(self.until)}, at {self.until:%Y-%m-%d %H:%M:%S} UTC."
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.end}"
+
+
+def pause_facts(pause: ActorPause | QueuePause) -> PauseFacts:
+    """Return a pause or an open circuit as pages and commands show it."""
+    begun, end = (datetime_of(ms) if ms else None for ms in (pause.since, pause.until))
+    if isinstance(pause, ActorPause) and pause.is_open:
+        return PauseFacts(begun, end, pause.by, pause.reason, pause.probe, pause.times)
+    return PauseFacts(begun, end, pause.by, pause.reason)

@@ -8,10 +8,10 @@ It keeps true:
 - A discarded letter can be restored for 90 days. A requeued one starts with all its retries, in its live queue.
 - Letters with one cause have one fingerprint. Arguments are shown by right, redacted ones never.
 
-Files in reading order: ``models``, ``projection`` (a row for each letter), ``reconcile``, ``acts`` (on letters, each
-with its row in the audit log), ``bulk_moves`` (on all that match a filter, or are ticked), ``queries``,
+Files in reading order: ``models``, ``projection`` (a row for each letter), ``acts`` (on letters, each with its row
+in the audit log; and their reconciliation), ``bulk_moves`` (on all that match a filter, or are ticked), ``queries``,
 ``presentation``, ``views``. Requeue with edited arguments is a part of jobs.
 
-Public: ``models.DeadLetter``, ``queries``, ``projection`` for the worker's middleware and ``reconcile`` for the
-scheduler.
+Public: ``models.DeadLetter``, ``queries``, ``projection`` for the worker's middleware and ``acts.reconcile_all`` for
+the scheduler.
 """

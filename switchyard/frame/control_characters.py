@@ -7,7 +7,7 @@ import re
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from switchyard.console.responses import of_each_response
+from switchyard.api.middleware import of_each_response
 
 # C0 without tab, line feed and carriage return, and DEL; C1 begin with the byte C2 in UTF-8.
 _C0 = bytes((*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F))

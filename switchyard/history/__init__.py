@@ -11,7 +11,7 @@ It keeps true:
 - What an actor redacts, and what is named like a secret, is neither stored nor searched.
 
 Files in reading order: ``models``, ``writer`` (the rows of an ended attempt, their writing and retention),
-``filters`` (the names of conditions, the same on pages, in the API and in commands), ``queries``, ``metrics``,
+``filters`` (the names of conditions, the same on pages, in the API and in commands), ``queries``,
 ``fact_keeper``.
 
 Public: ``filters``, ``queries`` and ``models.JobRow`` for the pages of jobs, actors and queues.

@@ -11,7 +11,7 @@ It keeps true:
 - A result is kept for as long as its actor says; a store that fails costs a job seconds and the record takes over.
 
 Files in reading order: ``services`` (sending, progress, cancellation), ``queries`` with ``presentation`` (a job as it
-is shown), ``once``, ``results`` with ``storage``, ``calls`` (arguments that a person writes) with ``argument_fields``,
+is shown), ``once``, ``results`` with ``storage``, ``calls`` (arguments that a person writes),
 ``pauses`` (of actors), ``api`` with ``live`` (events), ``request_origin``. Pages: ``listing``, ``passport`` (one job,
 and ``why`` it has not run), ``bulk`` (acts on all that match a filter).
 

@@ -28,7 +28,7 @@ from switchyard.history.filters import Filter
 from switchyard.history.queries import Cursor, find_many, search
 from switchyard.jobs.listing.pages import comparison_of
 from switchyard.jobs.passport.again import again_message, enqueue_again
-from switchyard.jobs.passport.reading import passport_of
+from switchyard.jobs.presentation import passport_of
 from switchyard.jobs.queries import families, is_message_id, queues_of, records_of
 from switchyard.jobs.services import request_cancel
 

@@ -13,8 +13,8 @@ It keeps true:
 Files in reading order: ``queries`` (queues, pools and slots as read from the broker), ``findings`` (``finding``,
 ``facts``, a module for each group of checks, ``examine``), ``overview`` with ``rows`` (findings to one sentence, and
 what the page draws), ``past`` (what is usual at this hour), ``charts``, ``diagnosis`` (the cause that comes first),
-``supervisors`` with ``worker_views`` (who reports, and orders to them), ``metrics``
-with ``plan`` (slots for a promise, for autoscalers too) and ``views`` (metrics, liveness, readiness).
+``supervisors`` (who reports, and orders to them), ``overview_views``, ``metrics`` with ``plan`` (slots for a promise,
+for autoscalers too) and ``views`` (metrics, liveness, readiness).
 
 Public: ``findings.examine`` and ``findings.finding``, ``overview``, ``rows`` and ``queries`` for doctor, frame and
 pages of queues; ``urls``. Below it: jobs, history, alerts and dead letters, of which it judges.

@@ -13,8 +13,8 @@ from django.db import DatabaseError
 
 from switchyard.alerts.channels import ChannelFailed, ask, channels
 from switchyard.alerts.intake import chosen
-from switchyard.alerts.lasting import CALM_S, GAP_S, LastingAlerts
-from switchyard.alerts.silences import sent_as_letters
+from switchyard.alerts.notice import sent_as_letters
+from switchyard.alerts.sending import CALM_S, GAP_S, LastingAlerts
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.loggers import get_logger

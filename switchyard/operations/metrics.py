@@ -17,12 +17,15 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from switchyard import __version__
 from switchyard.broker.admin.limits import key_page, limit_states
 from switchyard.broker.errors import BrokerError
+from switchyard.broker.health.servers import servers_of
+from switchyard.broker.interface import facilities
+from switchyard.broker.stores.history_streams import HistoryStreams
 from switchyard.broker.topology import Yard
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.links import runbook
-from switchyard.history.metrics import history_metrics
 from switchyard.jobs.queries import answering_families
 from switchyard.loggers import get_logger
+from switchyard.long_running import HISTORY_WRITER, anyone_leads
 from switchyard.middleware.metrics import OWNER_ATTEMPTS, OWNER_SECONDS
 from switchyard.operations.findings.database import open_connections
 from switchyard.operations.plan import needed_now
@@ -104,6 +107,26 @@ def limit_metrics() -> list[Metric]:
         _family("switchyard_fair_values", "Values that wait in a fair queue.", values),
         _family("switchyard_fair_largest_share", "Part of the largest value.", shares),
     ]
+
+
+def history_metrics() -> Iterator[Metric]:
+    """Yield the metrics of the history; ``BrokerError`` where the broker does not answer."""
+    own = facilities()
+    calls, keys = own.records.calls, own.records.keys
+    queues = [queue.name for queue in own.yard.queues]
+    away = servers_of(calls, keys, queues).away().queues
+    streams = HistoryStreams(calls, keys, (queue for queue in queues if queue not in away))
+    leads, counts, backlog = anyone_leads(calls, keys, HISTORY_WRITER), streams.counts(), streams.backlog()
+    yield GaugeMetricFamily("switchyard_history_writer_up", "Whether a history writer leads.", value=int(leads))
+    yield CounterMetricFamily("switchyard_history_written", "Ended attempts written.", value=counts["written"])
+    text = "Ended attempts that could not be read or stored."
+    yield CounterMetricFamily("switchyard_history_skipped", text, value=counts["skipped"])
+    text = "Age of the oldest ended attempt that is not written yet; 0 when none waits."
+    ages = [(each.queue, (each.oldest_age_ms or 0) / 1_000) for each in backlog]
+    yield _family("switchyard_history_lag_seconds", text, ages)
+    text = "Ended attempts lost to the budget before they were written."
+    dropped = [(each.queue, each.dropped) for each in backlog]
+    yield _family("switchyard_history_dropped", text, dropped, kind=CounterMetricFamily)
 
 
 LIMITS = TimedCall("broker", limit_metrics)

@@ -1,8 +1,12 @@
-"""Data of the overview, read once, with the yard's diagnosis; a server that is away leaves its part empty."""
+"""Data of the overview, read once, with the yard's diagnosis; a server that is away leaves its part empty.
+
+A headline keeps still: which finding leads, and its words and button, stay for 10 s for all who look.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,17 +14,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 from django.db import DatabaseError
 from django.utils import timezone
 
 from switchyard.alerts import notice as alerts
 from switchyard.alerts.models import Alert
-from switchyard.broker.clock import datetime_of
+from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError, BrokerRefused
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import facilities
+from switchyard.broker.redis.own_keys import encode, read
+from switchyard.broker.shapes import Whole
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.topology import Pool, Yard
 from switchyard.conf import declared_yard
@@ -30,10 +37,20 @@ from switchyard.history.queries import why_missing
 from switchyard.operations.findings import finding, lateness
 from switchyard.operations.findings import pools as pool_checks
 from switchyard.operations.findings import queues as queue_checks
-from switchyard.operations.findings.calm import calm
 from switchyard.operations.findings.examine import KEPT, broker_away
 from switchyard.operations.findings.facts import YardFacts, facts_of, holding
-from switchyard.operations.findings.finding import CHECK_BROKER, Button, Finding, FindingGroup, Level, Ranked, ranked
+from switchyard.operations.findings.finding import (
+    CHECK_BROKER,
+    ENDED,
+    LEVELS,
+    Button,
+    Finding,
+    FindingGroup,
+    Level,
+    Ranked,
+    explains,
+    ranked,
+)
 from switchyard.operations.findings.records import look_at_schedules
 from switchyard.operations.findings.spending import said_once
 from switchyard.operations.metrics import YARD_STATE
@@ -43,6 +60,75 @@ from switchyard.operations.supervisors import ServerState, read_server_state
 from switchyard.operations.timeouts import NoAnswer, answers_within
 from switchyard.schedules import queries as schedules
 from switchyard.schedules.queries import ScheduleRow
+
+KEPT_MS: Final = 10_000
+# The words of a finding that has just come to lead may change: the pools' reports, every 2 s, say more of it.
+SETTLES_MS: Final = 4_000
+# A number or a time span, which may move: "5,895 ", "1 min 02 s".
+_NUMBER: Final = re.compile(r"(\d[\d.,:]*( (ms|s|min|h|days?)\b)? ?)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """The finding that leads, since when, and when it was last found with these words and this button."""
+
+    finding: Finding
+    since: Whole
+    found_at: Whole
+
+
+HEADLINE: Final = msgspec.json.Decoder(Headline)
+
+
+def calm(found: Sequence[Ranked]) -> list[Ranked]:
+    """Return findings in the order in which they are shown, with the headline that all processes share.
+
+    The headline is kept in the broker; while that fails, findings are returned as they are.
+    """
+    if not found:
+        return []
+    records = facilities().records
+    key = records.keys.headline()
+    try:
+        [data] = records.calls.look([("GET", key)])
+        said, headline = keep(found, None if data is None else read(HEADLINE, data, key), now_ms())
+        records.calls.command("SET", key, encode(headline), "PX", KEPT_MS)
+    except BrokerError:
+        return list(found)
+    return said
+
+
+def keep(found: Sequence[Ranked], kept: Headline | None, now: int) -> tuple[list[Ranked], Headline]:
+    """Return findings, at least one, as they are said, and the headline to keep. One that has ended leads no longer."""
+    lead = found[0]
+    mine = None if kept is None else _again(found, kept.finding)
+    if kept is None or mine is None or (mine is not lead and not _waits(lead, mine, now - kept.since)):
+        return list(found), Headline(lead.finding, now, now)
+    others = [each for each in found if each is not mine]
+    settled = now - kept.since >= SETTLES_MS and now - kept.found_at < KEPT_MS
+    if settled and mine.finding.severity == kept.finding.severity and _words(mine.finding) != _words(kept.finding):
+        return [replace(mine, finding=kept.finding), *others], kept
+    return [mine, *others], Headline(mine.finding, kept.since, now)
+
+
+def _waits(lead: Ranked, mine: Ranked, led_ms: int) -> bool:
+    """Return whether a finding waits for the one that leads: it is neither worse nor its cause, which is no past."""
+    alike = LEVELS[lead.level] >= LEVELS[mine.level] and mine.finding.name != ENDED
+    return led_ms < KEPT_MS and alike and not explains(lead, mine)
+
+
+def _again(found: Sequence[Ranked], finding: Finding) -> Ranked | None:
+    """Return a finding as it is found now, of several that with the same words; ``None`` for one that has ended."""
+    of = (finding.name, finding.subject, finding.actor)
+    alike = [each for each in found if (each.finding.name, each.finding.subject, each.finding.actor) == of]
+    return next((each for each in alike if _words(each.finding) == _words(finding)), alike[0] if alike else None)
+
+
+def _words(finding: Finding) -> tuple[str, ...]:
+    """Return what does not change while numbers move: the sentence's words, the label, and where the button leads."""
+    button = finding.button
+    leads = (button.link, button.of, _NUMBER.sub("#", button.label)) if button is not None else ()
+    return (_NUMBER.sub("#", finding.seen), finding.word, *leads)
 
 
 def shown_rows(facts: YardFacts) -> list[Row]:

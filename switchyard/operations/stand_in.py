@@ -12,8 +12,7 @@ from switchyard.long_running import run_until_signal
 
 def run() -> int:
     """Do the leader's tasks that alerts need, until a signal; return 0."""
-    from switchyard.alerts.lasting import AwayAlert, BrokerAlerts
-    from switchyard.alerts.sending import LOCK_S, Throttle, dispatch_due
+    from switchyard.alerts.sending import LOCK_S, AwayAlert, BrokerAlerts, Throttle, dispatch_due
     from switchyard.operations.alerting import FindingAlerts
     from switchyard.schedules.runner import MaintenanceTask, start
 

@@ -56,12 +56,12 @@ if installed_apps.is_installed("django.contrib.admin"):
     urlpatterns += [
         page(ROOM, "operations.overview_views.overview", "operations"),
         *parts(ROOM, "operations.overview_views", "operations-", "live", "note"),
-        page(f"{ROOM}workers/", "operations.worker_views.workers", "operations-workers"),
-        page(f"{ROOM}workers/live/", "operations.worker_views.live", "operations-workers-live"),
-        page(STACKS, "operations.worker_views.ask_for_stacks", "operations-ask-for-stacks"),
-        page(f"{STACKS}<str:name>/", "operations.worker_views.stacks", "operations-stacks"),
+        page(f"{ROOM}workers/", "operations.overview_views.workers", "operations-workers"),
+        page(f"{ROOM}workers/live/", "operations.overview_views.workers_live", "operations-workers-live"),
+        page(STACKS, "operations.overview_views.ask_for_stacks", "operations-ask-for-stacks"),
+        page(f"{STACKS}<str:name>/", "operations.overview_views.stacks", "operations-stacks"),
         # Beside the workers and the queues, whose names may be any word.
-        page(f"{ROOM}instructions/<str:verb>/", "operations.worker_views.instruct", "operations-instruct"),
+        page(f"{ROOM}instructions/<str:verb>/", "operations.overview_views.instruct", "operations-instruct"),
         page(f"{ROOM}queues/", "queues.views.queues", "queues"),
         page(QUEUE, "queues.views.queue", "queue"),
         *parts(QUEUE, "queues.views", "queue-", "live", "pause", "note", "purge", "relocate", "resume"),

@@ -8,8 +8,8 @@ It keeps true:
 - An override of a limit has its end with it: no process has to end it.
 - An import enqueues here, then acknowledges there: killed in between, it is run again.
 
-Files in reading order: ``services`` (the acts), ``queries`` and ``facts`` (what is read, and its sentences), ``limits``
-(what limits and circuits hold back, and overrides), ``stock`` (import), ``views``.
+Files in reading order: ``services`` (the acts; what limits and circuits hold back, and overrides), ``queries`` (what is
+read, and its sentences), ``stock`` (import), ``views``.
 
 Public: nothing for rooms below; products and projects use the commands and pages.
 """

@@ -14,16 +14,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from switchyard.audit.notes import notes_on, write_note
-from switchyard.audit.services import Who
+from switchyard.audit.services import Who, notes_on, write_note
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.broker.stores.yard_facts import queue_subject
 from switchyard.broker.topology import Queue
 from switchyard.conf import declared_yard
 from switchyard.console.export import export_of
-from switchyard.console.formatting import parse_until
-from switchyard.console.pauses import pause_facts
+from switchyard.console.formatting import parse_until, pause_facts
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import SWITCHED_OFF, RoomResponse, not_answered, require
 from switchyard.operations.charts import charts_of
@@ -31,9 +29,9 @@ from switchyard.operations.findings.facts import facts_of
 from switchyard.operations.overview import shown_rows
 from switchyard.operations.queries import queues_json
 from switchyard.operations.rows import yard_rows
-from switchyard.queues import limits as known_limits
 from switchyard.queues import queries, services
-from switchyard.queues.facts import all_queues_sentence
+from switchyard.queues import services as known_limits
+from switchyard.queues.queries import all_queues_sentence
 from switchyard.queues.services import ForeignBroker
 
 VIEW = "switchyard_operations.view_operations"

@@ -45,8 +45,7 @@ class MaintenanceTask:
 
 def maintenance_tasks() -> tuple[MaintenanceTask, ...]:
     """Return the tasks: alerts, broker, letters, purges, batches, records, bulk acts, old rows."""
-    from switchyard.alerts.lasting import AwayAlert, BrokerAlerts
-    from switchyard.alerts.sending import LOCK_S, Throttle, dispatch_due
+    from switchyard.alerts.sending import LOCK_S, AwayAlert, BrokerAlerts, Throttle, dispatch_due
     from switchyard.audit import services as audit
     from switchyard.batches.counting import count_batches, forget_expired
     from switchyard.bulk import services as bulk
@@ -75,9 +74,9 @@ def reconcile_letters() -> None:
     Raises:
         BrokerUnavailable: the broker did not answer; nothing is resolved by rows that may be out of date.
     """
-    from switchyard.alerts.resolution import resolve_triaged
+    from switchyard.alerts.intake import resolve_triaged
+    from switchyard.dead_letters.acts import reconcile_all
     from switchyard.dead_letters.queries import open_fingerprints
-    from switchyard.dead_letters.reconcile import reconcile_all
 
     reconcile_all()
     resolve_triaged(open_fingerprints)

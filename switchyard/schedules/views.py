@@ -30,7 +30,7 @@ from switchyard.console.formatting import SPAN, UNITS_MS, counted, parse_until
 from switchyard.console.links import job_url
 from switchyard.console.queue_rights import ARGUMENTS, holds
 from switchyard.console.room_view import RoomResponse, not_answered, require
-from switchyard.jobs.argument_fields import PREFIX, CallForm
+from switchyard.jobs.calls import PREFIX, CallForm
 from switchyard.middleware.arguments import signature_of
 from switchyard.schedules import queries, rows, services
 from switchyard.schedules.models import ScheduleState, StoredSchedule

@@ -27,11 +27,11 @@ from switchyard.broker.admin.purge import STEP, finish, purges, set_aside
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue.dead_moves import encode_letter
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
+from switchyard.broker.stores.dead_lists import encode_letter
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.broker.stores.job_records import RecordLimits
 from switchyard.bulk import services

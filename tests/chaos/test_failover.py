@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
+from switchyard.workers.preflight import Watch
 from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.held_locks import HELD, held_locks

@@ -19,7 +19,7 @@ CLOCK = f"""local function now_ms()
   return tonumber(redis.call("GET", "{CLOCK_KEY}"))
 end
 """
-CALLERS = ("operations", "administration", "dead_moves", "unroutable", "limits")
+CALLERS = ("queue.operations", "queue.administration", "stores.dead_lists", "queue.unroutable", "queue.limits")
 
 
 class ChangeDoesNotApply(LookupError):
@@ -71,7 +71,7 @@ class Scripts:
         """Have the operations of a family call these scripts."""
         with ExitStack() as stack:
             for module in CALLERS:
-                stack.enter_context(mock.patch(f"switchyard.broker.queue.{module}.script", self))
+                stack.enter_context(mock.patch(f"switchyard.broker.{module}.script", self))
             yield
 
     def _read(self, name: str, folder: str = "queue") -> str:

@@ -27,8 +27,7 @@ def room_frame(context: Mapping[str, Any]) -> dict[str, Any]:
         host that serves the page, so that two yards are not mistaken for one another. ``quarantined``: messages that
         nobody can read, ``None`` while the broker is away; like ``switched_off`` read where a page shows it.
     """
-    from switchyard.frame.navigation import menu
-    from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES
+    from switchyard.frame.views import KEYS_COOKIE, THEME_COOKIE, THEMES, menu
 
     request: HttpRequest | None = context.get("request")
     cookies = {} if request is None else request.COOKIES
@@ -63,6 +62,6 @@ def room_strip(context: Mapping[str, Any]) -> Room:
 
 
 def _kept_room(*, now: bool = False) -> Room:
-    from switchyard.frame.navigation import PAGE_S, STRIP
+    from switchyard.frame.views import PAGE_S, STRIP
 
     return STRIP.verdict(0.0 if now else PAGE_S)

@@ -33,8 +33,7 @@ from switchyard.console.room_view import RoomResponse, require
 from switchyard.history.filters import Filter, why_none_found
 from switchyard.history.queries import find_many, why_missing
 from switchyard.jobs.listing.pages import LIMIT, UNFINISHED, JobsPage, find_jobs, is_by_due_time, wants_unfinished
-from switchyard.jobs.passport.reading import TONES, passport_of
-from switchyard.jobs.presentation import job_json
+from switchyard.jobs.presentation import TONES, job_json, passport_of
 from switchyard.jobs.queries import (
     answering_families,
     families,

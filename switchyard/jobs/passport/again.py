@@ -20,7 +20,7 @@ from switchyard.dead_letters.acts import act_on
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.queries import were_enqueued
 from switchyard.jobs.calls import CallArguments, checked
-from switchyard.jobs.passport.reading import Passport
+from switchyard.jobs.presentation import Passport
 from switchyard.middleware.arguments import signature_of
 from switchyard.middleware.redaction import HIDDEN
 from switchyard.payload import CUT, NUMBERED, by_name, name_at, places_of, shown_arguments

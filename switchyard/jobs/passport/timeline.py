@@ -10,11 +10,11 @@ from typing import Any, Final
 from django.db import DatabaseError
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import act_label
+from switchyard.audit.services import act_label
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.stores.job_record import Job
 from switchyard.console.formatting import duration
-from switchyard.jobs.passport.reading import FAILED, Passport
+from switchyard.jobs.presentation import FAILED, Passport
 
 MOST_ACTS: Final = 20
 WORDS: Final = {

@@ -37,10 +37,17 @@ from switchyard.jobs import live as streams
 from switchyard.jobs.calls import read_json
 from switchyard.jobs.listing.views import AWAY, CANCEL, RUN, VIEW, known_of, without_broker, without_job
 from switchyard.jobs.passport.again import requeue_edited, run_again
-from switchyard.jobs.passport.reading import TONES, Passport, passport_json, passport_of
 from switchyard.jobs.passport.timeline import acts_on, picture_of, timeline_of
 from switchyard.jobs.passport.why import Why, why, why_json
-from switchyard.jobs.presentation import GOOD_OUTCOMES, OUTCOMES, public_result
+from switchyard.jobs.presentation import (
+    GOOD_OUTCOMES,
+    OUTCOMES,
+    TONES,
+    Passport,
+    passport_json,
+    passport_of,
+    public_result,
+)
 from switchyard.jobs.queries import find_known, find_untracked, is_job_id, is_message_id, running_or_none
 from switchyard.jobs.services import request_cancel, start_now
 from switchyard.payload import shown_arguments

@@ -30,11 +30,9 @@ from switchyard.broker.stores.job_record import Job, holder_of, job_of_message, 
 from switchyard.broker.stores.pool_reports import QUIETED, PoolReport
 from switchyard.broker.topology import lane_of_name
 from switchyard.conf import declared_yard
-from switchyard.console.formatting import ago, counted, duration, most_common
-from switchyard.console.pauses import pause_facts
+from switchyard.console.formatting import ago, counted, duration, most_common, pause_facts
 from switchyard.history.queries import recent_runs
-from switchyard.jobs.passport.reading import Passport, passport_of
-from switchyard.jobs.presentation import limit_words
+from switchyard.jobs.presentation import Passport, limit_words, passport_of
 from switchyard.jobs.queries import families, find_untracked, records_of, silent_children
 from switchyard.middleware.arguments import misfit, signature_of
 from switchyard.middleware.errors import place_of as place_of_code

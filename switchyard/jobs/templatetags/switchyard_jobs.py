@@ -17,8 +17,8 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.stores.batches import batch_of
 from switchyard.conf import declared_yard
 from switchyard.console import links
+from switchyard.console.formatting import pause_facts
 from switchyard.console.links import actor_url, queue_url
-from switchyard.console.pauses import pause_facts
 
 register = template.Library()
 

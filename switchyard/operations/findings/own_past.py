@@ -6,7 +6,7 @@ Rules and thresholds of *slower* were tuned in a simulation of 16 yards; each ne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, takewhile
 from typing import Final
 
@@ -17,13 +17,77 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores import yard_facts as facts
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.yard_facts import Counts, actor_subject, failures, merged, sent
-from switchyard.console.formatting import counted, duration
+from switchyard.broker.stores.yard_facts import (
+    Counts,
+    FactStore,
+    actor_subject,
+    failures,
+    merged,
+    queue_subject,
+    sent,
+    starts,
+)
+from switchyard.conf import declared_yard
+from switchyard.console.formatting import counted, duration, whole_duration
 from switchyard.history.models import JobRow
 from switchyard.jobs.queries import running_or_none
-from switchyard.operations.findings import promises, spending
-from switchyard.operations.findings.finding import Finding
+from switchyard.operations.findings import spending
+from switchyard.operations.findings.finding import Button, Finding, FindingGroup
 from switchyard.operations.past import LAST_MS, PAST, Usual, due_later, slow_runs
+
+GROUP = FindingGroup("queues")
+# One job in a hundred may start later than promised. Windows of an hour and of 5 min spend it 14.4 times as fast.
+MAY_BE_LATE, BURN_RATE, FAST_BUCKETS, LEAST_LATE = 0.01, 14.4, 30, 10
+# One burst is not again and again, and in a young yard it is all of the hour. What is over for a minute is past.
+LEAST_SPELLS, PRESENT_BUCKETS = 3, 6
+
+
+def look_at_promises(
+    store: FactStore, buckets: Sequence[tuple[int, Mapping[str, Counts]]], now_ms: int
+) -> Iterator[Finding]:
+    """Judge every queue with a promise; the hour is read only of one whose last 5 min are bad."""
+    for queue in declared_yard().queues:
+        promise_ms, subject = queue.objective_ms, queue_subject(queue.name)
+        if promise_ms is None:
+            continue
+        fast, present = (
+            merged(found.get(subject, {}) for _, found in buckets[-count:]) for count in (FAST_BUCKETS, PRESENT_BUCKETS)
+        )
+        if not burns(fast, promise_ms) or not late(present, promise_ms):
+            continue
+        # The newest minutes are not written yet: of them the buckets are read.
+        first = -(-buckets[0][0] // facts.MINUTE_MS) * facts.MINUTE_MS
+        newest = [(at, found.get(subject, {})) for at, found in buckets if at >= first]
+        told = [*store.minutes(subject, now_ms - facts.HOUR_MS, first).items(), *newest]
+        slow = merged(counts for _, counts in told)
+        if not burns(slow, promise_ms) or spells(told, promise_ms) < LEAST_SPELLS:
+            continue
+        name, promised, count = queue.name, whole_duration(promise_ms), late(slow, promise_ms)
+        of_hour = f"{count:,} of {starts(slow):,} jobs of the last hour started later than {promised}"
+        then = "Its chart shows when: at a burst, at a schedule, or all the time."
+        then += " Spread what is sent at once, or add slots."
+        step, button = f"manage.py switchyard queues status {name}", Button(f"Show {name}", "switchyard-queue", name)
+        seen, factor = f"{name} is late again and again: {of_hour}", float(count)
+        yield GROUP.warning("burning", seen, "", step, name, then=then, button=button, factor=factor)
+
+
+def late(counts: Counts, promise_ms: int) -> int:
+    """Return the starts that were certainly later than promised: those of its own class may have been in time."""
+    classes = (n for n in range(1, facts.CLASSES) if facts.LEAST_MS * 2 ** (n - 1) >= promise_ms)
+    return sum(counts.get(facts.WAITS + n, 0) for n in classes)
+
+
+def spells(told: Sequence[tuple[int, Counts]], promise_ms: int) -> int:
+    """Return how many times late starts began: in minutes that follow one without any, by counts and their ms."""
+    bad = {at // facts.MINUTE_MS for at, counts in told if late(counts, promise_ms)}
+    return sum(minute - 1 not in bad for minute in bad)
+
+
+def burns(counts: Counts, promise_ms: int) -> bool:
+    """Return whether so many started late that the share which may be late is spent 14.4 times as fast."""
+    count = late(counts, promise_ms)
+    return count >= LEAST_LATE and count >= BURN_RATE * MAY_BE_LATE * starts(counts)
+
 
 # Windows of *slower*, in buckets: 30 s to 10 min, the shortest that is clear.
 WINDOWS: Final = (3, 6, 12, 30, 60)
@@ -49,7 +113,7 @@ def look() -> Iterator[Finding]:
     buckets = store.recent(now)
     running = running_or_none() or []
     yield from spending.look(buckets, usual)
-    yield from promises.look(store, buckets, now)
+    yield from look_at_promises(store, buckets, now)
     known = (found for at, found in buckets if now - SILENT_MS <= at <= now - 2 * facts.BUCKET_MS)
     sampled = all(any(facts.DEPTH in counts for counts in found.values()) for found in known)
     for name, actor in sorted(dramatiq.get_broker().actors.items()):

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.interface import Facilities
-from switchyard.broker.queue.circuits import Circuit, note_circuit
+from switchyard.broker.queue.limits import Circuit, note_circuit
 from switchyard.conf import declared_yard
 from switchyard.jobs.services import submit
 from switchyard.operations.findings import facts, queues

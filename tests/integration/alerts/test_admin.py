@@ -11,7 +11,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from switchyard.alerts import acts, resolution, sending, views
+from switchyard.alerts import acts, intake, sending, views
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
@@ -123,7 +123,7 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
 
 
 def test_an_act_that_fails_halfway_counts_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolution, "resolve", Mock(side_effect=[True, OSError]))
+    monkeypatch.setattr(intake, "resolve", Mock(side_effect=[True, OSError]))
     with pytest.raises(OSError):
         acts.apply("resolve", [make(), make()], who=Who("a.lind", "page"))
     assert AuditEntry.objects.values_list("count", "outcome").get() == (1, "failed")

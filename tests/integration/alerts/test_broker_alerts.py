@@ -10,9 +10,9 @@ import pytest
 import redis
 from django.db import DatabaseError
 
-from switchyard.alerts import lasting, sending
-from switchyard.alerts.lasting import AFTER_S, CALM_S, AwayAlert, BrokerAlerts
+from switchyard.alerts import sending
 from switchyard.alerts.models import Alert
+from switchyard.alerts.sending import AFTER_S, CALM_S, AwayAlert, BrokerAlerts
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
@@ -85,7 +85,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> Mock:
     """The checks of the server find that it is away."""
     watch = Mock()
     watch.look.return_value.findings = [AWAY]
-    monkeypatch.setattr(lasting, "make_watch", lambda: watch)
+    monkeypatch.setattr(sending, "make_watch", lambda: watch)
     return watch
 
 
@@ -98,7 +98,7 @@ def test_two_schedulers_tell_it_once_and_the_leader_resolves_it(
     facilities: Facilities, away: Mock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, minutes = Mock(return_value=0.0), count(30_000_000)
-    monkeypatch.setattr(lasting, "now_ms", lambda: next(minutes) * lasting.ROUNDED_MS)
+    monkeypatch.setattr(sending, "now_ms", lambda: next(minutes) * sending.ROUNDED_MS)
     one, other, leader = AwayAlert(clock), AwayAlert(clock), BrokerAlerts(clock)
     with with_alert_urls(receiver.url):
         with broker_without_server():
@@ -125,7 +125,7 @@ def test_without_a_database_it_is_sent_once_and_has_its_row_later(
     alerts = AwayAlert(clock)
     with with_alert_urls(receiver.url):
         with monkeypatch.context() as gone:
-            gone.setattr(lasting, "write_alert", Mock(side_effect=DatabaseError))
+            gone.setattr(sending, "write_alert", Mock(side_effect=DatabaseError))
             look(alerts, clock, 0.0, AFTER_S, AFTER_S + 5)
             first = len(receiver.bodies)
         look(alerts, clock, AFTER_S + 10, AFTER_S + 15)

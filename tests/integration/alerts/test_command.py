@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from switchyard.alerts import acts, sending, silences
+from switchyard.alerts import acts, notice, sending
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
@@ -192,7 +192,7 @@ def test_message_that_waits_for_a_retry_is_held_back(groups: AlertGroups, receiv
 @pytest.mark.parametrize("span", ["", "1", "0h", "2w", "31d", "99999d", "-1h"])
 def test_span_that_is_unusable_or_too_long_is_refused(span: str) -> None:
     with pytest.raises(ActRefused):
-        silences.end_of(span)
+        notice.end_of(span)
 
 
 def test_silence_needs_a_reason_which_is_written_without_what_postgresql_cannot_store() -> None:

@@ -19,10 +19,9 @@ from django.test import override_settings
 from django.utils import timezone
 from msgspec.structs import replace
 
-from switchyard.alerts import notice, resolution, sending, silences
-from switchyard.alerts.lasting import LastingAlerts
+from switchyard.alerts import intake, notice, sending
 from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
-from switchyard.alerts.sending import Throttle
+from switchyard.alerts.sending import LastingAlerts, Throttle
 from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
@@ -127,8 +126,8 @@ def test_letters_of_failures_that_were_told_wait_for_an_end(groups: AlertGroups,
         make_due()
         sending.dispatch_due()
         held = set(Alert.objects.filter(deliveries__state="pending").values_list("fingerprint", flat=True))
-        resolution.resolve(Alert.objects.get(fingerprint="o").pk, by="ada")
-        resolution.resolve_gone("finding", ())
+        intake.resolve(Alert.objects.get(fingerprint="o").pk, by="ada")
+        intake.resolve_gone("finding", ())
         make_due()
         sending.dispatch_due()
 
@@ -298,7 +297,7 @@ def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too
     soon = len(second_receiver.bodies)
     after_ten_minutes()
     after_ten_minutes()
-    resolution.resolve_gone("finding", ())
+    intake.resolve_gone("finding", ())
     sending.dispatch_due()
 
     assert soon == 0
@@ -311,9 +310,9 @@ def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too
 def test_what_is_acknowledged_or_over_in_time_stays_where_it_is(second_receiver: Receiver, act: str) -> None:
     alert = Alert.objects.get()
     if act == "acknowledge":
-        assert silences.acknowledge(alert.pk, by="ada") == 1
+        assert notice.acknowledge(alert.pk, by="ada") == 1
     else:
-        resolution.resolve_gone("finding", ())
+        intake.resolve_gone("finding", ())
 
     after_ten_minutes()
 
@@ -362,7 +361,7 @@ def test_in_quiet_hours_what_is_critical_is_sent_and_what_ended_is_not(groups: A
         groups.raise_(fact())
         groups.raise_(LATE)
         sending.dispatch_due()
-        resolution.resolve_gone("finding", ())
+        intake.resolve_gone("finding", ())
         sending.dispatch_due()
     Delivery.objects.filter(state="pending").update(next_try_at=timezone.now())
     with with_rules(urls=(receiver.url,)):

@@ -11,11 +11,11 @@ from django.db import DatabaseError
 from django.utils import timezone
 from msgspec.structs import replace
 
-from switchyard.alerts import resolution, sending, silences
+from switchyard.alerts import intake, notice, sending
 from switchyard.alerts.intake import notice_of, write_alert
-from switchyard.alerts.lasting import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.alerts.models import Alert
 from switchyard.alerts.notice import recent
+from switchyard.alerts.sending import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.interface import Facilities
@@ -81,9 +81,9 @@ def test_nothing_is_resolved_while_its_letter_has_no_row_or_the_broker_is_away(a
 
 
 def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: AlertGroups) -> None:
-    silences.acknowledge(alert.pk, by="ada")
-    assert resolution.resolve(alert.pk, by="ada")
-    assert not resolution.resolve(alert.pk, by="bob")
+    notice.acknowledge(alert.pk, by="ada")
+    assert intake.resolve(alert.pk, by="ada")
+    assert not intake.resolve(alert.pk, by="bob")
 
     Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds
     groups.raise_(fact())
@@ -99,7 +99,7 @@ def test_what_comes_after_a_resolution_is_told_at_once(facilities: Facilities, b
     alert = dispatched()
     age(alert, minutes=5)
 
-    ended = resolution.resolve(alert.pk, by="ada") if by_hand else resolution.resolve_triaged(lambda names: [])
+    ended = intake.resolve(alert.pk, by="ada") if by_hand else intake.resolve_triaged(lambda names: [])
     let_pass(0.01)  # the broker counts in milliseconds
     facilities.alerts.raise_(fact())
     again = dispatched()
@@ -116,7 +116,7 @@ def test_what_was_not_sent_before_a_resolution_holds_up_nothing(facilities: Faci
     age(alert, minutes=5)
     valkey.hincrby(Keys().alert_group(alert.fingerprint), "last_at", -300_000)
 
-    resolution.resolve_triaged(lambda names: [])
+    intake.resolve_triaged(lambda names: [])
     dispatched()
     facilities.alerts.raise_(fact())
     with with_alert_urls("log:"):
@@ -126,13 +126,13 @@ def test_what_was_not_sent_before_a_resolution_holds_up_nothing(facilities: Faci
 
 
 def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolution, "FINGERPRINTS_AT_ONCE", 3)
+    monkeypatch.setattr(intake, "FINGERPRINTS_AT_ONCE", 3)
     long_ago = timezone.now() - timedelta(hours=1)
     for number in range(10):
         named = {"fingerprint": f"cause-{number}", "kind": "dead_letter", "title": "t", "severity": "critical"}
         Alert.objects.create(count=1, first_at=long_ago, last_at=long_ago, **named)
 
-    resolved = resolution.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
+    resolved = intake.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
 
     assert resolved == 9
     assert Alert.objects.get(state="open").fingerprint == "cause-4"

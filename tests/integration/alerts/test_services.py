@@ -1,4 +1,4 @@
-"""Slack, PagerDuty, Opsgenie, mail and Jira: one message or ticket, and one resolution of the same cause; no secret."""
+"""Slack, PagerDuty, Opsgenie, mail and Jira: one message or ticket, and one intake of the same cause; no secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 from django.test import override_settings
 from django.utils import timezone
 
-from switchyard.alerts import acts, jira, resolution, sending
+from switchyard.alerts import acts, intake, jira, sending
 from switchyard.alerts.channels import AppriseChannel, ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.audit.services import Who
@@ -203,7 +203,7 @@ def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(
     ):
         groups.raise_(finding())
         assert [sending.dispatch_due(), sending.dispatch_due()] == [3, 0]
-        resolution.resolve_gone("finding", ())
+        intake.resolve_gone("finding", ())
         assert [sending.dispatch_due(), sending.dispatch_due()] == [3, 0]
 
     text, end = (json.dumps(body) for body in slack.bodies)
@@ -227,7 +227,7 @@ def test_opsgenie_closes_what_it_created(groups: AlertGroups, receiver: Receiver
     with with_alert_urls(f"oncall=opsgenie://{KEY}@127.0.0.1:{receiver.port}"):
         groups.raise_(finding())
         sending.dispatch_due()
-        resolution.resolve_gone("finding", ())
+        intake.resolve_gone("finding", ())
         sending.dispatch_due()
 
     assert receiver.paths == ["/v2/alerts", "/v2/alerts/127.0.0.1%2Ffinding-pools.down/close?identifierType=alias"]
@@ -242,7 +242,7 @@ def test_what_a_person_resolves_is_told_where_an_incident_would_stay_open(
     with with_alert_urls(f"pagerduty://{KEY}@127.0.0.1:{receiver.port}", second_receiver.url):
         groups.raise_(fact())
         sending.dispatch_due()
-        resolution.resolve(Alert.objects.get().pk, by="ada")
+        intake.resolve(Alert.objects.get().pk, by="ada")
         sending.dispatch_due()
         ended = len(second_receiver.bodies)
         Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds
@@ -371,7 +371,7 @@ def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(group
     with with_alert_urls(f"tickets={server.url}"):
         groups.raise_(fact())
         assert [sending.dispatch_due(), sending.dispatch_due()] == [1, 0]
-        resolution.resolve(Alert.objects.get().pk, by="ada")
+        intake.resolve(Alert.objects.get().pk, by="ada")
         assert [sending.dispatch_due(), sending.dispatch_due()] == [1, 0]
         first = copy.deepcopy(server.tickets)
         Alert.objects.update(resolved_at=timezone.now() - timedelta(seconds=1))  # the broker counts in milliseconds

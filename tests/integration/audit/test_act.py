@@ -19,8 +19,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.roles import READ_ONLY
-from switchyard.audit.services import Who, act, delete_old_rows
+from switchyard.audit.services import READ_ONLY, Who, act, delete_old_rows
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.dead_letters import acts
 from switchyard.jobs.services import submit

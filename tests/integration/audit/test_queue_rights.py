@@ -18,8 +18,7 @@ from django.urls import reverse
 
 from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry, GrantedRight, GroupQueues
-from switchyard.audit.roles import OPERATOR, READ_ONLY, ROLES, make_roles
-from switchyard.audit.services import Who
+from switchyard.audit.services import OPERATOR, READ_ONLY, ROLES, Who, make_roles
 from switchyard.broker.interface import Facilities
 from switchyard.bulk import services as bulk
 from switchyard.bulk.models import BulkAct

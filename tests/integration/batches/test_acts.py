@@ -19,8 +19,8 @@ from switchyard.broker.errors import ActRefused
 from switchyard.broker.interface import facilities as facilities_of
 from switchyard.bulk import runner, services
 from switchyard.bulk.models import BulkAct
+from switchyard.dead_letters.acts import reconcile_all
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.operations.findings.records import look_at_batches
 from tests.integration.batches.conftest import Actors, figures
 

@@ -21,8 +21,8 @@ from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import BulkRunner
 from switchyard.dead_letters import bulk_moves
+from switchyard.dead_letters.acts import reconcile_all
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.jobs.queries import families
 from tests.factories.commands import json_of
 from tests.integration.bulk.conftest import WHO, Start

@@ -29,9 +29,9 @@ from switchyard.bulk.kinds import kind_of
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import BulkRunner
 from switchyard.dead_letters import acts
+from switchyard.dead_letters.acts import reconcile_all
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.projection import project
-from switchyard.dead_letters.reconcile import reconcile_all
 from switchyard.schedules.runner import maintenance_tasks
 from tests.factories.letters import discard, keep, letter
 from tests.factories.pages import text_of

@@ -13,8 +13,8 @@ from dramatiq.results.backends import RedisBackend
 
 from switchyard.broker.errors import BrokerUnavailable, ResultNotKept
 from switchyard.broker.interface import facilities
-from switchyard.broker.stores import kept_results
-from switchyard.broker.stores.kept_results import RecordResults
+from switchyard.broker.stores import job_records
+from switchyard.broker.stores.job_records import RecordResults
 from tests.factories.brokers import broker_without_server, the_global_broker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
@@ -98,8 +98,8 @@ def test_a_result_is_kept_for_its_result_ttl(broker, run_worker, monkeypatch, wh
     sent = returning(**options).send() if where == "actor" else returning().send_with_options(**options)
     with run_worker(broker=broker):
         assert sent.get_result(block=True, timeout=WAIT_MS) == 1
-    now = kept_results.now_ms
-    monkeypatch.setattr(kept_results, "now_ms", lambda: now() + 61_000)
+    now = job_records.now_ms
+    monkeypatch.setattr(job_records, "now_ms", lambda: now() + 61_000)
 
     with pytest.raises(ResultMissing, match="is no longer kept; a longer result_ttl"):
         sent.get_result()

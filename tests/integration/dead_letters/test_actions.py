@@ -19,7 +19,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import DeadLetter as Letter
-from switchyard.dead_letters import acts, projection, queries, reconcile
+from switchyard.dead_letters import acts, projection, queries
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.middleware.crashes import Poison
 from switchyard.middleware.logs import printable
@@ -95,7 +95,7 @@ def test_unknown_ids_and_groups_are_refused(facilities):
 def test_group_is_requeued_oldest_first_up_to_the_limit(bury, facilities):
     made = [bury(died_at=1_800_000_000_000 + index) for index in range(5)]
     bury(fingerprint="another")
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     oldest = list(queries.listing(fingerprint="f00dfacef00dface").order_by("died_at")[:3])
     outcome = acts.apply("requeue", oldest, who=OPERATOR, group="f00dfacef00dface")
@@ -106,7 +106,7 @@ def test_group_is_requeued_oldest_first_up_to_the_limit(bury, facilities):
 @pytest.mark.django_db(transaction=True)
 def test_two_operators_at_once_requeue_a_letter_once(bury, facilities):
     made = [bury() for _ in range(5)]
-    reconcile.reconcile_all()
+    acts.reconcile_all()
     barrier = threading.Barrier(2)
 
     def click(name: str, act: acts.ActName) -> list[bool]:
@@ -142,7 +142,7 @@ def interrupt(message_id: str, act: str, *, seconds_ago: int = 120) -> None:
 def test_act_killed_before_the_letter_moved_changes_nothing(made, facilities):
     interrupt(made.id, "requeue")
 
-    report = reconcile.reconcile_all()
+    report = acts.reconcile_all()
 
     row = DeadLetter.objects.get()
     assert (report["settled"], row.state, row.claim_token) == (1, "new", "")
@@ -155,8 +155,8 @@ def test_act_killed_after_the_letter_moved_is_finished(made, facilities, act, st
     {"requeue": requeue, "discard": discard}[act](facilities.transport, "default", made.id)
     interrupt(made.id, act)
 
-    reconcile.reconcile_all()
-    reconcile.reconcile_all()
+    acts.reconcile_all()
+    acts.reconcile_all()
 
     row = DeadLetter.objects.get()
     assert (row.state, row.state_by, row.claim_token, len(row.history)) == (state, "a.lind", "", 1)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from switchyard.audit.services import Who
-from switchyard.dead_letters import acts, queries, reconcile
+from switchyard.dead_letters import acts, queries
 from switchyard.dead_letters.models import DeadLetter
 from tests.waiting import wait_for
 
@@ -23,7 +23,7 @@ KILLS = 2
 @pytest.mark.django_db(transaction=True)
 def test_triage_killed_at_any_moment_loses_nothing(bury, facilities, process_environment):
     ids = [bury().id for _ in range(LETTERS)]
-    reconcile.reconcile_all()
+    acts.reconcile_all()
     chance = random.Random(7)
 
     for _ in range(KILLS):
@@ -36,7 +36,7 @@ def test_triage_killed_at_any_moment_loses_nothing(bury, facilities, process_env
         triage.wait(30)
 
     DeadLetter.objects.exclude(claim_token="").update(claim_at=timezone.now() - timedelta(minutes=5))
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     listed = {letter.id for letter in facilities.transport.dead_letters("default", limit=LETTERS).items}
     states = dict(DeadLetter.objects.values_list("message_id", "state"))

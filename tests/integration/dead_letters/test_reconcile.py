@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.codec import MESSAGE_ID
 from switchyard.broker.redis.own_keys import noted
-from switchyard.broker.stores.job_steps import LiveJob, live_step
-from switchyard.dead_letters import acts, projection, reconcile
+from switchyard.broker.stores.history_streams import LiveJob, live_step
+from switchyard.dead_letters import acts, projection
 from switchyard.dead_letters.models import DeadLetter
 from tests.factories.letters import discard, keep, letter
 from tests.waiting import wait_for
@@ -26,9 +26,9 @@ pytestmark = pytest.mark.django_db
 def test_rows_are_made_for_letters_that_have_none(bury):
     made = {bury(queue=queue).id for queue in ("default", "webhook", "slow")}
 
-    assert reconcile.reconcile_all()["made"] == 3
+    assert acts.reconcile_all()["made"] == 3
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == made
-    assert not any(reconcile.reconcile_all().values())
+    assert not any(acts.reconcile_all().values())
 
 
 def test_a_letter_that_cannot_be_read_hides_no_other(bury, facilities):
@@ -38,7 +38,7 @@ def test_a_letter_that_cannot_be_read_hides_no_other(bury, facilities):
         client.rpush(keys.queue("default").dead, rubbish)
     made = bury()
 
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
     assert facilities.transport.find_dead_letter("default", "{") is None
@@ -48,7 +48,7 @@ def test_a_letter_that_fits_into_no_row_hides_no_other(bury):
     odd = [bury(attempts=10**30), bury(died_at=10**30)]
     made = bury(id="a" * 200)  # as long as the broker takes ids
 
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     assert [row.message_id for row in DeadLetter.objects.all()] == [made.id]
     assert noted() == [Keys().queue(odd[0].queue).dead_letters]
@@ -68,7 +68,7 @@ def test_long_list_is_walked_over_several_calls(bury):
 
     counts = []
     for _ in range(4):
-        reconcile.reconcile_all(pages=1)
+        acts.reconcile_all(pages=1)
         counts.append(DeadLetter.objects.count())
 
     assert counts == [400, 600, 650, 650]
@@ -76,11 +76,11 @@ def test_long_list_is_walked_over_several_calls(bury):
 
 def test_rows_whose_letter_is_gone_are_marked(bury, facilities):
     gone, there = bury(), bury()
-    reconcile.reconcile_all()
+    acts.reconcile_all()
     discard(facilities.transport, "default", gone.id)
 
     with capture_logs() as lines:
-        report = reconcile.reconcile_all()
+        report = acts.reconcile_all()
 
     assert report["missing"] == 1
     assert [(line["log_level"], line["count"]) for line in lines if "gone from the broker" in line["event"]] == [
@@ -95,7 +95,7 @@ def test_letter_that_died_again_unseen_is_new_again(bury, facilities):
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(dataclasses.replace(made, died_at=made.died_at + 5_000))
 
-    assert reconcile.reconcile_all()["made"] == 1
+    assert acts.reconcile_all()["made"] == 1
 
     assert DeadLetter.objects.get().state == "new"
 
@@ -105,7 +105,7 @@ def test_letter_still_listed_though_its_row_says_requeued_is_reopened(bury, faci
     acts.act_on(made.id, "requeue", by="a.lind")
     keep(made)
 
-    assert reconcile.reconcile_all()["made"] == 1
+    assert acts.reconcile_all()["made"] == 1
 
     row = DeadLetter.objects.get()
     assert (row.state, row.history[-1]["act"]) == ("new", "reopened")
@@ -113,13 +113,13 @@ def test_letter_still_listed_though_its_row_says_requeued_is_reopened(bury, faci
 
 def test_triaged_rows_are_deleted_after_ninety_days(bury):
     old, fresh, still_open = bury(), bury(), bury()
-    reconcile.reconcile_all()
+    acts.reconcile_all()
     for made in (old, fresh):
         acts.act_on(made.id, "discard", by="a.lind")
     long_ago = timezone.now() - timedelta(days=91)
     DeadLetter.objects.filter(message_id__in=[old.id, still_open.id]).update(state_at=long_ago)
 
-    assert reconcile.reconcile_all()["pruned"] == 1
+    assert acts.reconcile_all()["pruned"] == 1
 
     assert set(DeadLetter.objects.values_list("message_id", flat=True)) == {fresh.id, still_open.id}
 
@@ -135,7 +135,7 @@ def test_everything_agrees_after_each_interruption(bury, facilities):
         state="new", claim_token="x", claim_act="requeue", claim_at=timezone.now() - timedelta(minutes=5)
     )
 
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     states = dict(DeadLetter.objects.values_list("message_id", "state"))
     assert states == {only_listed.id: "new", only_row.id: "missing", moved.id: "requeued"}

@@ -23,7 +23,7 @@ from switchyard.broker.queue.json_body import LIMIT_BYTES
 from switchyard.broker.shapes import DeadLetter as Letter
 from switchyard.bulk import services
 from switchyard.bulk.models import BulkAct
-from switchyard.dead_letters import acts, projection, reconcile
+from switchyard.dead_letters import acts, projection
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.calls import CallArguments
 from switchyard.jobs.passport.again import edited_call, requeue_edited
@@ -87,7 +87,7 @@ def test_restore_interrupted_before_its_row_is_finished_by_the_reconciler(bury, 
     assert facilities.transport.restore(made)
     assert facilities.transport.restore(made), "repeated"
 
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     assert (DeadLetter.objects.get().state, facilities.transport.stats("default").dead) == ("new", 1)
 
@@ -104,7 +104,7 @@ def test_copy_is_erased_with_the_row_after_90_days(bury):
     discarded(bury)
     DeadLetter.objects.update(state_at=timezone.now() - timedelta(days=91))
 
-    reconcile.reconcile_all()
+    acts.reconcile_all()
 
     assert not DeadLetter.objects.exists()
 

@@ -19,10 +19,10 @@ from switchyard.broker.stores.history_streams import Failure, encode
 from switchyard.history import queries
 from switchyard.history import writer as history_writer
 from switchyard.history.filters import TAG, Filter
-from switchyard.history.metrics import history_metrics
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import HistoryWriter
 from switchyard.operations.findings import records
+from switchyard.operations.metrics import history_metrics
 from tests.conftest import RunWorker
 from tests.integration.history.conftest import Put, ended_job, put_into
 from tests.integration.history.rows import BASE_MS, job_row

@@ -8,7 +8,7 @@ from typing import Any
 import dramatiq
 from dramatiq.brokers.stub import StubBroker
 
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.interface import Facilities, attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.portable_transport import PortableTransport

@@ -12,7 +12,7 @@ import dramatiq
 import pytest
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls

@@ -17,13 +17,12 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.middleware import Middleware, SkipMessage
 
 from switchyard.broker import consumer
-from switchyard.broker.admin.cancel import cancel
+from switchyard.broker.admin.scheduled import cancel
 from switchyard.broker.clock import now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import Entry
-from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, decode_rows
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.history_streams import LOGS_LIMIT_BYTES, EndedJob, LiveJob, decode_rows, live_step
 from switchyard.broker.stores.limit_counts import RateWindows
 from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES as RESULT_LIMIT_BYTES
 from switchyard.jobs.queries import find_job

@@ -1,4 +1,4 @@
-"""Limits on what runs at once and on what waits, and circuits with a real endpoint that goes down and returns."""
+"""Limits on what runs at once and on what waits, and limits with a real endpoint that goes down and returns."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from dramatiq.brokers.stub import StubBroker
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
-from switchyard.broker.queue import circuits
+from switchyard.broker.queue import limits
 from switchyard.broker.queue.administration import limits_lifted
 from switchyard.broker.queue.limits import declare_fair, wait_of
 from switchyard.broker.topology import Dependency, FairShare, Yard
 from switchyard.jobs import services
 from switchyard.jobs.passport.why import limit_sentence
-from switchyard.middleware.circuits import calls_host
 from switchyard.middleware.errors import InvalidOption, RetryLater
+from switchyard.middleware.circuits import calls_host
 from switchyard.middleware.metrics import Metrics
 from switchyard.wiring import build_yard, in_order
 from tests.chaos.load import let_pass
@@ -455,13 +455,13 @@ def test_what_fails_because_its_circuit_is_open_spends_no_attempt(web):
 
 def test_a_worker_closes_a_circuit_that_its_actor_no_longer_declares(web, monkeypatch):
     work = web()
-    monkeypatch.setattr(circuits, "DEPLOY_MS", -60_000)
+    monkeypatch.setattr(limits, "DEPLOY_MS", -60_000)
 
     @work.actor
     def call(number: int) -> None: ...
 
-    before = circuits.Circuit(Dependency("old", least=1, open_ms=50), 600_000, {"call": 0})
-    assert circuits.note_circuit(work.broker.lane("work")[0], before, "x", "failed") == "opened"
+    before = limits.Circuit(Dependency("old", least=1, open_ms=50), 600_000, {"call": 0})
+    assert limits.note_circuit(work.broker.lane("work")[0], before, "x", "failed") == "opened"
     sent = [call.send(number) for number in range(20)]
     with work.run("work"):
         wait_for(lambda: ended(work, sent))

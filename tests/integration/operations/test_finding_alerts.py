@@ -14,11 +14,11 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from switchyard.alerts import resolution, sending
+from switchyard.alerts import intake, sending
 from switchyard.alerts.models import Alert
 from switchyard.broker.health.server import ServerFinding
 from switchyard.broker.interface import Facilities
-from switchyard.commands import diagnose as command
+from switchyard.commands import status as command
 from switchyard.operations import alerting, overview
 from switchyard.operations.alerting import LATELY_S, FindingAlerts, after_s, beat, fact_of
 from switchyard.operations.findings import records
@@ -156,7 +156,7 @@ def test_failures_whose_dead_letters_were_sent_call_once(
         sending.dispatch_due()
         told = [body["title"] for body in watcher.bodies]
         present += [judge(replace(failing, actor="sync_crm"))]
-        resolution.resolve(Alert.objects.get().pk, by="ada")  # its letters are triaged, and it goes on
+        intake.resolve(Alert.objects.get().pk, by="ada")  # its letters are triaged, and it goes on
         for clock.return_value in range(130, 260, 10):
             alerts.check()
         sending.dispatch_due()

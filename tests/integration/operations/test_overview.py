@@ -43,8 +43,8 @@ from switchyard.history.fact_keeper import store_hour
 from switchyard.history.filters import Filter
 from switchyard.operations import charts, overview
 from switchyard.operations.charts import DAY_MS, SPANS, charts_of, heat_map, path_of, short
-from switchyard.operations.findings.calm import KEPT_MS, calm
 from switchyard.operations.findings.finding import Finding, ranked
+from switchyard.operations.overview import KEPT_MS, calm
 from tests.factories.brokers import broker_without_server
 from tests.factories.callers import Caller
 from tests.factories.commands import json_of

@@ -33,7 +33,7 @@ from switchyard.broker.stores.pool_reports import (
 from switchyard.commands import workers as command
 from switchyard.jobs.queries import families, running_jobs
 from switchyard.jobs.services import submit
-from switchyard.operations import worker_views
+from switchyard.operations import overview_views
 from switchyard.operations.alerting import after_s
 from switchyard.operations.findings import facts, pools
 from switchyard.operations.findings.facts import facts_of
@@ -223,7 +223,7 @@ def test_page_names_every_supervisor_its_children_and_what_it_runs_since_when(
 ) -> None:
     since, worker = now_ms() - 5_000, "slow.h.1.0a1b2c3d.4.1"
     job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
-    monkeypatch.setattr(worker_views, "running_or_none", lambda: [job])
+    monkeypatch.setattr(overview_views, "running_or_none", lambda: [job])
 
     page = staff("view_operations", "view_job", "dump_stacks").get(PAGE).content.decode()
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())

@@ -22,9 +22,9 @@ from switchyard.history.writer import RUNS
 from switchyard.jobs.services import request_cancel, submit
 from switchyard.operations.findings.records import look_at_outbox
 from switchyard.outbox import rows
-from switchyard.outbox.metrics import outbox_metrics
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay
+from switchyard.outbox.rows import outbox_metrics
 from tests.factories.brokers import the_global_broker
 from tests.factories.callers import Caller
 from tests.integration.outbox.conftest import actor_on, waiting

@@ -26,7 +26,7 @@ from switchyard.alerts.models import Alert, Silence
 from switchyard.api.models import SCOPES, covered_scopes
 from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.roles import OPERATOR, READ_ONLY
+from switchyard.audit.services import OPERATOR, READ_ONLY
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities as facilities_of
 from switchyard.broker.keys import Keys

@@ -17,7 +17,7 @@ from apps.mail import links
 from apps.outbound.http import Response
 from apps.webhooks import delivering, publishing, services
 from apps.webhooks.models import Delivery
-from switchyard.alerts import silences
+from switchyard.alerts import notice
 from switchyard.alerts.models import Silence
 from switchyard.api.models import IdempotentRequest
 from switchyard.broker.clock import CLOCK
@@ -103,11 +103,11 @@ def test_the_first_request_of_a_process_claims_its_key_at_the_right_time(off):
 
 
 def test_a_silence_and_a_pause_end_by_the_clock_of_the_others(off, facilities):
-    until = silences.end_of("30m")
+    until = notice.end_of("30m")
     paused_until = datetime.fromisoformat(json_of("queues", "pause", "slow", "--until", "30m")["until"])
 
     for end in (until, paused_until):
         assert abs(end - (datetime.now(UTC) - off) - timedelta(minutes=30)) < timedelta(seconds=30)
     Silence.objects.create(fingerprint="a", until=until, reason="the provider is slow")
     Silence.objects.create(fingerprint="b", until=datetime.now(UTC) - off - timedelta(minutes=1), reason="it was slow")
-    assert [one.fingerprint for one in silences.in_force()] == ["a"]
+    assert [one.fingerprint for one in notice.in_force()] == ["a"]

@@ -17,7 +17,7 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import limits as declared
 from switchyard.broker.topology import FairShare
 from switchyard.middleware.rate_limits import rates_of
-from switchyard.queues import limits
+from switchyard.queues import services
 from switchyard.queues.services import family_of
 from tests.factories.commands import json_of, output_of
 from tests.integration.broker.queue.conftest import Family
@@ -92,16 +92,16 @@ def test_keys_are_listed_where_arguments_may_be_seen(waiting, superuser, watcher
 
 
 def test_how_long_still_is_a_range_by_the_runs_of_the_last_day(waiting, monkeypatch):
-    assert {each.earliest for each in limits.limits_now(arguments=True)[0]} == {None}
+    assert {each.earliest for each in services.limits_now(arguments=True)[0]} == {None}
 
-    runs = {"a:reconcile": {limits.RUNS + 8: 90, limits.RUNS + 10: 10}}
-    monkeypatch.setattr(limits, "day_of_all", lambda now_ms: runs)
-    found = next(each for each in limits.limits_now(arguments=True)[0] if each.id == AT_ONCE)
+    runs = {"a:reconcile": {services.RUNS + 8: 90, services.RUNS + 10: 10}}
+    monkeypatch.setattr(services, "day_of_all", lambda now_ms: runs)
+    found = next(each for each in services.limits_now(arguments=True)[0] if each.id == AT_ONCE)
 
     assert found.earliest is not None
     assert found.latest is not None
     assert utc_now() < found.earliest < found.latest
-    assert " to " in limits.still_text(found)
+    assert " to " in services.still_text(found)
 
 
 def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(waiting, operator, watcher):
@@ -119,7 +119,7 @@ def test_an_operator_overrides_a_limit_on_its_page_and_ends_that(waiting, operat
     page = operator.get(reverse("switchyard-limits")).content.decode()
     assert "2 until" in page and "by operator: they asked" in page
     assert operator.post(address, {"limit": BY_CUSTOMER, "restore": "1"}).status_code == 302
-    assert limits.find(BY_CUSTOMER).current == 1
+    assert services.find(BY_CUSTOMER).current == 1
     done = [(each.act, each.target, each.outcome, each.count) for each in AuditEntry.objects.order_by("pk")]
     assert done == [("limit.override", BY_CUSTOMER, "done", 1), ("limit.override", BY_CUSTOMER, "done", 1)]
     assert [entry.detail["n"] for entry in AuditEntry.objects.order_by("pk")] == [2, None]
@@ -145,7 +145,7 @@ def test_a_larger_rate_brings_the_reserved_starts_forward(facilities):
     late = [facilities.windows.reserve("send_welcome_mail", id_, limit=10, window_ms=60_000) for id_ in ids]
     assert starts == [0] * 10
     assert all(late)
-    before = limits.find(MAIL)
+    before = services.find(MAIL)
     assert (before.taken, before.waiting) == (10, 3)
     assert before.latest is not None
 

@@ -254,7 +254,7 @@ def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Envir
 
 
 # Executed in processes of its own, which it patches before anything else is loaded.
-PATCH_FIRST = ("switchyard.workers.group.gevent_main",)
+PATCH_FIRST = ("switchyard.workers.gevent_main",)
 # Of the extras s3, gcs and traces, and of a tracker: each is imported where an address names it, or the project does.
 CLIENTS = {
     "switchyard.files.google": "google", "switchyard.files.s3": "boto3",

@@ -25,7 +25,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.redis.connections import connect
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.long_running import HISTORY_WRITER, SCHEDULER
-from switchyard.workers.checks.servers import unsafe_server
+from switchyard.workers.checks.installation import unsafe_server
 from switchyard.workers.preflight import mark_keyspace
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below

@@ -23,7 +23,7 @@ import structlog
 from django.test import Client
 from dramatiq import Message
 
-from switchyard.broker.admin.stats import family_stats
+from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores import yard_facts
@@ -43,9 +43,8 @@ from switchyard.conf import declared_yard
 from switchyard.long_running import Leadership
 from switchyard.middleware import logs
 from switchyard.workers.metrics import GAPS_FILE, gaps_of
-from switchyard.workers.supervisor import stand_in
 from switchyard.workers.supervisor.report import Reporter
-from switchyard.workers.supervisor.stand_in import ALONE_S, StandIn
+from switchyard.workers.supervisor.supervisor import ALONE_S, StandIn
 from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive
 from tests.unit.alerts.configuration import with_alert_urls
@@ -64,7 +63,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Popen]]:
         made.append(Popen(["sleep", "600"]))
         return made[-1].pid
 
-    monkeypatch.setattr(stand_in, "fork", fork)
+    monkeypatch.setattr("switchyard.workers.supervisor.supervisor.fork", fork)
     yield made
     for process in made:
         process.kill()

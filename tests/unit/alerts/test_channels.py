@@ -29,9 +29,8 @@ from switchyard.alerts.checks import check_alert_urls, check_apprise
 from switchyard.alerts.intake import chosen, further
 from switchyard.alerts.jira import JiraChannel
 from switchyard.alerts.models import Alert
-from switchyard.alerts.notice import Notice
+from switchyard.alerts.notice import Notice, is_quiet
 from switchyard.alerts.sending import ChannelBatch, send_all
-from switchyard.alerts.silences import is_quiet
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.broker.topology import AlertRule, Yard

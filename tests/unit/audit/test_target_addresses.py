@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.queries import target_url
+from switchyard.audit.services import target_url
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from project.topology import YARD
-from switchyard.broker.cores import cores_here, memory_here
 from switchyard.broker.errors import InvalidDeclaration
 from switchyard.broker.keys import Keys
+from switchyard.broker.process import cores_here, memory_here
 from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, RetryPolicy, Yard
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -27,9 +27,8 @@ from switchyard.api.models import Token
 from switchyard.broker.errors import ActRefused, BrokerRefused, BrokerUnavailable
 from switchyard.conf import read, switchyard_settings
 from switchyard.console import export
-from switchyard.console.cells import MAX_CHARACTERS, TRIGGERS, safe_text
 from switchyard.console.commands import as_command_error, table
-from switchyard.console.export import export_of
+from switchyard.console.export import MAX_CHARACTERS, TRIGGERS, export_of, safe_text
 from switchyard.console.formatting import (
     between,
     duration,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apps.exports.datasets import Column, Table
 from apps.exports.writers import open_writer
 from apps.shop.models import Customer
-from switchyard.console.cells import TRIGGERS
+from switchyard.console.export import TRIGGERS
 
 MOMENT = datetime.datetime(2026, 10, 31, 23, 59, 58, 123456, tzinfo=datetime.UTC)
 TABLE = Table(

@@ -13,7 +13,7 @@ from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpRe
 from django.http.response import HttpResponseBase
 
 from switchyard.frame.control_characters import control_characters, shown
-from switchyard.frame.navigation import OLD_S, PAGE_S, VerdictStrip
+from switchyard.frame.views import OLD_S, PAGE_S, VerdictStrip
 from switchyard.operations.overview import Verdict
 from tests.waiting import wait_for
 

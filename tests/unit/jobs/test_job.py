@@ -10,7 +10,7 @@ import pytest
 
 from switchyard.broker.queue import json_body
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.stores.history_streams import EndedJob, Failure
+from switchyard.broker.stores.history_streams import EndedJob, Failure, LiveJob
 from switchyard.broker.stores.job_record import (
     FamilyAnswer,
     Job,
@@ -19,16 +19,14 @@ from switchyard.broker.stores.job_record import (
     job_of_live,
     job_of_message,
 )
-from switchyard.broker.stores.job_steps import LiveJob
 from switchyard.history.filters import search_text
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import job_of_attempt, job_of_row
 from switchyard.history.writer import rows_of
 from switchyard.jobs.api import JobBody
 from switchyard.jobs.listing.pages import _is_plain
-from switchyard.jobs.passport.reading import attempts_of
 from switchyard.jobs.passport.why import LEAST_STARTS, expected
-from switchyard.jobs.presentation import INTERNAL, error_line, job_json, run_json, snapshot
+from switchyard.jobs.presentation import INTERNAL, attempts_of, error_line, job_json, run_json, snapshot
 from tests.factories.slots import worked
 
 OPTIONS: dict[str, Any] = {

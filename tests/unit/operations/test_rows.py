@@ -19,10 +19,10 @@ from switchyard.operations import overview
 from switchyard.operations.findings import facts as finding_facts
 from switchyard.operations.findings import lateness, pools
 from switchyard.operations.findings.facts import YardFacts
+from switchyard.operations.findings.pools import own_frame, shown_stacks
 from switchyard.operations.overview import KeptFacts, most_held, shown_row
 from switchyard.operations.queries import QueueSnapshot, Rates, YardState, between, note
 from switchyard.operations.rows import AWAY, PROMISE_X, Row, draw, yard_rows
-from switchyard.operations.stacks import own_frame, shown_stacks
 from switchyard.operations.supervisors import ServerState
 from switchyard.operations.templatetags.humanize_room import code_marks
 from switchyard.operations.views import may_scrape

@@ -24,7 +24,7 @@ from switchyard.files.addresses import address_of, results_of
 from switchyard.operations.findings.database import command_of, sqlite_writer
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks import check_yard
-from switchyard.workers.checks.servers import unsafe_exposure
+from switchyard.workers.checks.installation import unsafe_exposure
 from tests.unit.documentation import pages
 from tests.waiting import wait_for
 

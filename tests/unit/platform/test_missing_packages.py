@@ -156,7 +156,7 @@ print(*sorted(file.name.partition("_")[0] for file in (Path(sys.argv[1]) / "defa
 """
 LOGGING = """
 import logging, sys
-from switchyard.broker.late_imports import once_imported
+from switchyard.broker.process import once_imported
 from switchyard.middleware import logs
 logging.basicConfig(format="host: %(levelname)s %(name)s %(message)s", stream=sys.stdout, level=logging.INFO)
 once_imported("structlog", logs.use_standard_logging)

@@ -7,8 +7,7 @@ import pytest
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.conf import declared_yard
-from switchyard.queues.facts import WIDTH, SlotRun, line_of, picture_of
-from switchyard.queues.queries import holders_of
+from switchyard.queues.queries import WIDTH, SlotRun, holders_of, line_of, picture_of
 from tests.factories.brokers import the_global_broker
 from tests.unit.operations.yards import running
 
@@ -63,7 +62,7 @@ def test_the_line_names_the_queue_with_the_nearest_promise_that_fits(actors):
 
     assert (short["after"], long["after"]) == ("images", "slow")
     assert (long["before"], long["took_ms"], long["promise"]) == ("default", 48_000, "start in 5 min")
-    assert long["place"].startswith("switchyard/queues/facts.py:")
+    assert long["place"].startswith("switchyard/queues/queries.py:")
 
 
 def test_no_line_is_named_where_none_helps(actors):

@@ -18,11 +18,9 @@ from hypothesis import strategies as st
 from periodiq import cron
 
 from switchyard.middleware.options import Periodic
-from switchyard.schedules.checks import check_schedules, errors_of
 from switchyard.schedules.models import StoredSchedule
-from switchyard.schedules.registry import Schedule, schedules
+from switchyard.schedules.registry import Cron, Every, Schedule, check_schedules, errors_of, minute_of, schedules
 from switchyard.schedules.rows import schedule_of
-from switchyard.schedules.triggers import Cron, Every, minute_of
 from switchyard.schedules.views import LEFT_PX, LINE_PX, TOP_PX, WIDTH_PX, draw
 from tests.factories.brokers import the_global_broker
 

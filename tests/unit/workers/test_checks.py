@@ -109,7 +109,7 @@ def test_every_child_that_may_run_counts_for_the_database(kind: str, needed: int
 def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     yard = declared_yard()
     assert check_yard(yard) == []
-    monkeypatch.setattr("switchyard.workers.checks.topology.find_spec", lambda name: None)
+    monkeypatch.setattr("switchyard.workers.checks.actors.find_spec", lambda name: None)
 
     found = check_yard(yard)
 

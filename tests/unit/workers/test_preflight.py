@@ -25,13 +25,14 @@ from switchyard.conf import read
 from switchyard.middleware import status
 from switchyard.middleware.errors import SendingFile
 from switchyard.testing import MemoryBroker
-from switchyard.workers import discovery, preflight
-from switchyard.workers.checks import servers
+from switchyard.workers import apps as worker_apps
+from switchyard.workers import preflight
+from switchyard.workers.apps import no_sends
+from switchyard.workers.checks import installation
 from switchyard.workers.checks.database import migrations_on_disk
-from switchyard.workers.checks.servers import endless_mail
-from switchyard.workers.child import spawn
-from switchyard.workers.discovery import no_sends
-from switchyard.workers.group.autoreload import Changes, own_code
+from switchyard.workers.checks.installation import endless_mail
+from switchyard.workers.child import main
+from switchyard.workers.pool_group import Changes, own_code
 from switchyard.workers.preflight import refuse_if_unwritable, refuse_if_wrong, warn_if_too_small
 from switchyard.workers.shared.fork import import_path
 
@@ -110,7 +111,7 @@ def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
 def test_mailers_need_a_timeout(options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     stock = UserSettingsHolder(global_settings)
     stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
-    monkeypatch.setattr(servers, "settings", stock)
+    monkeypatch.setattr(installation, "settings", stock)
 
     assert [message.msg.partition(" is ")[0] for message in endless_mail()] == names
 
@@ -125,8 +126,8 @@ def test_alerts_by_mail_need_a_timeout_and_a_project_that_names_nothing_of_mail_
     url: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
-    monkeypatch.setattr(servers, "settings", UserSettingsHolder(global_settings))
-    monkeypatch.setattr(servers, "switchyard_settings", lambda: settings)
+    monkeypatch.setattr(installation, "settings", UserSettingsHolder(global_settings))
+    monkeypatch.setattr(installation, "switchyard_settings", lambda: settings)
 
     assert [message.id for message in endless_mail()] == ids
 
@@ -169,7 +170,7 @@ def test_development_runs_on_cpus_that_exist(monkeypatch: pytest.MonkeyPatch, ca
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
         preflight.refuse_if_not_pinnable([PINNED])
-    spawn.pin(PINNED)
+    main.pin(PINNED)
 
     assert "cpus names 7" in caplog.text
     assert pinned == [{0}]
@@ -180,7 +181,7 @@ def test_ignored_cpus_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     monkeypatch.delattr("os.sched_getaffinity")
 
     preflight.refuse_if_not_pinnable([pool])
-    spawn.pin(pool)
+    main.pin(pool)
 
     assert ("pool slow: cpus is ignored" in caplog.text) is bool(pool.cpus)
 
@@ -250,10 +251,10 @@ def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(
         (tmp_path / name).write_text(text)
     names = sorted({name.partition("/")[0] for name in APPS})
     apps = SimpleNamespace(get_app_configs=lambda: [SimpleNamespace(name=name, path=tmp_path / name) for name in names])
-    monkeypatch.setattr(discovery, "apps", apps)
+    monkeypatch.setattr(worker_apps, "apps", apps)
     monkeypatch.syspath_prepend(tmp_path)
 
-    discovery.declare_actors()
+    worker_apps.declare_actors()
 
     assert {"tell", "write"} <= switchyard_broker.actors.keys()
     assert "of_celery.tasks" not in sys.modules

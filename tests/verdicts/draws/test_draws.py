@@ -21,10 +21,10 @@ from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec
 from switchyard.broker.stores import yard_facts
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.broker.stores.yard_facts import FactStore, actor_subject, bucket_of, field, queue_subject
-from switchyard.commands.diagnose import causes_of
+from switchyard.commands.status import causes_of
 from switchyard.history.models import JobRow
 from switchyard.jobs.queries import families
 from switchyard.long_running import SCHEDULER

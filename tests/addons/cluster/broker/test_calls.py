@@ -16,7 +16,7 @@ import pytest
 from switchyard.addons.cluster.hash_slots import HashSlotHalfMoved
 from switchyard.batches.counting import count_batches
 from switchyard.batches.services import batch
-from switchyard.broker.admin.stats import pauses_in
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.administration import pause_actor, resume_actor
@@ -26,7 +26,7 @@ from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.shapes import ActorPause
-from switchyard.broker.worker.wakeup import Wakeup
+from switchyard.broker.worker.prefetch import Wakeup
 from switchyard.operations.findings.examine import broker_away
 from switchyard.operations.findings.finding import FindingGroup
 from switchyard.wiring import build_yard

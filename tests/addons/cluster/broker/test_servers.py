@@ -16,12 +16,12 @@ import pytest
 from switchyard.addons.cluster.hash_slots import SLOTS, HashSlotHalfMoved, slot_of
 from switchyard.addons.cluster.servers import PARTS, Masters, marks_of_part
 from switchyard.broker.health.servers import NOTHING_AWAY
-from switchyard.broker.health.watch import Watch
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.leases import LeaseKeeper
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls, calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.workers.preflight import Watch
 from tests.addons.cluster.nodes import ClusterUnderTest, Node, own_cluster
 from tests.waiting import wait_for
 

@@ -19,9 +19,7 @@ from pika.exceptions import ChannelClosedByBroker
 
 from switchyard.addons.rabbitmq import majority, unique_claims
 from switchyard.addons.rabbitmq.broker import RabbitBroker
-from switchyard.addons.rabbitmq.connections import Publishers, disconnect, parameters_of
-from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
-from switchyard.addons.rabbitmq.queues import RabbitQueues
+from switchyard.addons.rabbitmq.connections import CONTENT_TYPE, Publishers, RabbitQueues, disconnect, parameters_of
 from switchyard.addons.rabbitmq.unique_claims import UniqueClaims
 from switchyard.broker.errors import BrokerRefused, BrokerUnavailable, QueueFull
 from switchyard.broker.keys import Keys

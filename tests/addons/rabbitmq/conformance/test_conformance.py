@@ -13,7 +13,7 @@ from dramatiq.middleware import MiddlewareError
 
 from switchyard.addons.rabbitmq import unique_claims
 from switchyard.addons.rabbitmq.broker import RabbitBroker, RabbitTransport
-from switchyard.addons.rabbitmq.held import read
+from switchyard.addons.rabbitmq.outgoing import read
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import Transport
 from switchyard.broker.keys import Keys

@@ -31,7 +31,7 @@ from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard, settin
 from tests.factories.commands import end_of
 from tests.factories.yards import small_yard
 from tests.integration.doctor.conftest import Configure, of
-from tests.integration.operations.test_server_state import evicting as evicting
+from tests.integration.operations.test_health import evicting as evicting
 from tests.tls import Authority
 
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")

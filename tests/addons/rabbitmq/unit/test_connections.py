@@ -24,10 +24,19 @@ from pika.exceptions import (
 )
 from pika.spec import Basic
 
-from switchyard.addons.rabbitmq.connections import NO_RIGHT, OWN_CERTIFICATE, USUAL, remedy_for, unavailable
-from switchyard.addons.rabbitmq.frames import CONTENT_TYPE, PublicationFields, RabbitConnection, frames_of
+from switchyard.addons.rabbitmq.connections import (
+    CONTENT_TYPE,
+    NO_RIGHT,
+    OWN_CERTIFICATE,
+    USUAL,
+    PublicationFields,
+    RabbitConnection,
+    RabbitQueues,
+    frames_of,
+    remedy_for,
+    unavailable,
+)
 from switchyard.addons.rabbitmq.majority import confirms
-from switchyard.addons.rabbitmq.queues import RabbitQueues
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.conf import read
 

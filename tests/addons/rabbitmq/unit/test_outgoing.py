@@ -9,10 +9,8 @@ from typing import Any
 import pika
 import pytest
 
-from switchyard.addons.rabbitmq.connections import Publishers, parameters_of
-from switchyard.addons.rabbitmq.frames import CONTENT_TYPE
-from switchyard.addons.rabbitmq.held import read
-from switchyard.addons.rabbitmq.outgoing import MANY, NO_NUMBER, Outgoing, Publication
+from switchyard.addons.rabbitmq.connections import CONTENT_TYPE, Publishers, parameters_of
+from switchyard.addons.rabbitmq.outgoing import MANY, NO_NUMBER, Outgoing, Publication, read
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.queue.codec import UnreadableMessage
 from switchyard.broker.worker.prefetch import HeldMarks

@@ -19,8 +19,8 @@ from dramatiq.brokers.stub import StubBroker
 
 from docs.make_keys import rows, table
 from switchyard.addons.rabbitmq import ADDON
-from switchyard.addons.rabbitmq.keys import RabbitKeys
 from switchyard.addons.rabbitmq.settings import limits_over_the_consumer_timeout
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from switchyard.batches.services import Batch, batch, current_batch
 from switchyard.broker.interface import facilities
 from switchyard.broker.topology import Dependency

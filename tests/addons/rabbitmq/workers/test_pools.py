@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
-from switchyard.addons.rabbitmq.keys import RabbitKeys
+from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from tests.integration.workers.bench.yard import YARD

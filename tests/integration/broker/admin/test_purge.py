@@ -15,9 +15,8 @@ from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import HIGH, LOW, Entry, Grant, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import script
-from switchyard.broker.stores.history_streams import EndedJob, Failure
+from switchyard.broker.stores.history_streams import EndedJob, Failure, LiveJob, ended_step, live_step
 from switchyard.broker.stores.job_records import JobRecords, sweep
-from switchyard.broker.stores.job_steps import LiveJob, ended_step, live_step
 
 BODY = b'{"actor":"an_actor","sent_at":1}'
 WORKER = "worker/live"

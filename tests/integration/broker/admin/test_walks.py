@@ -12,17 +12,16 @@ import redis
 
 from switchyard.broker.admin import browse as module
 from switchyard.broker.admin import scheduled
-from switchyard.broker.admin.browse import compared_fields_of, look_through
+from switchyard.broker.admin.browse import compared_fields_of, family_stats, look_through
 from switchyard.broker.admin.scheduled import next_due, state_counts
-from switchyard.broker.admin.stats import family_stats
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import LiveJob, live_step
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.schedules.runner import finish_moves
 from tests.conftest import BuildBroker

@@ -20,9 +20,7 @@ from django.conf import settings
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe
 from switchyard.broker.health import servers as judged
-from switchyard.broker.health.keyspace_id import KeyspaceId
-from switchyard.broker.health.server import judge, read_facts
-from switchyard.broker.health.watch import Health, Watch
+from switchyard.broker.health.server import KeyspaceId, judge, read_facts
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations
@@ -33,6 +31,7 @@ from switchyard.broker.redis.sentinel import parse as parse_sentinel_url
 from switchyard.operations.findings.examine import run_checks
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.servers import GROUP, look_at_sentinels, look_at_servers
+from switchyard.workers.preflight import Health, Watch
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.sentinels import NAME, Sentinel, Watched
 from tests.waiting import wait_for

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from switchyard.broker.admin.cancel import STOPS, look
+from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.admin.purge import set_aside, undo
-from switchyard.broker.admin.stats import pauses_in
+from switchyard.broker.admin.scheduled import STOPS, look
 from switchyard.broker.clock import PUT_OFF_MS, put_off_reason
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.circuits import Circuit, note_circuit, resume_over
+from switchyard.broker.queue.limits import Circuit, note_circuit, resume_over
 from switchyard.broker.queue.operations import Entry
 from switchyard.broker.queue.unroutable import UnroutableLane
 from switchyard.broker.redis.scripts import script

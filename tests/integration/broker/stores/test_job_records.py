@@ -18,9 +18,19 @@ from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperation
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import source
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.history_streams import EndedJob, HistoryStreams, decode_rows, encode
+from switchyard.broker.stores.history_streams import (
+    ENDED,
+    EndedJob,
+    HistoryStreams,
+    LiveJob,
+    Step,
+    decode_rows,
+    encode,
+    ended_step,
+    live_step,
+    sequence,
+)
 from switchyard.broker.stores.job_records import MARK_TTL_MS, JobRecords, RecordLimits, sweep
-from switchyard.broker.stores.job_steps import ENDED, LiveJob, Step, ended_step, live_step, sequence
 
 MEBIBYTE = 1024 * 1024
 BODY = b'{"actor":"a","sent_at":1,"args":["' + b"x" * 200 + b'"]}'

@@ -23,11 +23,19 @@ from switchyard.broker.queue.operations import Entry, Lease, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis_broker import RedisBroker
-from switchyard.broker.stores.history_streams import EndedJob, Failure, decode_rows
+from switchyard.broker.stores.history_streams import (
+    ENDED,
+    EndedJob,
+    Failure,
+    LiveJob,
+    Step,
+    decode_rows,
+    ended_step,
+    live_step,
+)
 from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.job_steps import ENDED, LiveJob, Step, ended_step, live_step
 from switchyard.broker.worker.acks import MANY, AckBarrier, Acks
-from switchyard.broker.worker.wakeup import Wakeup
+from switchyard.broker.worker.prefetch import Wakeup
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.wiring import build_yard
 from tests.chaos.load import let_pass
@@ -57,8 +65,8 @@ def listen(consumer: Consumer) -> None:
 
 def block_for_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a wait that nobody ends take longer than a busy machine takes for anything."""
-    monkeypatch.setattr("switchyard.broker.worker.wakeup.LONGEST_BLOCK_S", 30)
-    monkeypatch.setattr("switchyard.broker.worker.wakeup.SILENT_S", 40.0)
+    monkeypatch.setattr("switchyard.broker.worker.prefetch.LONGEST_BLOCK_S", 30)
+    monkeypatch.setattr("switchyard.broker.worker.prefetch.SILENT_S", 40.0)
 
 
 def test_a_lane_that_is_consumed_later_waits_for_no_room(broker: RedisBroker) -> None:

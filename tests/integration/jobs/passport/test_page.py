@@ -16,8 +16,8 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.history.models import AttemptRow, JobRow
-from switchyard.jobs.passport.reading import passport_of
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
+from switchyard.jobs.presentation import passport_of
 from switchyard.jobs.queries import find_job, find_untracked, running_jobs
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker

@@ -29,11 +29,11 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.held_message import HeldMessage
 from switchyard.broker.interface import Facilities
 from switchyard.broker.queue import administration, codec, limits
-from switchyard.broker.queue.circuits import Circuit, note_circuit
+from switchyard.broker.queue.limits import Circuit, note_circuit
 from switchyard.broker.queue.operations import QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.shapes import ActorPause
-from switchyard.broker.stores.job_steps import LiveJob, live_step
+from switchyard.broker.stores.history_streams import LiveJob, live_step
 from switchyard.broker.stores.pool_reports import PoolReport, SilentChild
 from switchyard.broker.topology import Dependency
 from switchyard.history.models import JobRow

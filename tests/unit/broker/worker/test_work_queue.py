@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from switchyard.broker.worker import prefetch as module
-from switchyard.broker.worker.prefetch import HeldMarks, KeptSlots, PrefetchCredit
-from switchyard.broker.worker.work_queue import WorkQueue
+from switchyard.broker.worker.prefetch import HeldMarks, KeptSlots, PrefetchCredit, WorkQueue
 from tests.waiting import wait_for
 
 

@@ -15,7 +15,6 @@ from django.test import override_settings
 from switchyard.broker.errors import CHECK_THE_ADDRESS
 from switchyard.conf import SwitchyardSettings, read
 from switchyard.operations.findings import examine
-from switchyard.operations.findings.calm import KEPT_MS, SETTLES_MS, Headline, keep
 from switchyard.operations.findings.database import REFUSALS
 from switchyard.operations.findings.examine import (
     ABANDONED_S,
@@ -27,6 +26,7 @@ from switchyard.operations.findings.examine import (
     KeptFindings,
 )
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup, ranked
+from switchyard.operations.overview import KEPT_MS, SETTLES_MS, Headline, keep
 from tests.waiting import wait_for
 
 # Other tests leave the examination out.

@@ -20,7 +20,7 @@ from switchyard.operations.findings import facts as floods
 from switchyard.operations.findings.facts import QueueFacts, Snapshot
 from switchyard.operations.findings.finding import Finding
 from switchyard.operations.findings.lateness import LateSamples
-from switchyard.operations.findings.promises import burns, late, look
+from switchyard.operations.findings.own_past import burns, late, look_at_promises
 from switchyard.operations.overview import Verdict, diagnose
 from switchyard.operations.queries import YardState
 from switchyard.operations.rows import Row, RowStatus, yard_rows
@@ -238,7 +238,7 @@ def test_a_queue_is_late_again_and_again(hour: list[Counts], recent: Counts, ago
     store: Any = SimpleNamespace(minutes=minutes)
     buckets = [(NOW - n * BUCKET_MS, {"q:mail": recent} if n == ago else {}) for n in range(90, 0, -1)]
 
-    found = list(look(store, buckets, NOW))
+    found = list(look_at_promises(store, buckets, NOW))
 
     assert [each.seen for each in found] == said
     assert {each.name for each in found} <= {"queues.burning"}

@@ -21,9 +21,8 @@ from switchyard.broker.stores.yard_facts import (
     Counts,
 )
 from switchyard.operations.findings import spending
-from switchyard.operations.findings.actors import MOST_ROWS, host_of
+from switchyard.operations.findings.actors import MOST_ROWS, host_of, kind_of
 from switchyard.operations.findings.database import database_away
-from switchyard.operations.findings.error_kinds import kind_of
 from switchyard.operations.findings.finding import FindingGroup
 from switchyard.operations.findings.pools import MemoryReplacements
 from switchyard.operations.findings.spending import (

@@ -38,7 +38,7 @@ from switchyard.conf import switchyard_settings
 from switchyard.database import CONNECTION_AGE_S, keep_in_child
 from switchyard.middleware.outcomes import outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
-from switchyard.workers.child import hygiene, main, memory_guard
+from switchyard.workers.child import hygiene, main, slot_tracking
 from switchyard.workers.child.hygiene import LOADED_BYTES, LOADS_S, ChildHygiene
 from switchyard.workers.child.main import (
     Assignment,
@@ -49,8 +49,7 @@ from switchyard.workers.child.main import (
     release_all,
     release_unstarted,
 )
-from switchyard.workers.child.memory_guard import REST_BYTES, MemoryGuard, memory_meter
-from switchyard.workers.child.slot_tracking import SlotTracking
+from switchyard.workers.child.slot_tracking import REST_BYTES, MemoryGuard, SlotTracking, memory_meter
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from tests.factories.yards import small_yard
 
@@ -445,8 +444,8 @@ class Draining(StubBroker):
 @pytest.fixture
 def weight(monkeypatch: pytest.MonkeyPatch) -> Scales:
     found = Scales()
-    monkeypatch.setattr(memory_guard, "memory_meter", lambda: found)
-    monkeypatch.setattr(memory_guard, "_peak_bytes", lambda: found.peak)
+    monkeypatch.setattr(slot_tracking, "memory_meter", lambda: found)
+    monkeypatch.setattr(slot_tracking, "_peak_bytes", lambda: found.peak)
     return found
 
 
@@ -511,7 +510,7 @@ def test_the_scales_see_what_is_taken() -> None:
 
 def test_allocations_count_where_limited(weight: Scales, row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[tuple[int, int]] = []
-    monkeypatch.setattr(memory_guard.resource, "setrlimit", lambda what, limit: limits.append(limit))
+    monkeypatch.setattr(slot_tracking.resource, "setrlimit", lambda what, limit: limits.append(limit))
     under, broker = MemoryGuard(row, LIMIT, release=lambda message: None), Draining()
     weight.reserved = 40 * MB
     under.limit_allocations()

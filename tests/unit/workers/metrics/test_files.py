@@ -23,8 +23,7 @@ from switchyard.middleware.metrics import MOST_HOSTS, OWNER_ATTEMPTS, OWNER_SECO
 from switchyard.operations.metrics import WorkerMetrics
 from switchyard.workers import metrics
 from switchyard.workers.metrics import FOLDING, EndedChildren, exposition, fold, undisturbed
-from switchyard.workers.supervisor.counts import RUN, CountFlush
-from switchyard.workers.supervisor.report import WorkDone
+from switchyard.workers.supervisor.report import RUN, CountFlush, WorkDone
 
 
 def count(folder: Path, pid: int, value: float) -> None:

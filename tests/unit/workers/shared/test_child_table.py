@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from switchyard.workers.shared import child_table, output
+from switchyard.workers import preflight
+from switchyard.workers.shared import child_table
 from switchyard.workers.shared.child_table import KEPT, ChildRow, ChildState, ChildTable
 
 
@@ -315,9 +316,9 @@ def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised: s
 # A socket, as below systemd, cannot be opened again without blocking.
 @pytest.mark.parametrize("opens", [os.pipe, os.openpty, lambda: [end.detach() for end in socket.socketpair()]])
 def test_an_output_without_room_drops_lines_and_says_so(opens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "WAIT_S", 0.01)
+    monkeypatch.setattr(preflight, "WAIT_S", 0.01)
     reader, writer = opens()
-    stream, taken = output.PatientOutput(writer), b""
+    stream, taken = preflight.PatientOutput(writer), b""
     assert {stream.write(b"x" * 1_000 + b"\n") for _ in range(300)} == {1_001}
 
     while b"y" not in taken:

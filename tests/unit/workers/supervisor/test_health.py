@@ -13,9 +13,8 @@ from switchyard.broker.stores.pool_reports import Instruction
 from switchyard.broker.topology import Pool
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from switchyard.workers.supervisor.children import ChildManager
-from switchyard.workers.supervisor.hard_limits import Heartbeats
+from switchyard.workers.supervisor.hard_limits import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, Heartbeats, QuietPeriods
 from switchyard.workers.supervisor.processes import Process
-from switchyard.workers.supervisor.quiet_periods import PATIENCE_S, PERIOD_S, SETTLED_S, START_S, QuietPeriods
 from switchyard.workers.supervisor.report import STUCK_S, Instructions, PoolHealth
 from tests.unit.workers.supervisor.conftest import Server, begin, make_children
 
@@ -237,7 +236,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("switchyard.workers.supervisor.quiet_periods.time", clock)
+    monkeypatch.setattr("switchyard.workers.supervisor.hard_limits.time", clock)
     return clock
 
 

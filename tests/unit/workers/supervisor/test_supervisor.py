@@ -17,7 +17,7 @@ from django.conf import settings
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
 from switchyard.conf import declared_yard, switchyard_settings
-from switchyard.workers.group import pool_group
+from switchyard.workers import pool_group
 from switchyard.workers.shared.child_table import ChildTable, Running
 from switchyard.workers.shared.fork import stacks_file
 from switchyard.workers.supervisor import report
