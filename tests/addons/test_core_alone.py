@@ -44,11 +44,11 @@ def run(folder: Path, *command: str) -> str:
 # By default `tests/unit/platform/test_core_words.py` reads their imports: here pytest compiles every test anew.
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_every_test_of_the_core_is_collected(core: Path) -> None:
+def test_every_test_of_the_core_is_collected(core):
     assert run(core, "pytest", "--collect-only", "tests") == ""
 
 
-def test_an_address_of_an_add_on_is_refused_with_the_known_ones(core: Path) -> None:
+def test_an_address_of_an_add_on_is_refused_with_the_known_ones(core):
     environment = {**os.environ, "SWITCHYARD_BROKER_URL": "amqp://127.0.0.1/"}
     command = [sys.executable, "manage.py", "check"]
 
@@ -60,7 +60,7 @@ def test_an_address_of_an_add_on_is_refused_with_the_known_ones(core: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_unit_and_broker_tests_pass(core: Path) -> None:
+def test_unit_and_broker_tests_pass(core):
     folders = ("tests/unit", "tests/integration/broker", "tests/integration/queues")
 
     # Of the budget: its ceilings are those of the whole repository.

@@ -6,7 +6,6 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Open
-from tests.browser.pages import Sample
 
 AWAY = "The broker does not answer: what needs it is switched off until it does."
 STRIP = (
@@ -27,7 +26,7 @@ def said(open_page: Open) -> tuple[Page, list[str]]:
     return page, off
 
 
-def test_acts_of_an_open_letter_follow_the_broker(said: tuple[Page, list[str]], sample: Sample) -> None:
+def test_acts_of_an_open_letter_follow_the_broker(said, sample):
     page, off = said
     page.goto(sample.path("/admin/switchyard_dead_letters/deadletter/{letter}/change/"))
     requeue = page.get_by_role("button", name="Requeue letter")

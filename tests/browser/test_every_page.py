@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, BrowserContext, Page, Response, ViewportSize
+from playwright.sync_api import BrowserContext, Page, Response, ViewportSize
 
-from devtools.room.yard import RoomYard
 from tests.browser.conftest import DESKTOP, PHONE, new_context
-from tests.browser.pages import Sample, walked
+from tests.browser.pages import walked
 from tests.browser.watching import Watch
 
 # Colours are those at the end of a transition. Style sheets are not fetched once more.
@@ -78,7 +77,7 @@ def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
 
 
 @pytest.mark.parametrize(("template", "look"), list(looks()))
-def test_page_is_sound(template: str, look: Look, tab: tuple[Page, Watch], sample: Sample) -> None:
+def test_page_is_sound(template, look, tab, sample):
     page, watch = tab
     watch.errors.clear()
 
@@ -88,7 +87,7 @@ def test_page_is_sound(template: str, look: Look, tab: tuple[Page, Watch], sampl
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_page_of_who_may_not_is_sound(door: str, browser: Browser, yard: RoomYard) -> None:
+def test_page_of_who_may_not_is_sound(door, browser, yard):
     user, address, status = DOORS[door]
     context = new_context(browser, yard, user=user)
     page = context.new_page()

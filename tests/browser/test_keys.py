@@ -32,14 +32,14 @@ def page(shared_context: BrowserContext) -> Iterator[Page]:
     assert watch.errors == []
 
 
-def test_g_and_a_letter_lead_to_a_page(page: Page) -> None:
+def test_g_and_a_letter_lead_to_a_page(page):
     for letter, place in PLACES.items():
         page.keyboard.press("g")
         page.keyboard.press(letter)
         page.wait_for_url(re.compile(re.escape(place) + r"(\?.*)?$"))
 
 
-def test_slash_finds_anything_and_enter_asks(page: Page) -> None:
+def test_slash_finds_anything_and_enter_asks(page):
     page.keyboard.press("/")
     page.keyboard.type("price_basket")
     page.keyboard.press("Enter")
@@ -47,7 +47,7 @@ def test_slash_finds_anything_and_enter_asks(page: Page) -> None:
     expect(page.get_by_role("heading", name=re.compile("price_basket"))).to_be_visible()
 
 
-def test_j_and_k_go_from_row_to_row_and_enter_opens_one(page: Page) -> None:
+def test_j_and_k_go_from_row_to_row_and_enter_opens_one(page):
     page.keyboard.press(".")  # no new job moves the rows meanwhile
     rows = page.get_by_role("main").locator("tbody tr")
     expect(rows.nth(1)).to_be_visible()
@@ -64,7 +64,7 @@ def test_j_and_k_go_from_row_to_row_and_enter_opens_one(page: Page) -> None:
     page.wait_for_url(lambda url: not url.endswith(JOBS))
 
 
-def test_question_mark_lists_the_keys_and_escape_closes_the_list(page: Page) -> None:
+def test_question_mark_lists_the_keys_and_escape_closes_the_list(page):
     page.keyboard.press("?")
 
     listed = page.get_by_role("dialog")
@@ -75,7 +75,7 @@ def test_question_mark_lists_the_keys_and_escape_closes_the_list(page: Page) -> 
     expect(listed).to_be_hidden()
 
 
-def test_keys_rest_in_a_field(page: Page) -> None:
+def test_keys_rest_in_a_field(page):
     field = page.get_by_role("main").get_by_label("Find a job")
     field.focus()
 
@@ -85,7 +85,7 @@ def test_keys_rest_in_a_field(page: Page) -> None:
     assert page.url.endswith(JOBS)
 
 
-def test_skip_link_is_the_first_stop_and_leads_to_the_content(page: Page) -> None:
+def test_skip_link_is_the_first_stop_and_leads_to_the_content(page):
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name=re.compile("^Skip to"))).to_be_focused()
 
@@ -95,7 +95,7 @@ def test_skip_link_is_the_first_stop_and_leads_to_the_content(page: Page) -> Non
     assert page.evaluate("() => document.querySelector('main').contains(document.activeElement)")
 
 
-def test_focus_stays_where_it_is_when_the_page_changes(page: Page) -> None:
+def test_focus_stays_where_it_is_when_the_page_changes(page):
     page.goto(PLACES["o"])
     links = page.locator(f"a[href='{PLACES['q']}billing/']")  # in the yard, and beside each job that runs
     links.nth(1).focus()
@@ -106,7 +106,7 @@ def test_focus_stays_where_it_is_when_the_page_changes(page: Page) -> None:
     expect(links.nth(1)).to_be_focused()
 
 
-def test_no_single_key_changes_anything(page: Page) -> None:
+def test_no_single_key_changes_anything(page):
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method))
     page.goto("/admin/switchyard_dead_letters/deadletter/1/change/")

@@ -74,7 +74,7 @@ def reason_of(hand: Hand) -> str:
     return f"asked for by {type(hand).__name__}"
 
 
-def test_see_why_mails_are_late(hand: Hand) -> None:
+def test_see_why_mails_are_late(hand):
     hand.act("link", "^default$")
 
     shown(hand, "Who holds the slots")
@@ -82,7 +82,7 @@ def test_see_why_mails_are_late(hand: Hand) -> None:
 
 
 @pytest.mark.long
-def test_see_what_a_worker_runs(hand: Hand, yard: RoomYard) -> None:
+def test_see_what_a_worker_runs(hand, yard):
     yard.make("running")
     hand.menu("Workers")
 
@@ -92,7 +92,7 @@ def test_see_what_a_worker_runs(hand: Hand, yard: RoomYard) -> None:
     expect(row).to_contain_text("since ")
 
 
-def test_cancel_a_running_job(hand: Hand, yard: RoomYard) -> None:
+def test_cancel_a_running_job(hand, yard):
     job = yard.make("running")
     hand.begin()
     hand.act("link", f"^Cancel… {job}$")
@@ -103,7 +103,7 @@ def test_cancel_a_running_job(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
+def test_run_a_scheduled_job_now(hand, yard):
     job = yard.make("scheduled")
     hand.find(job)
 
@@ -114,7 +114,7 @@ def test_run_a_scheduled_job_now(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
+def test_requeue_one_letter(hand, yard):
     made = yard.make("letters", 1)
     before = len(yard.make("acts", "letter.requeue"))
     hand.begin()
@@ -127,7 +127,7 @@ def test_requeue_one_letter(hand: Hand, yard: RoomYard) -> None:
     shown(hand, "requeued")
 
 
-def test_requeue_a_group(hand: Hand, yard: RoomYard) -> None:
+def test_requeue_a_group(hand, yard):
     count = SIZES[type(hand)]
     yard.make("letters", count)
     hand.begin()
@@ -142,7 +142,7 @@ def test_requeue_a_group(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_discard_a_group_and_restore_it(hand: Hand, yard: RoomYard) -> None:
+def test_discard_a_group_and_restore_it(hand, yard):
     count = SIZES[type(hand)] + 10
     yard.make("letters", count)
     hand.begin()
@@ -163,14 +163,14 @@ def test_discard_a_group_and_restore_it(hand: Hand, yard: RoomYard) -> None:
     assert newest(yard, "letter.restore", reason_of(hand)) == ["done", count]
 
 
-def test_find_a_job_by_an_argument(hand: Hand) -> None:
+def test_find_a_job_by_an_argument(hand):
     hand.find("customer=umbrella")
 
     shown(hand, "confirm_order")
     assert "nordwind" not in hand.page.get_by_role("main").inner_text()
 
 
-def test_pause_and_resume_a_queue(hand: Hand, yard: RoomYard) -> None:
+def test_pause_and_resume_a_queue(hand, yard):
     hand.act("link", "^slow$")
     hand.act("link", "^Pause slow…$")
     hand.write("Reason", reason_of(hand))
@@ -187,7 +187,7 @@ def test_pause_and_resume_a_queue(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
+def test_list_the_failures_of_the_last_hour(hand):
     hand.menu("Jobs")
     hand.act("link", "^Last hour.s failures")
 
@@ -196,7 +196,7 @@ def test_list_the_failures_of_the_last_hour(hand: Hand) -> None:
 
 
 @pytest.mark.long
-def test_see_how_late_a_schedule_is(hand: Hand) -> None:
+def test_see_how_late_a_schedule_is(hand):
     hand.menu("Schedules")
 
     row = hand.page.get_by_role("main").get_by_role("row").filter(has_text=SCHEDULE)
@@ -204,7 +204,7 @@ def test_see_how_late_a_schedule_is(hand: Hand) -> None:
 
 
 @pytest.mark.long
-def test_run_a_schedule_now(hand: Hand, yard: RoomYard) -> None:
+def test_run_a_schedule_now(hand, yard):
     before = len(yard.make("acts", "schedule.run"))
     hand.menu("Schedules")
 
@@ -214,7 +214,7 @@ def test_run_a_schedule_now(hand: Hand, yard: RoomYard) -> None:
     shown(hand, f"{SCHEDULE}.* sent|sent .*{SCHEDULE}")
 
 
-def test_acknowledge_an_alert(hand: Hand, yard: RoomYard) -> None:
+def test_acknowledge_an_alert(hand, yard):
     alert = yard.make("alert", f"Acknowledged by {type(hand).__name__}")
     hand.menu("Alerts")
 
@@ -224,7 +224,7 @@ def test_acknowledge_an_alert(hand: Hand, yard: RoomYard) -> None:
 
 
 @pytest.mark.long
-def test_silence_an_alert(hand: Hand, yard: RoomYard) -> None:
+def test_silence_an_alert(hand, yard):
     alert = yard.make("alert", f"Silenced by {type(hand).__name__}")
     hand.menu("Alerts")
     hand.act("link", f"^Silence for… alert {alert}$")

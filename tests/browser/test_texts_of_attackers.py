@@ -65,7 +65,7 @@ def added_to_answers(page: Page, addresses: list[str]) -> dict[str, list[str]]:
     return added
 
 
-def test_there_are_a_hundred_payloads() -> None:
+def test_there_are_a_hundred_payloads():
     assert len(set(PAYLOADS)) == 100
 
 
@@ -73,13 +73,13 @@ def test_there_are_a_hundred_payloads() -> None:
 @pytest.mark.parametrize(
     "address", [pytest.param(one, marks=[pytest.mark.long] if number % 2 else []) for number, one in enumerate(LISTS)]
 )
-def test_list_shows_texts_and_adds_no_node(address: str, hostile: dict[str, Any], page: Page) -> None:
+def test_list_shows_texts_and_adds_no_node(address, hostile, page):
     page.goto(address)
 
     assert page.evaluate(f"({ADDED})(document)") == []
 
 
-def test_page_of_each_thing_shows_its_payload_as_text(hostile: dict[str, Any], page: Page) -> None:
+def test_page_of_each_thing_shows_its_payload_as_text(hostile, page):
     # Of a payload that failed, the job or the letter: both pages show it by the same means.
     jobs = [f"/admin/switchyard_jobs/job/{job}/" for job in hostile["failed"][::2] + hostile["succeeded"]]
     letters = [f"/admin/switchyard_dead_letters/deadletter/{letter}/change/" for letter in hostile["letters"][1::2]]
@@ -103,7 +103,7 @@ def test_page_of_each_thing_shows_its_payload_as_text(hostile: dict[str, Any], p
 @pytest.mark.parametrize(
     "field", ["q", *(pytest.param(each, marks=pytest.mark.long) for each in ("argument", "owner", "error", "actor"))]
 )
-def test_search_shows_what_was_asked_as_text(field: str, page: Page) -> None:
+def test_search_shows_what_was_asked_as_text(field, page):
     texts = PAYLOADS[:: len(PAYLOADS) // 10]
     addresses = [f"/admin/switchyard_jobs/job/?{urlencode({field: text})}" for text in texts]
 

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from devtools.room.yard import RoomYard
 from tests.browser.conftest import new_context
-from tests.browser.pages import Sample, walked
+from tests.browser.pages import walked
 
 # Text that is drawn, as a person sees it: hidden or transparent does not count. What a person opens is no hidden text,
 # nor are the titles of a picture's parts; the list of keys has a page of its own. Of Django's admin, the sidebar says
@@ -37,7 +37,7 @@ def tab(browser: Browser, yard: RoomYard) -> Iterator[Page]:
 
 # Swagger's page of the API is a script.
 @pytest.mark.parametrize("template", [page for page in walked() if page.values != ("/api/v1/docs",)])
-def test_page_shows_its_text(template: str, tab: Page, sample: Sample) -> None:
+def test_page_shows_its_text(template, tab, sample):
     tab.goto(sample.path(template))
 
     expect(tab.get_by_role("heading").first).to_be_visible()

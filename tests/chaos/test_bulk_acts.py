@@ -25,7 +25,6 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.admin.purge import STEP, finish, purges, set_aside
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
@@ -135,8 +134,8 @@ def bury(count: int) -> list[str]:
 @pytest.mark.parametrize(("count", "kills"), SIZES)
 @pytest.mark.parametrize("kind", ["letter.requeue", pytest.param("letter.discard", marks=pytest.mark.long)])
 def test_letters_of_a_killed_bulk_act_are_moved_once_each(
-    kind: str, count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
-) -> None:  # fmt: skip
+    kind, count, kills, facilities, valkey, process_environment
+):  # fmt: skip
     ids = bury(count)
 
     watch(valkey)
@@ -161,9 +160,7 @@ def test_letters_of_a_killed_bulk_act_are_moved_once_each(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("count", "kills"), SIZES)
 @pytest.mark.long
-def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(
-    count: int, kills: int, facilities: Facilities, valkey: redis.Redis, process_environment: dict[str, str]
-) -> None:
+def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(count, kills, facilities, valkey, process_environment):
     broker = dramatiq.get_broker()
     actor = broker.actors["deliver_webhook"]
     ids: list[str] = []
@@ -260,7 +257,7 @@ def kill_in_the_middle(server: ServerUnderTest, family: QueueOperations, rng: ra
 # A kill at any call is tried in `tests/integration/broker/admin/test_purge.py`.
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server: ServerUnderTest) -> None:
+def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server):
     count, rng = 1_000_000, random.Random(78)
     # A fork takes the main thread longer than any call, whatever the server does at the time.
     server.config_set("auto-aof-rewrite-percentage", 0)

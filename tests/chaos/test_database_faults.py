@@ -112,9 +112,7 @@ def accounted(yard: DatabaseYard) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("away_s", "every_s", "within_s"), [(4, 0.2, inf), pytest.param(60, 0.05, 10, marks=long)])
-def test_postgres_that_is_away_costs_time_and_no_job(
-    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, away_s: float, every_s: float, within_s: float
-) -> None:
+def test_postgres_that_is_away_costs_time_and_no_job(postgres, postgres_yard, away_s, every_s, within_s):
     yard = postgres_yard
     yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
     before = {process.pid for process in yard.processes()}
@@ -157,9 +155,7 @@ def test_postgres_that_is_away_costs_time_and_no_job(
 # A fetch that took a lock would wait for half of the time that it is held, at the median.
 @pytest.mark.parametrize(("held_s", "median_ms", "within_s"), [(6, inf, inf), pytest.param(30, 250, 10, marks=long)])
 @pytest.mark.parametrize("database", ["postgres", pytest.param("sqlite", marks=long)])
-def test_a_locked_table_holds_up_nothing_but_who_wants_it(
-    database: str, held_s: float, median_ms: float, within_s: float, request: pytest.FixtureRequest, yard_on: Any
-) -> None:
+def test_a_locked_table_holds_up_nothing_but_who_wants_it(database, held_s, median_ms, within_s, request, yard_on):
     if database == "postgres":
         server = request.getfixturevalue("postgres")
         url, lock = server.url, lambda: locked_table(server)
@@ -197,9 +193,7 @@ def test_a_locked_table_holds_up_nothing_but_who_wants_it(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=long)])
 @pytest.mark.long
-def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(
-    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, rounds: int
-) -> None:
+def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(postgres, postgres_yard, rounds):
     yard, cut = postgres_yard, []
     for _ in range(rounds):
         jobs = yard.send_rows(90, kinds=KINDS) + [yard.send("async_row", "threads") for _ in range(10)]
@@ -215,9 +209,7 @@ def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("cuts", [4, pytest.param(100, marks=long)])
-def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(
-    postgres: PostgresUnderTest, postgres_yard: DatabaseYard, cuts: int
-) -> None:
+def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(postgres, postgres_yard, cuts):
     yard, cut = postgres_yard, 0
     with steadily(lambda: yard.send_rows(1, kinds=KINDS)[0], 0.005) as rows:
         for _ in range(cuts):
@@ -235,9 +227,7 @@ def test_connections_that_postgres_cut_in_the_act_fail_nobody_for_good(
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("query", ["", pytest.param("?pool=4", id="pooled", marks=long)])
 @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=long)])
-def test_postgres_that_is_killed_under_load_loses_no_job(
-    kills: int, query: str, postgres: PostgresUnderTest, yard_on: Any
-) -> None:
+def test_postgres_that_is_killed_under_load_loses_no_job(kills, query, postgres, yard_on):
     yard = yard_on(postgres.url + query)
     yard.wait_for_completed(yard.send_rows(60, kinds=KINDS))
     waits_s = []
@@ -265,9 +255,7 @@ def test_postgres_that_is_killed_under_load_loses_no_job(
 
 
 @pytest.mark.long
-def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(
-    postgres: PostgresUnderTest, postgres_yard: DatabaseYard
-) -> None:
+def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(postgres, postgres_yard):
     job = postgres_yard.send("gives_up", "threads")
     noted = "SELECT job FROM chaos_row WHERE job LIKE %s"
     [(row,)] = wait_for(lambda: postgres.execute(noted, f"{job}:%"), what="its connection")
@@ -280,9 +268,7 @@ def test_a_dead_letter_gets_its_row_over_a_connection_that_postgres_cut(
 
 
 @pytest.mark.parametrize("query", ["", pytest.param("?pool=4", id="pooled", marks=long)])
-def test_no_process_has_another_ones_connection_to_postgres(
-    query: str, postgres: PostgresUnderTest, yard_on: Any
-) -> None:
+def test_no_process_has_another_ones_connection_to_postgres(query, postgres, yard_on):
     yard = yard_on(postgres.url + query)
     postgres.execute("TRUNCATE chaos_row")
     fresh = connections_of(yard, postgres.port)
@@ -486,9 +472,7 @@ def outlast(yard: OutageYard, queue: str, jobs: list[str], come_back: Callable[[
 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize(("count", "speed"), [(40, 1_200), pytest.param(1_000, 60, marks=long)])
-def test_an_endpoint_that_is_away_gets_every_delivery(
-    count: int, speed: int, yard_with: Any, emptied: PostgresUnderTest
-) -> None:
+def test_an_endpoint_that_is_away_gets_every_delivery(count, speed, yard_with, emptied):
     receiver = SideServer("apps.webhooks.receiver")
     yard = yard_with(speed=speed, SWITCHYARD_ALLOWED_PRIVATE_ADDRESSES=f"127.0.0.1:{receiver.port}")
     arguments = yard.rows("webhook", count, f"http://127.0.0.1:{receiver.port}/healthy")
@@ -505,9 +489,7 @@ def test_an_endpoint_that_is_away_gets_every_delivery(
 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize(("count", "speed"), [pytest.param(1_000, 20, marks=long)])
-def test_a_mail_server_that_is_away_gets_every_mail_once(
-    count: int, speed: int, yard_with: Any, tmp_path: Path
-) -> None:
+def test_a_mail_server_that_is_away_gets_every_mail_once(count, speed, yard_with, tmp_path):
     sink = SideServer("apps.mail.sink", "--dir", str(tmp_path / "mailbox"))
     yard = yard_with(speed=speed, SWITCHYARD_SMTP_URL=f"smtp://127.0.0.1:{sink.port}")
     yard.start("default", "retries")
@@ -524,9 +506,7 @@ def test_a_mail_server_that_is_away_gets_every_mail_once(
 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize(("count", "speed"), [pytest.param(1_000, 20, marks=long)])
-def test_a_database_that_is_away_gets_every_payment_once(
-    count: int, speed: int, yard_with: Any, emptied: PostgresUnderTest
-) -> None:
+def test_a_database_that_is_away_gets_every_payment_once(count, speed, yard_with, emptied):
     yard = yard_with(speed=speed)
     arguments = yard.rows("urgent", count)
     yard.start("urgent", "retries")

@@ -14,8 +14,6 @@ import pytest
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
-from tests.chaos.fault_proxy import FaultProxy
-from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import Pools, RunningPool, begin, started
 from tests.waiting import wait_for
@@ -38,8 +36,8 @@ SLOTS = 4
 )
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspent(
-    pools: Pools, ledger: Ledger, how: str, grace_s: float, looking_s: float, most_late_s: float, again_within_s: float
-) -> None:
+    pools, ledger, how, grace_s, looking_s, most_late_s, again_within_s
+):
     both = [pools.start("runpool", "work", "--grace", f"{grace_s:g}") for _ in range(2)]
     enqueue(pools.broker, ledger, "long", 60_000, how)
     first = started(ledger, "long")
@@ -79,9 +77,7 @@ def test_a_task_that_outlasts_the_grace_starts_elsewhere_with_its_attempt_unspen
 # At once, and not after its grace of 25 s. By default `integration/workers/test_stopping.py` has it of all pools.
 @long
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
-    pools: Pools, ledger: Ledger, signum: int
-) -> None:
+def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(pools, ledger, signum):
     old = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     begin(pools, ledger, jobs, 60_000, FIRST)  # longer than a pool takes to start on a busy machine
@@ -113,13 +109,8 @@ def test_a_second_signal_ends_a_pool_at_once_and_its_tasks_start_elsewhere(
     ],
 )
 def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_says_so(
-    pools: Pools,
-    ledger: Ledger,
-    proxy: FaultProxy,
-    away: str,
-    most_late_s: float,
-    again_within_s: float,
-) -> None:
+    pools, ledger, proxy, away, most_late_s, again_within_s
+):
     old = pools.start("runpool", "work", "--grace", f"{GRACE_S:g}", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     begin(pools, ledger, jobs, 60_000, FIRST)
@@ -156,9 +147,7 @@ def test_a_pool_that_drains_without_its_server_leaves_its_tasks_their_grace_and_
 
 
 @pytest.mark.long
-def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when_the_drain_began(
-    pools: Pools, ledger: Ledger, proxy: FaultProxy
-) -> None:
+def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when_the_drain_began(pools, ledger, proxy):
     old = pools.start("runpool", "work", "--grace", "60", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     begin(pools, ledger, jobs, 6_000)
@@ -178,7 +167,7 @@ def test_tasks_that_end_within_the_grace_count_although_the_server_was_away_when
 
 
 @long
-def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(pools: Pools, proxy: FaultProxy) -> None:
+def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(pools, proxy):
     pool = pools.start("runpool", "work", url=proxy.url)
     proxy.blackhole()
     pool.wait_for_log("leases are not renewed")
@@ -211,9 +200,7 @@ def held_until_it_ends(broker: RedisBroker, pool: RunningPool, timeout_s: float)
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("stopped_s", [25, pytest.param(60, marks=long)])
-def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_taken_over(
-    pools: Pools, ledger: Ledger, stopped_s: float
-) -> None:
+def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_taken_over(pools, ledger, stopped_s):
     zombie = pools.start("runpool", "work")
     jobs = ["taken-0."]  # what ran runs alone elsewhere: more would follow one after the other
     begin(pools, ledger, jobs, int(stopped_s * 1000))
@@ -259,9 +246,7 @@ def reports(pools: Pools) -> list[bytes]:
 
 # Leases are renewed every 4 s: one may have 11 s left when the cut begins.
 @pytest.mark.parametrize("dark_s", [5, pytest.param(8, marks=long)])
-def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
-    pools: Pools, ledger: Ledger, proxy: FaultProxy, dark_s: float
-) -> None:
+def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(pools, ledger, proxy, dark_s):
     cut_off = pools.start("runpool", "work", url=proxy.url)
     jobs = [f"long-{number}." for number in range(4)]
     begin(pools, ledger, jobs, 20_000)
@@ -280,9 +265,7 @@ def test_a_pool_that_is_cut_off_for_less_than_a_lease_goes_on_as_if_nothing_was(
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
-def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(
-    pools: Pools, ledger: Ledger, proxy: FaultProxy
-) -> None:
+def test_a_pool_that_is_cut_off_for_longer_stops_starting_work_and_cannot_commit(pools, ledger, proxy):
     cut_off = pools.start("runpool", "work", url=proxy.url)
     # Sixteen run, and sixteen more wait in the children: they would start when those end, after 24 s.
     jobs = [f"long-{number:02d}." for number in range(32)]

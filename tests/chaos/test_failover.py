@@ -18,7 +18,6 @@ from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.workers.preflight import Watch
-from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.held_locks import HELD, held_locks
 from tests.chaos.ledger import Ledger
@@ -56,9 +55,7 @@ def watched(server_name: str, tmp_path: Path, down_ms: int) -> Iterator[Watched]
     ("kills", "down_ms", "median_s", "worst_s", "behind_s"),
     [(1, 4_000, inf, inf, 3.0), pytest.param(5, 1_000, MEDIAN_S, WORST_S, BEHIND_S, marks=long)],
 )
-def test_pools_go_on_at_the_new_master(
-    watched: Watched, pools_on: PoolsOn, ledger: Ledger, kills: int, median_s: float, worst_s: float, behind_s: float
-) -> None:
+def test_pools_go_on_at_the_new_master(watched, pools_on, ledger, kills, median_s, worst_s, behind_s):
     pools = pools_on("threads", watched.url)
     pools.start("runpool", "work")
     back_s, killed_at_s, replicated = [], [], set[str]()
@@ -102,9 +99,7 @@ def _accepted_just_before(ledger: Ledger, job: str, killed_at_s: list[float], be
 
 
 @long
-def test_a_planned_failover_with_writes_held_back_loses_nothing(
-    watched: Watched, pools_on: PoolsOn, ledger: Ledger
-) -> None:
+def test_a_planned_failover_with_writes_held_back_loses_nothing(watched, pools_on, ledger):
     pools = pools_on("threads", watched.url)
     pools.start("runpool", "work")
     back_s = []
@@ -135,9 +130,7 @@ def test_a_planned_failover_with_writes_held_back_loses_nothing(
 
 
 @long
-def test_what_the_former_master_acknowledged_after_a_switch_runs_again_at_once(
-    watched: Watched, pools_on: PoolsOn, ledger: Ledger
-) -> None:
+def test_what_the_former_master_acknowledged_after_a_switch_runs_again_at_once(watched, pools_on, ledger):
     pools = pools_on("threads", watched.url)
     pools.start("runpool", "work")
     switches = []
@@ -170,7 +163,7 @@ def test_what_the_former_master_acknowledged_after_a_switch_runs_again_at_once(
     assert late == [], "what was lost is what the former master had answered after the switch"
 
 
-def test_a_lock_has_one_holder_while_its_master_is_replaced(watched: Watched, run_worker: Any) -> None:
+def test_a_lock_has_one_holder_while_its_master_is_replaced(watched, run_worker):
     with held_locks(watched.url, run_worker) as locks:
         locks.wait_for_more()
         wait_for(lambda: watched.replica.admin.exists(locks.broker.keys.task_lock(HELD)[0]))
@@ -211,16 +204,8 @@ def promote(replica: ServerUnderTest) -> None:
 @pytest.mark.parametrize("planned", [pytest.param(True, id="planned", marks=long), pytest.param(False, id="sudden")])
 @pytest.mark.usefixtures("soon_again")
 def test_consumption_resumes_after_a_promotion(
-    server: ServerUnderTest,
-    replica: ServerUnderTest,
-    address: FaultProxy,
-    broker_on: BrokerOn,
-    run_worker: Any,
-    ledger: Ledger,
-    planned: bool,
-    within_s: float,
-    most_lost: int,
-) -> None:
+    server, replica, address, broker_on, run_worker, ledger, planned, within_s, most_lost
+):
     broker = broker_on(address.url)
 
     with run_worker(broker=broker), load(broker, ledger) as producers:
@@ -246,9 +231,7 @@ def test_consumption_resumes_after_a_promotion(
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(2.5, marks=long)])
-def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(
-    server: ServerUnderTest, replica: ServerUnderTest, within_s: float
-) -> None:
+def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(server, replica, within_s):
     wire = RedisCalls(connect(replica.url))
     family = QueueOperations(wire, Keys("p").queue("q"))
     before = replica.admin.dbsize()
@@ -266,9 +249,7 @@ def test_a_replica_takes_no_call_half_and_all_of_them_after_its_promotion(
     assert before == 0 and replica.admin.hlen(family.keys.bodies) == 1
 
 
-def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
-    server: ServerUnderTest, replica: ServerUnderTest, address: FaultProxy
-) -> None:
+def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(server, replica, address):
     watch = Watch(RedisCalls(connect_once(address.url)), Keys("p"), ("q",), production=True)
     watch.generation.prepare()
     wait_for(lambda: replica.admin.exists(Keys("p").generation()), what="the replica has it")
@@ -285,9 +266,7 @@ def test_the_watch_follows_a_failover_and_knows_the_keyspace_again(
     assert promoted.findings == () and promoted.pause == ""
 
 
-def test_a_failover_to_an_empty_server_pauses(
-    server: ServerUnderTest, server_name: str, address: FaultProxy, tmp_path: Path
-) -> None:
+def test_a_failover_to_an_empty_server_pauses(server, server_name, address, tmp_path):
     watch = Watch(RedisCalls(connect_once(address.url)), Keys("p"), ("q",), production=True)
     watch.generation.prepare()
 

@@ -235,7 +235,7 @@ def seed() -> int:
 
 
 @pytest.mark.timeout(400)
-def test_misbehaving_jobs_cost_no_other_job(soak_in: Callable[[Path], Soak], tmp_path: Path) -> None:
+def test_misbehaving_jobs_cost_no_other_job(soak_in, tmp_path):
     print(f"SOAK_SEED={(chosen := seed())}")
 
     print(soak_in(tmp_path / "soak").run(1, SHORT, chosen))
@@ -243,7 +243,7 @@ def test_misbehaving_jobs_cost_no_other_job(soak_in: Callable[[Path], Soak], tmp
 
 @pytest.mark.long
 @pytest.mark.timeout(45 * 60)
-def test_a_soak_of_misbehaving_jobs_costs_no_other_job(soak_in: Callable[[Path], Soak]) -> None:
+def test_a_soak_of_misbehaving_jobs_costs_no_other_job(soak_in):
     folder = Path(os.environ.get("SOAK_FOLDER") or ROOT / "var" / f"soak-{DATABASE}")
     folder.mkdir(parents=True, exist_ok=True)
     kept, passed = folder / "seed", folder / "passed"

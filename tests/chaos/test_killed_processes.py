@@ -22,7 +22,6 @@ from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.pool_reports import PoolReports
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import (
@@ -62,9 +61,7 @@ SLOTS = 4  # of a child: the job that each has just ended may run again
         pytest.param("greenlets", 1_000, 0.7, 5, marks=long),
     ],
 )
-def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
-    pools: Pools, ledger: Ledger, good: int, share: float, gap_s: float
-) -> None:
+def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(pools, ledger, good, share, gap_s):
     pool = pools.start("runpool", "work")
     broker, transport = pools.broker, facilities(pools.broker).transport
     normal_per_s, _ = rate_and_gap(broker, ledger, "normal", good)
@@ -107,7 +104,7 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(
         *(pytest.param("greenlets", how, marks=long) for how in ("vanish_early", "end_itself")),
     ],
 )
-def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(pools: Pools, ledger: Ledger, how: str) -> None:
+def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(pools, ledger, how):
     pools.start("runpool", "work", "--grace", "1")
     broker, transport = pools.broker, facilities(pools.broker).transport
     enqueue(broker, ledger, "pill", 100, how)
@@ -125,7 +122,7 @@ def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(pools: Pools, led
 # Where a connection is open its failure is answered, and its policy decides; where none is, it is a suspect.
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("yard", ["threads", *(pytest.param(each, marks=long) for each in ("processes", "greenlets"))])
-def test_a_task_that_leaves_its_process_no_descriptor_costs_no_other(pools: Pools, ledger: Ledger) -> None:
+def test_a_task_that_leaves_its_process_no_descriptor_costs_no_other(pools, ledger):
     pool = pools.start("runpool", "work", "--grace", "1")
     broker, transport = pools.broker, facilities(pools.broker).transport
     others = {f"beside-{number}." for number in range(20)}
@@ -165,9 +162,7 @@ def rate_and_gap(broker: Broker, ledger: Ledger, name: str, good: int, pill_afte
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
 @pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
-def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(
-    pools: Pools, ledger: Ledger, kills: int
-) -> None:
+def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(pools, ledger, kills):
     pool = pools.start("runpool", "work")
     chosen = random.Random(11)
     killed: dict[int, float] = {}
@@ -244,15 +239,8 @@ def siblings_interrupted(ledger: Ledger, killed: set[int]) -> int:
     ],
 )
 def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
-    pools_on: PoolsOn,
-    valkey_url: str,
-    ledger: Ledger,
-    yard: str,
-    settings: str,
-    watched_s: float,
-    most: int,
-    most_cpu: float,
-) -> None:
+    pools_on, valkey_url, ledger, yard, settings, watched_s, most, most_cpu
+):
     pools = pools_on(yard, valkey_url)
     enqueue(pools.broker, ledger, "waits")
     pool = pools.start("runpool", "work", settings=f"tests.chaos.yard.{settings}", ready=False)
@@ -307,8 +295,8 @@ def health(pools: Pools) -> tuple[int, str]:
     ],
 )
 def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbour_is_blamed(
-    pools: Pools, ledger: Ledger, ms: int, neighbours: int, settings: str
-) -> None:
+    pools, ledger, ms, neighbours, settings
+):
     fell_until_buried(
         pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
         wait_until_done=partial(wait_until_drained, pools.broker, 60),
@@ -325,9 +313,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
         pytest.param("threads", 1_000, 1_000, USUAL, marks=long),
     ],
 )
-def test_a_host_that_is_killed_five_times_blames_no_message(
-    pools: Pools, ledger: Ledger, jobs: int, ms: int, settings: str
-) -> None:
+def test_a_host_that_is_killed_five_times_blames_no_message(pools, ledger, jobs, ms, settings):
     kill_five_times(
         pools, ledger, jobs=jobs, ms=ms, settings=settings,
         wait_until_done=partial(wait_until_drained, pools.broker, 400),
@@ -340,9 +326,7 @@ def test_a_host_that_is_killed_five_times_blames_no_message(
     ("yard", "most_twice"),
     [("threads", 16), pytest.param("threads", 2, marks=long), pytest.param("greenlets", 2, marks=long)],
 )
-def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(
-    pools: Pools, ledger: Ledger, most_twice: int
-) -> None:
+def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(pools, ledger, most_twice):
     first = pools.start("runpool", "work")
     jobs = [f"long-{number}." for number in range(4)]
     begin(pools, ledger, jobs, 60_000, FIRST)

@@ -27,7 +27,7 @@ def history(*lines: str) -> list[Entry]:
         (["attempted b", "refused b", "completed b"], "recovered", ("b",)),
     ],
 )
-def test_a_forged_history_moves_its_counter(lines: list[str], counter: str, jobs: tuple[str, ...]) -> None:
+def test_a_forged_history_moves_its_counter(lines, counter, jobs):
     found = account(history(*GOOD, *lines))
 
     assert getattr(found, counter) == jobs

@@ -19,7 +19,6 @@ from switchyard.batches.services import NewBatch
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import batch_of
 from tests.chaos.conftest import PoolsOn
-from tests.chaos.ledger import Ledger
 from tests.chaos.linked_jobs import (
     ADDED,
     AT_ONCE,
@@ -48,9 +47,7 @@ ASIDE = "aside"
     ("keys", "jobs", "kills", "supervisors"),
     [(3, 90, 2, 0), pytest.param(5, 400, 10, 1, marks=long), pytest.param(2_000, 10_000, 10, 1, marks=long)],
 )
-def test_no_kill_leaves_a_place_taken_or_gives_one_too_many(
-    pools: Pools, ledger: Ledger, keys: int, jobs: int, kills: int, supervisors: int
-) -> None:
+def test_no_kill_leaves_a_place_taken_or_gives_one_too_many(pools, ledger, keys, jobs, kills, supervisors):
     actors = declare_limited_jobs(pools.broker, ledger)
     pool = pools.start("runpool", "work")
     chosen, died_s = random.Random(5), dict[int, float]()
@@ -121,9 +118,7 @@ def lossy(request: pytest.FixtureRequest, tmp_path: Path, server_name: str) -> I
 
 @long
 @pytest.mark.timeout(900)
-def test_a_server_that_forgets_its_last_writes_leaves_no_place_taken(
-    pools_on: PoolsOn, lossy: Lossy, ledger: Ledger
-) -> None:
+def test_a_server_that_forgets_its_last_writes_leaves_no_place_taken(pools_on, lossy, ledger):
     url, forget = lossy
     pools = pools_on("threads", url)
     limited = declare_limited_jobs(pools.broker, ledger).limited
@@ -190,9 +185,7 @@ def wait_until_ended(broker: Any, made: list[NewBatch], still_s: float) -> None:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("batches", "kills"), [(50, 6), pytest.param(1_000, 60, marks=pytest.mark.long)])
-def test_each_callback_is_enqueued_once_whatever_is_killed(
-    batch_pools: Pools, ledger: Ledger, batches: int, kills: int
-) -> None:
+def test_each_callback_is_enqueued_once_whatever_is_killed(batch_pools, ledger, batches, kills):
     pools = batch_pools
     chance = random.Random(39)
     broker = pools.broker
@@ -245,7 +238,7 @@ def test_each_callback_is_enqueued_once_whatever_is_killed(
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_batch_of_100_000_members(batch_pools: Pools, ledger: Ledger) -> None:
+def test_a_batch_of_100_000_members(batch_pools, ledger):
     pools = batch_pools
     broker = pools.broker
     members, called = declare_batch_jobs(broker, ledger, (QUEUE, "brief"), ASIDE)

@@ -15,14 +15,10 @@ from dramatiq.results import ResultFailure
 from dramatiq_abort import abort
 
 from switchyard.middleware.aborting import CancelAbortable
-from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.databases import SQLITE_TABLE, TABLE, environment, manage
-from tests.chaos.ledger import Ledger
 from tests.chaos.linked_jobs import called, declare_group_jobs, run_group
 from tests.chaos.load import QUEUE, enqueue, wait_until_drained
-from tests.chaos.pools import Pools
 from tests.chaos.postgres import PostgresUnderTest
-from tests.chaos.server import ServerUnderTest
 from tests.chaos.yard.moments import DEATHS, GROUP_MOMENTS, MOMENTS
 from tests.factories.brokers import the_global_broker
 from tests.waiting import wait_for
@@ -44,9 +40,7 @@ GROUP_SIZE = 5
 @pytest.mark.parametrize(
     "moment", [moment if moment in OFTEN else pytest.param(moment, marks=pytest.mark.long) for moment in MOMENTS]
 )
-def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(
-    pools: Pools, ledger: Ledger, deaths: Callable[[], int], moment: str
-) -> None:
+def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(pools, ledger, deaths, moment):
     for number in range(JOBS):
         enqueue(pools.broker, ledger, f"job-{number:02d}.", 5)
 
@@ -90,8 +84,8 @@ def execute(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("moment", ["after the task", pytest.param("before the note", marks=pytest.mark.long)])
 def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
-    execute: Execute, pools: Pools, ledger: Ledger, deaths: Callable[[], int], moment: str
-) -> None:
+    execute, pools, ledger, deaths, moment
+):
     jobs = [f"job-{number:02d}." for number in range(JOBS)]
     for job in jobs:
         ledger.note("attempted", job)
@@ -117,8 +111,8 @@ def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledg
     [moment if moment == "after the callbacks" else pytest.param(moment, marks=long) for moment in GROUP_MOMENTS],
 )
 def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, deaths: Callable[[], int], moment: str
-) -> None:
+    pools_on, valkey_url, ledger, deaths, moment
+):
     pools = pools_on("processes", valkey_url)  # one slot a child: no death interrupts a callback
     groups = {name: run_group(pools.broker, name, GROUP_SIZE) for name in GROUPS}
 
@@ -137,7 +131,7 @@ def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
 @pytest.mark.parametrize(
     "yard", ["processes", pytest.param("threads", marks=long), pytest.param("greenlets", marks=long)]
 )
-def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(pools: Pools, ledger: Ledger) -> None:
+def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(pools, ledger):
     endless: Message[Any] = Message(QUEUE, "aborted_job", ("endless",), {}, {})
     with the_global_broker(pools.broker):
         groups = {name: run_group(pools.broker, name, GROUP_SIZE) for name in GROUPS}
@@ -157,9 +151,7 @@ def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(pools: Pools, le
 
 
 @pytest.mark.usefixtures("soon_again")
-def test_a_server_that_restarts_leaves_one_callback(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
-) -> None:
+def test_a_server_that_restarts_leaves_one_callback(server, broker_on, run_worker, ledger):
     server.sync_each_write()
     broker = broker_on(server.url)
     declare_group_jobs(broker, ledger)

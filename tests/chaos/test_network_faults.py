@@ -7,19 +7,15 @@ import random
 import time
 import uuid
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import redis
 from dramatiq import Worker
 
 from switchyard.broker.errors import BrokerRefused
 from switchyard.broker.interface import facilities
 from switchyard.broker.queue.operations import Entry
-from tests.chaos.conftest import BrokerOn
-from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.environment import SERVER
@@ -52,15 +48,8 @@ BY_HAND = [
     ("storm_s", "most_per_s", "most_percent"), [(2, 100, 95), pytest.param(60, 20, 50, marks=long)]
 )
 def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
-    proxy: FaultProxy,
-    broker_on: BrokerOn,
-    run_worker: Any,
-    ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
-    storm_s: float,
-    most_per_s: float,
-    most_percent: float,
-) -> None:
+    proxy, broker_on, run_worker, ledger, monkeypatch, storm_s, most_per_s, most_percent
+):
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 3.0)  # as in a deployment
     broker = broker_on(proxy.url)
     pause = random.Random(23)
@@ -89,9 +78,7 @@ def test_a_storm_of_resets_loses_nothing_and_leaks_nothing(
 
 
 @pytest.mark.parametrize("verb", ["drop_reply", "cut_mid_frame"])
-def test_answers_that_a_worker_never_gets_lose_nothing(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, verb: str
-) -> None:
+def test_answers_that_a_worker_never_gets_lose_nothing(proxy, broker_on, run_worker, ledger, verb):
     broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
 
     with run_worker(broker=worker_broker), load(broker, ledger) as producers:
@@ -105,9 +92,7 @@ def test_answers_that_a_worker_never_gets_lose_nothing(
 
 
 @pytest.mark.parametrize("dark_s", [1, pytest.param(20, marks=long)])
-def test_a_worker_goes_on_without_restart_after_a_blackhole(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, dark_s: float
-) -> None:
+def test_a_worker_goes_on_without_restart_after_a_blackhole(proxy, broker_on, run_worker, ledger, dark_s):
     broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
 
     with run_worker(broker=worker_broker) as worker:
@@ -131,9 +116,7 @@ def test_a_worker_goes_on_without_restart_after_a_blackhole(
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(15, marks=long)])
-def test_a_worker_notices_that_its_peer_has_vanished(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, within_s: float
-) -> None:
+def test_a_worker_notices_that_its_peer_has_vanished(proxy, broker_on, run_worker, ledger, within_s):
     broker, worker_broker = broker_on(SERVER.url), broker_on(proxy.url)
 
     with run_worker(broker=worker_broker) as worker:
@@ -152,9 +135,7 @@ def test_a_worker_notices_that_its_peer_has_vanished(
     assert everyone_lives
 
 
-def test_a_slow_network_costs_time_and_nothing_else(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
-) -> None:
+def test_a_slow_network_costs_time_and_nothing_else(proxy, broker_on, run_worker, ledger):
     broker = broker_on(proxy.url)
     proxy.delay(10, jitter_ms=10)
     proxy.rate(64_000)
@@ -167,9 +148,7 @@ def test_a_slow_network_costs_time_and_nothing_else(
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=long)])
-def test_an_enqueue_whose_answer_is_lost_is_there_exactly_once(
-    proxy: FaultProxy, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, count: int
-) -> None:
+def test_an_enqueue_whose_answer_is_lost_is_there_exactly_once(proxy, broker_on, run_worker, ledger, count):
     broker, worker_broker = broker_on(proxy.url), broker_on(SERVER.url)
     assert enqueue(broker, ledger, "connected")
 
@@ -217,7 +196,7 @@ class Canary:
         return open, (self.path, "w")
 
 
-def test_rubbish_is_set_aside_and_the_rest_is_done(broker_on: BrokerOn, run_worker: Any, ledger: Ledger) -> None:
+def test_rubbish_is_set_aside_and_the_rest_is_done(broker_on, run_worker, ledger):
     broker = broker_on(SERVER.url)
     generator = random.Random(29)
     rubbish = [*BY_HAND, *(generator.randbytes(generator.randrange(1, 200)) for _ in range(40))]
@@ -243,9 +222,7 @@ def test_rubbish_is_set_aside_and_the_rest_is_done(broker_on: BrokerOn, run_work
     assert after == before, "no consumer was started anew"
 
 
-def test_rubbish_of_a_gone_release_does_not_hold_up_the_next_job(
-    broker_on: BrokerOn, run_worker: Any, ledger: Ledger, valkey: redis.Redis
-) -> None:
+def test_rubbish_of_a_gone_release_does_not_hold_up_the_next_job(broker_on, run_worker, ledger, valkey):
     broker = broker_on(SERVER.url)
     for number in range(500):
         put(broker, b"\x80\x04rubbish %d" % number)
@@ -257,7 +234,7 @@ def test_rubbish_of_a_gone_release_does_not_hold_up_the_next_job(
     assert facilities(broker).transport.stats(QUEUE).quarantined == 500
 
 
-def test_a_pickle_is_never_opened(broker_on: BrokerOn, run_worker: Any, tmp_path: Path) -> None:
+def test_a_pickle_is_never_opened(broker_on, run_worker, tmp_path):
     broker, canary = broker_on(SERVER.url), tmp_path / "canary"
     put(broker, pickle.dumps(Canary(str(canary))))
 
@@ -267,9 +244,7 @@ def test_a_pickle_is_never_opened(broker_on: BrokerOn, run_worker: Any, tmp_path
     assert not canary.exists()
 
 
-def test_a_key_of_a_wrong_type_is_named_and_harms_no_consumer(
-    broker_on: BrokerOn, run_worker: Any, ledger: Ledger, valkey: redis.Redis
-) -> None:
+def test_a_key_of_a_wrong_type_is_named_and_harms_no_consumer(broker_on, run_worker, ledger, valkey):
     broker = broker_on(SERVER.url)
     waiting = broker.families[QUEUE].keys.waiting("live")[1]
 
@@ -289,9 +264,7 @@ def test_a_key_of_a_wrong_type_is_named_and_harms_no_consumer(
 
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("repeated", [200, pytest.param(100_000, marks=pytest.mark.long)])
-def test_an_id_that_is_pushed_again_by_hand_is_run_once_by_its_worker(
-    broker_on: BrokerOn, run_worker: Any, ledger: Ledger, valkey: redis.Redis, repeated: int
-) -> None:
+def test_an_id_that_is_pushed_again_by_hand_is_run_once_by_its_worker(broker_on, run_worker, ledger, valkey, repeated):
     broker = broker_on(SERVER.url)
     waiting = broker.families[QUEUE].keys.waiting("live")[1]
 

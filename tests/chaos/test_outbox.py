@@ -158,7 +158,7 @@ def assert_sent_once(greet: dramatiq.Actor[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("gap", [*OF_SENDER, *OF_BOTH])
-def test_a_sender_that_is_killed_loses_and_doubles_nothing(greet: dramatiq.Actor[..., Any], gap: str) -> None:
+def test_a_sender_that_is_killed_loses_and_doubles_nothing(greet, gap):
     in_process(dying((OF_SENDER | OF_BOTH)[gap], commit(greet, "Ada")))
 
     assert committed() == ([] if gap == "after the row" else ["Ada"])
@@ -166,7 +166,7 @@ def test_a_sender_that_is_killed_loses_and_doubles_nothing(greet: dramatiq.Actor
 
 
 @pytest.mark.parametrize("gap", OF_BOTH)
-def test_a_relay_that_is_killed_loses_and_doubles_nothing(greet: dramatiq.Actor[..., Any], gap: str) -> None:
+def test_a_relay_that_is_killed_loses_and_doubles_nothing(greet, gap):
     in_process(dying(OF_SENDER["after the commit"], commit(greet, "Ada")))
 
     in_process(dying(OF_BOTH[gap], relay_once))
@@ -174,7 +174,7 @@ def test_a_relay_that_is_killed_loses_and_doubles_nothing(greet: dramatiq.Actor[
     assert_sent_once(greet)
 
 
-def test_a_commit_outlasts_its_broker(greet: dramatiq.Actor[..., Any], server: EmbeddedServer) -> None:
+def test_a_commit_outlasts_its_broker(greet, server):
     commit(greet, "before")()
     server.stop()
     commit(greet, "meanwhile")()
@@ -219,7 +219,7 @@ def impatient(act: Callable[[], object]) -> Callable[[], object]:
 
 
 @pytest.mark.long
-def test_a_thousand_kills(greet: dramatiq.Actor[..., Any], server: EmbeddedServer) -> None:
+def test_a_thousand_kills(greet, server):
     seed = int(os.environ.get("OUTBOX_SEED") or random.SystemRandom().randrange(2**32))
     print(f"OUTBOX_SEED={seed}")
     draw = random.Random(seed)
@@ -463,9 +463,7 @@ FAULTS: dict[str, Callable[[Bench, int], None]] = {
         pytest.param(114, marks=[pytest.mark.long, pytest.mark.timeout(900)]),
     ],
 )
-def test_a_request_repeated_with_its_key_does_its_work_once_whatever_was_lost(
-    bench: Bench, run_worker: Any, count: int
-) -> None:
+def test_a_request_repeated_with_its_key_does_its_work_once_whatever_was_lost(bench, run_worker, count):
     """Break each step between send and answer; run what arrived; forget the finished ids; repeat."""
     broker = bench.broker()
     done = 0

@@ -20,7 +20,6 @@ from switchyard.broker.stores.result_stores import LARGE_BYTES
 from switchyard.files.addresses import results_of
 from switchyard.jobs.results import result_stores
 from switchyard.wiring import build_yard
-from tests.chaos.conftest import BrokerOn, PoolsOn
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import DELAY_MS, QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import RunningPool
@@ -36,9 +35,7 @@ LARGE_EACH = 10
 
 
 @pytest.mark.parametrize(("kills", "within_s"), [(1, inf), pytest.param(20, 5, marks=long)])
-def test_a_server_that_is_killed_under_load_loses_nothing(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, kills: int, within_s: float
-) -> None:
+def test_a_server_that_is_killed_under_load_loses_nothing(server, broker_on, run_worker, ledger, kills, within_s):
     server.sync_each_write()
     broker = broker_on(server.url)
     back_s = []
@@ -59,8 +56,8 @@ def test_a_server_that_is_killed_under_load_loses_nothing(
 
 @pytest.mark.parametrize("fault", ["stopped", "full"])
 def test_a_server_that_is_stopped_for_a_moment_or_full_costs_time_and_nothing_else(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, fault: str
-) -> None:
+    server, broker_on, run_worker, ledger, fault
+):
     broker = broker_on(server.url)
 
     with run_worker(broker=broker), load(broker, ledger) as producers:
@@ -81,8 +78,8 @@ def test_a_server_that_is_stopped_for_a_moment_or_full_costs_time_and_nothing_el
 
 @long
 def test_a_server_that_is_stopped_for_half_a_minute_loses_nothing_and_nobody_steals(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger
-) -> None:
+    server, broker_on, run_worker, ledger
+):
     broker, other = broker_on(server.url), broker_on(server.url)
     producer = broker_on(server.url)
     family = producer.families[QUEUE]
@@ -114,9 +111,7 @@ def test_a_server_that_is_stopped_for_half_a_minute_loses_nothing_and_nobody_ste
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=long)])
-def test_a_full_server_is_worked_off_to_nothing(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, count: int
-) -> None:
+def test_a_full_server_is_worked_off_to_nothing(server, broker_on, run_worker, ledger, count):
     broker = broker_on(server.url)
     for number in range(count):
         enqueue(broker, ledger, f"job-{number:06d}", delay_ms=DELAY_MS if number % 10 == 3 else None)
@@ -135,13 +130,8 @@ def test_a_full_server_is_worked_off_to_nothing(
 
 @pytest.mark.parametrize("flushes", [50, pytest.param(2_000, marks=long)])
 def test_scripts_that_are_flushed_again_and_again_cost_callers_nothing(
-    server: ServerUnderTest,
-    broker_on: BrokerOn,
-    run_worker: Any,
-    ledger: Ledger,
-    caplog: pytest.LogCaptureFixture,
-    flushes: int,
-) -> None:
+    server, broker_on, run_worker, ledger, caplog, flushes
+):
     broker = broker_on(server.url)
 
     with run_worker(broker=broker), load(broker, ledger) as producers:
@@ -156,9 +146,7 @@ def test_scripts_that_are_flushed_again_and_again_cost_callers_nothing(
     assert [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"] == []
 
 
-def test_an_enqueue_that_fills_the_server_is_refused_by_name_and_a_full_one_tells_how_a_queue_stands(
-    server: ServerUnderTest, broker_on: BrokerOn
-) -> None:
+def test_an_enqueue_that_fills_the_server_is_refused_by_name_and_a_full_one_tells_how_a_queue_stands(server, broker_on):
     broker = broker_on(server.url)
     job = broker.get_actor("chaos_job")
     job.send("before")
@@ -173,9 +161,7 @@ def test_an_enqueue_that_fills_the_server_is_refused_by_name_and_a_full_one_tell
 
 
 @pytest.mark.parametrize("lost_bytes", [1, 3_000, 20_000])
-def test_a_loss_of_power_costs_what_came_last_and_the_ledger_tells(
-    server: ServerUnderTest, broker_on: BrokerOn, run_worker: Any, ledger: Ledger, lost_bytes: int
-) -> None:
+def test_a_loss_of_power_costs_what_came_last_and_the_ledger_tells(server, broker_on, run_worker, ledger, lost_bytes):
     broker = broker_on(server.url)
     for number in range(100):
         assert enqueue(broker, ledger, f"job-{number:06d}")
@@ -224,9 +210,7 @@ def broker(server: ServerUnderTest, settings: Any, tmp_path: Any) -> Iterator[Re
 
 
 @pytest.mark.parametrize("jobs", COUNTS)
-def test_a_broker_that_is_killed_costs_no_job_and_no_result(
-    server: ServerUnderTest, broker: RedisBroker, run_worker: Any, jobs: int
-) -> None:
+def test_a_broker_that_is_killed_costs_no_job_and_no_result(server, broker, run_worker, jobs):
     ran: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
@@ -262,8 +246,8 @@ def text_of(number: int) -> str:
     [(1, 300, 300, inf), pytest.param(5, 30_000, 0, 5, marks=pytest.mark.long)],
 )
 def test_pools_outlive_kills_of_their_server_and_lose_nothing(
-    server: ServerUnderTest, pools_on: PoolsOn, ledger: Ledger, kills: int, enqueues: int, per_s: float, within_s: float
-) -> None:
+    server, pools_on, ledger, kills, enqueues, per_s, within_s
+):
     server.sync_each_write()
     pools = pools_on("load", server.url)
     broker, running = pools.broker, pools.start("runpools")

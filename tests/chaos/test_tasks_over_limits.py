@@ -10,11 +10,8 @@ import pytest
 
 from switchyard.broker.interface import facilities
 from switchyard.workers.shared.fork import resident_bytes
-from tests.chaos.conftest import PoolsOn
-from tests.chaos.ledger import Ledger
 from tests.chaos.load import JOBS_THAT_FAIL_ONCE, QUEUE, enqueue, let_pass, wait_until_drained
-from tests.chaos.pools import Pools, RunningPool, begin, buried, restarts, started
-from tests.chaos.server import ServerUnderTest
+from tests.chaos.pools import RunningPool, begin, buried, restarts, started
 from tests.chaos.yard.yards import BRIEF, MB
 from tests.processes import wait_for_end
 from tests.waiting import wait_for
@@ -37,8 +34,8 @@ LIMIT_BYTES = 250 * MB
     ],
 )
 def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_neighbours_go_on_elsewhere(
-    pools: Pools, ledger: Ledger, yard: str, again_s: float, killed_s: tuple[float, float], how: str
-) -> None:
+    pools, ledger, yard, again_s, killed_s, how
+):
     pool = pools.start("runpools")
     broker, transport = pools.broker, facilities(pools.broker).transport
     neighbours = ["neighbour-1", "neighbour-2"]
@@ -67,7 +64,7 @@ def test_a_task_past_its_hard_limit_is_killed_with_its_child_and_retried_its_nei
 
 
 @pytest.mark.timeout(240)
-def test_what_a_task_started_ends_with_it_at_its_hard_limit(pools_on: PoolsOn, valkey_url: str, ledger: Ledger) -> None:
+def test_what_a_task_started_ends_with_it_at_its_hard_limit(pools_on, valkey_url, ledger):
     pools = pools_on("limited threads", valkey_url)
     pool = pools.start("runpools")
 
@@ -82,8 +79,8 @@ def test_what_a_task_started_ends_with_it_at_its_hard_limit(pools_on: PoolsOn, v
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", ["await_spin", pytest.param("await_refuse", marks=long)])
 def test_a_coroutine_past_its_hard_limit_is_killed_with_its_child_and_those_that_it_held_up_are_not_to_blame(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger, how: str
-) -> None:
+    pools_on, valkey_url, ledger, how
+):
     pools = pools_on("limited threads", valkey_url)
     pools.start("runpools")
     broker, records = pools.broker, facilities(pools.broker).records
@@ -106,9 +103,7 @@ def test_a_coroutine_past_its_hard_limit_is_killed_with_its_child_and_those_that
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("yard", ["limited threads", pytest.param("limited greenlets", marks=long)])
-def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its_child_is_killed(
-    pools: Pools, ledger: Ledger
-) -> None:
+def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its_child_is_killed(pools, ledger):
     pool = pools.start("runpools")
     broker, records = pools.broker, facilities(pools.broker).records
     enqueue(broker, ledger, "neighbour", 20_000)  # beyond the moment of the kill
@@ -140,9 +135,7 @@ def test_a_task_that_ends_within_5_s_of_its_hard_limit_counts_and_nothing_of_its
 
 @long
 @pytest.mark.timeout(240)
-def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its_limit(
-    pools: Pools, ledger: Ledger
-) -> None:
+def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its_limit(pools, ledger):
     pools.start("runpool", "work")
     enqueue(pools.broker, ledger, "holds", 60_000, "hold")
     began = started(ledger, "holds")
@@ -155,9 +148,7 @@ def test_a_task_that_never_lets_go_of_the_interpreter_keeps_its_lease_within_its
 
 
 @pytest.mark.timeout(240)
-def test_a_job_that_fails_while_the_broker_is_away_is_retried_and_nobody_killed_for_its_wait(
-    pools_on: PoolsOn, server: ServerUnderTest, ledger: Ledger
-) -> None:
+def test_a_job_that_fails_while_the_broker_is_away_is_retried_and_nobody_killed_for_its_wait(pools_on, server, ledger):
     pools = pools_on("limited threads", server.url)
     pool = pools.start("runpools")
     job = f"fails-{JOBS_THAT_FAIL_ONCE}"
@@ -207,7 +198,7 @@ class Heaviest:
     "yard",
     ["ceiling threads", pytest.param("ceiling processes", marks=long), pytest.param("ceiling greenlets", marks=long)],
 )
-def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(pools: Pools, ledger: Ledger, jobs: int) -> None:
+def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(pools, ledger, jobs):
     pool = pools.start("runpool", "work")
 
     with Heaviest(pool) as heaviest:
@@ -224,9 +215,7 @@ def test_a_leak_of_5_mb_a_run_never_takes_a_child_over_its_ceiling(pools: Pools,
     assert most <= LIMIT_BYTES
 
 
-def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
-    pools_on: PoolsOn, valkey_url: str, ledger: Ledger
-) -> None:
+def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(pools_on, valkey_url, ledger):
     pools = pools_on("ceiling processes", valkey_url)
     pool = pools.start("runpools")
     transport = facilities(pools.broker).transport
@@ -252,9 +241,7 @@ def test_a_task_that_takes_all_memory_at_once_fails_by_itself_where_it_is_alone(
         pytest.param("ceiling greenlets", 1.1, marks=long),
     ],
 )
-def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(
-    pools: Pools, ledger: Ledger, most_times: float
-) -> None:
+def test_a_child_that_a_task_takes_over_its_ceiling_is_killed_and_its_neighbours_run_again(pools, ledger, most_times):
     pool = pools.start("runpools")
     neighbours = [f"neighbour-{number}." for number in range(3)]
     begin(pools, ledger, neighbours, 3_000)

@@ -67,7 +67,7 @@ def two(tmp_path: Path, postgres: PostgresUnderTest) -> Iterator[TwoHosts]:
     two.close()
 
 
-def test_a_host_whose_clock_is_wrong_works_beside_another(without_database: TwoHosts) -> None:
+def test_a_host_whose_clock_is_wrong_works_beside_another(without_database):
     two = without_database
     wrong, right = two.add(clock_s=61), two.add()
     started = [host.start("runpool", "work") for host in (wrong, right)]
@@ -99,7 +99,7 @@ def test_a_host_whose_clock_is_wrong_works_beside_another(without_database: TwoH
 
 @long
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
+def test_the_other_host_takes_over_what_ran(two, fault):
     moved_s = take_over(two, fault, wait_until_done=partial(wait_until_drained, two.broker, 40))
 
     assert moved_s[0] <= TAKEN_OVER_S
@@ -107,7 +107,7 @@ def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
 
 @long
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_rate_limit_holds_over_both_hosts(two: TwoHosts, fault: str) -> None:
+def test_a_rate_limit_holds_over_both_hosts(two, fault):
     harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
     for host in (harmed, other):
         host.start_pool("work")
@@ -133,7 +133,7 @@ def test_a_rate_limit_holds_over_both_hosts(two: TwoHosts, fault: str) -> None:
 
 @long
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_message_for_newer_code_waits_for_the_host_that_has_it(two: TwoHosts, fault: str) -> None:
+def test_a_message_for_newer_code_waits_for_the_host_that_has_it(two, fault):
     harmed, new = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
     harmed.start_pool("work")
     jobs = [f"new-{number}." for number in range(20)]
@@ -151,7 +151,7 @@ def test_a_message_for_newer_code_waits_for_the_host_that_has_it(two: TwoHosts, 
 
 @long
 @pytest.mark.parametrize("fault", FAULTS)
-def test_pools_come_and_go_under_load(two: TwoHosts, fault: str) -> None:
+def test_pools_come_and_go_under_load(two, fault):
     harmed, scaled = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
     harmed.start_pool("work")
     base = scaled.start_pool("work")
@@ -177,7 +177,7 @@ def test_pools_come_and_go_under_load(two: TwoHosts, fault: str) -> None:
 
 @long
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_minute_has_one_tick_whichever_host_leads(two: TwoHosts, postgres: PostgresUnderTest, fault: str) -> None:
+def test_each_minute_has_one_tick_whichever_host_leads(two, postgres, fault):
     postgres.execute("TRUNCATE switchyard_schedules_scheduletick, switchyard_schedules_schedulestate")
     harmed, other = two.add(clock_s=WRONG_S.get(fault, 0)), two.add()
     led = harmed.start("runscheduler", ready="leading")
@@ -238,7 +238,7 @@ THEN = {"silent": "SELECT 1", "an answer on its way": "SELECT pg_sleep(3), repea
 @long
 @pytest.mark.parametrize("then", THEN.values(), ids=THEN)
 @pytest.mark.skipif(not has_namespaces(), reason="needs the right to make a network: only its cable can be pulled")
-def test_a_host_that_is_cut_off_in_a_transaction_loses_its_locks(tmp_path: Path, then: str) -> None:
+def test_a_host_that_is_cut_off_in_a_transaction_loses_its_locks(tmp_path, then):
     with PostgresUnderTest("10.0.0.0/8") as server:
         server.execute("CREATE TABLE held ()")
         host = Host(tmp_path, 1, broker_port=SERVER.port, database_port=server.port, past_proxy=True)
@@ -320,7 +320,7 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebYard]:
 @long
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("fault", ["killed", "cut"])
-def test_an_export_that_its_host_does_not_finish_is_downloaded_from_the_web(yard: WebYard, fault: str) -> None:
+def test_an_export_that_its_host_does_not_finish_is_downloaded_from_the_web(yard, fault):
     web, harmed = yard.add(), yard.add()
     web.start("runweb", "--host", "0.0.0.0", "--port", str(PORT))
     harmed.start_pool("slow")

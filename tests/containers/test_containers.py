@@ -319,9 +319,7 @@ def yard(engine: Engine, tmp_path: Path) -> Iterator[ContainerYard]:
         broker.close()
 
 
-def test_image_is_small_and_runs_without_rights_and_without_a_compiler(
-    engine: Engine, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_image_is_small_and_runs_without_rights_and_without_a_compiler(engine, capsys):
     size = engine.size_bytes("one")
     with capsys.disabled():
         print(f"image: {size / 1e6:.0f} MB")
@@ -331,7 +329,7 @@ def test_image_is_small_and_runs_without_rights_and_without_a_compiler(
     assert found.split() == ["10001"]
 
 
-def test_image_without_its_secrets_refuses_to_start_and_names_the_first(engine: Engine) -> None:
+def test_image_without_its_secrets_refuses_to_start_and_names_the_first(engine):
     done = engine.podman("run", "--rm", "--network", "host", "--no-healthcheck", "--ulimit", "nofile=10000:20000",
                          "--ulimit", "nproc=4096:4096", f"{IMAGE}:one", check=False)  # fmt: skip
 
@@ -339,7 +337,7 @@ def test_image_without_its_secrets_refuses_to_start_and_names_the_first(engine: 
     assert "DJANGO_SECRET_KEY: is not set" in done.stderr + done.stdout
 
 
-def test_bill_of_materials_names_every_package_with_its_licence(engine: Engine) -> None:
+def test_bill_of_materials_names_every_package_with_its_licence(engine):
     bill = json.loads(engine.run("bill", "one", ["--rm"], ["cat", "sbom.json"], wait=True))
 
     components = {component["purl"].partition("@")[0]: component for component in bill["components"]}
@@ -348,7 +346,7 @@ def test_bill_of_materials_names_every_package_with_its_licence(engine: Engine) 
     assert [name for name, found in components.items() if name.startswith("pkg:pypi/") and not found["licenses"]] == []
 
 
-def test_variant_for_rabbitmq_has_its_client_and_the_plain_one_has_none(engine: Engine) -> None:
+def test_variant_for_rabbitmq_has_its_client_and_the_plain_one_has_none(engine):
     engine.build("rabbit", "s3 rabbitmq")
 
     assert (
@@ -432,9 +430,7 @@ def load(yard: ContainerYard) -> Iterator[list[str]]:
     assert not failed, failed
 
 
-def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(
-    yard: ContainerYard, mail: Recorder, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(yard, mail, capsys):
     said: list[str] = []
     yard.environment["SWITCHYARD_SMTP_URL"] = f"smtp://127.0.0.1:{mail.port}"
     yard.prepare()

@@ -37,7 +37,7 @@ def _in_thread(name: str, *steps: Any) -> None:
     thread.join(30)
 
 
-def test_only_threads_that_opened_a_connection_look_for_old_ones(looks: list[str]) -> None:
+def test_only_threads_that_opened_a_connection_look_for_old_ones(looks):
     connections = Connections()
 
     def query() -> None:
@@ -50,7 +50,7 @@ def test_only_threads_that_opened_a_connection_look_for_old_ones(looks: list[str
     assert looks == ["with", "with"]
 
 
-def test_a_connection_that_was_opened_in_a_message_is_looked_at_when_it_ends(looks: list[str]) -> None:
+def test_a_connection_that_was_opened_in_a_message_is_looked_at_when_it_ends(looks):
     connections: Any = Connections()
 
     def message() -> None:
@@ -64,7 +64,7 @@ def test_a_connection_that_was_opened_in_a_message_is_looked_at_when_it_ends(loo
     assert looks == ["with"]
 
 
-def test_the_thread_of_async_actors_looks_for_itself(looks: list[str]) -> None:
+def test_the_thread_of_async_actors_looks_for_itself(looks):
     connections = Connections()
     thread = SyncToAsync.single_thread_executor
 
@@ -80,7 +80,7 @@ def test_the_thread_of_async_actors_looks_for_itself(looks: list[str]) -> None:
     assert looks == [name]
 
 
-def test_a_message_leaves_no_statements_that_debug_keeps(settings: Any) -> None:
+def test_a_message_leaves_no_statements_that_debug_keeps(settings):
     settings.DEBUG = True
     connections: Any = Connections()
     kept: list[int] = []
@@ -99,7 +99,7 @@ def test_a_message_leaves_no_statements_that_debug_keeps(settings: Any) -> None:
     assert kept == [3, 0]
 
 
-def test_the_loop_that_calls_people_keeps_its_connection_for_a_time_and_waits_briefly_for_a_lock() -> None:
+def test_the_loop_that_calls_people_keeps_its_connection_for_a_time_and_waits_briefly_for_a_lock():
     [task] = [each for each in maintenance_tasks() if each.name == "alerts"]
     kept: list[bool] = []
 

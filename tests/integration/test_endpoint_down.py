@@ -13,7 +13,6 @@ import pytest
 
 from apps.webhooks import publishing, services
 from apps.webhooks.models import Delivery, DeliveryState
-from switchyard.broker.interface import Facilities
 from tests.factories.endpoints import Endpoint, listening_endpoint
 from tests.waiting import wait_for
 
@@ -61,9 +60,7 @@ def arrived(event: str) -> int:
     return Delivery.objects.filter(event__type=event, state=DeliveryState.SUCCEEDED).count()
 
 
-def test_a_probe_that_dies_with_its_machine_is_replaced_by_another_supervisor(
-    facilities: Facilities, start: Start, endpoint: Endpoint
-) -> None:
+def test_a_probe_that_dies_with_its_machine_is_replaced_by_another_supervisor(facilities, start, endpoint):
     services.create_endpoint("owner", endpoint.url("broken"), ["broken"])
     endpoint.down.set()
     first = start("webhook", "webhook-retry")

@@ -8,13 +8,11 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from django.db import transaction
 from dramatiq.brokers.stub import StubBroker
 
 from switchyard.jobs.services import enqueue_on_commit
 from switchyard.send_warnings import TransactionWarnings
-from tests.conftest import RunWorker
 
 HERE = "tests/integration/test_send_warnings.py"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,9 +35,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def test_a_send_inside_a_transaction_is_reported_once_for_each_place(
-    hello: dramatiq.Actor[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_send_inside_a_transaction_is_reported_once_for_each_place(hello, caplog):
     with transaction.atomic():
         for _ in range(3):
             hello.send("Ada")
@@ -53,9 +49,7 @@ def test_a_send_inside_a_transaction_is_reported_once_for_each_place(
     assert first.partition(HERE)[2].partition(";")[0] != second.partition(HERE)[2].partition(";")[0]
 
 
-def test_what_waits_for_the_commit_or_has_no_transaction_is_not_reported(
-    hello: dramatiq.Actor[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_waits_for_the_commit_or_has_no_transaction_is_not_reported(hello, caplog):
     hello.send("Ada")
     with transaction.atomic():
         enqueue_on_commit(hello, "Ada")
@@ -63,9 +57,7 @@ def test_what_waits_for_the_commit_or_has_no_transaction_is_not_reported(
     assert said(caplog) == []
 
 
-def test_production_and_tests_are_not_warned(
-    hello: dramatiq.Actor[..., Any], caplog: pytest.LogCaptureFixture, settings: Any
-) -> None:
+def test_production_and_tests_are_not_warned(hello, caplog, settings):
     settings.DEBUG = False
 
     with transaction.atomic():
@@ -74,7 +66,7 @@ def test_production_and_tests_are_not_warned(
     assert said(caplog) == []
 
 
-def test_a_worker_of_an_undeclared_queue_fails_its_test(valkey: redis.Redis, run_worker: RunWorker) -> None:
+def test_a_worker_of_an_undeclared_queue_fails_its_test(valkey, run_worker):
     words = r"queue 'defalt' is not declared; the yard has .*default"
     with pytest.raises(pytest.fail.Exception, match=words), run_worker("defalt"):
         pass

@@ -17,7 +17,7 @@ from tests.chaos.server import ServerUnderTest, server_binary
 from tests.model.limited_walk import walk
 from tests.model.machine import run
 from tests.model.model import Crashes
-from tests.model.scripts import DEFECTS, Change, ChangeDoesNotApply, Defect, Scripts, lua
+from tests.model.scripts import DEFECTS, Change, ChangeDoesNotApply, Scripts, lua
 from tests.model.steps import bench_on
 
 ADMITTED = "if limits and not limits.admit(id, body, level, lane, ARGV[1]) then"
@@ -60,7 +60,7 @@ ways_to_end = ["ack", "divert", "fetch and ack", "reclaim as finished", "release
 ends = st.tuples(st.sampled_from(ways_to_end), st.integers(0, 3))
 
 
-def test_the_invariants_hold_and_every_state_is_visited(server: ServerUnderTest) -> None:
+def test_the_invariants_hold_and_every_state_is_visited(server):
     bench = bench_on(server, Scripts())
 
     run(bench, examples=200)
@@ -71,7 +71,7 @@ def test_the_invariants_hold_and_every_state_is_visited(server: ServerUnderTest)
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_the_invariants_hold_in_a_thousand_examples(server: ServerUnderTest) -> None:
+def test_the_invariants_hold_in_a_thousand_examples(server):
     bench = bench_on(server, Scripts())
 
     run(bench, examples=1000)
@@ -89,7 +89,7 @@ def test_the_invariants_hold_in_a_thousand_examples(server: ServerUnderTest) -> 
         Crashes(7, (), "alone", ((8, "host-a"), (9, "host-b"))),
     ],
 )
-def test_crashes_are_read_as_they_were_written(crashes: Crashes) -> None:
+def test_crashes_are_read_as_they_were_written(crashes):
     assert Crashes.of_note(str(crashes)) == crashes
 
 
@@ -108,30 +108,30 @@ def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUn
         for number, defect in enumerate(DEFECTS)
     ],
 )
-def test_a_seeded_defect_is_found(valkey_server: ServerUnderTest, defect: Defect) -> None:
+def test_a_seeded_defect_is_found(valkey_server, defect):
     bench = bench_on(valkey_server, Scripts(defect.changes), defect.family)
 
     with pytest.raises(AssertionError):
         run(bench, examples=1000)
 
 
-def test_at_least_nine_defects_are_seeded() -> None:
+def test_at_least_nine_defects_are_seeded():
     assert len({defect.name for defect in DEFECTS}) == len(DEFECTS) >= 9
 
 
 @pytest.mark.parametrize("old", ["no such text", "redis.call"])
-def test_a_change_that_does_not_apply_is_an_error(old: str) -> None:
+def test_a_change_that_does_not_apply_is_an_error(old):
     with pytest.raises(ChangeDoesNotApply):
         Scripts([Change("queue/dead_letter", old, "")])
 
 
-def test_the_promises_hold_on_each_server(server: ServerUnderTest) -> None:
+def test_the_promises_hold_on_each_server(server):
     walk(bench_on(server, Scripts()), examples=120)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_the_promises_hold_in_thousands_of_examples(server: ServerUnderTest) -> None:
+def test_the_promises_hold_in_thousands_of_examples(server):
     taken = walk(bench_on(server, Scripts()), examples=3000)
 
     assert min(taken.values()) > 100
@@ -145,7 +145,7 @@ def test_the_promises_hold_in_thousands_of_examples(server: ServerUnderTest) -> 
         for number, one in enumerate(DEFECTS_OF_LIMITS)
     ],
 )
-def test_a_seeded_defect_of_limits_is_found(valkey_server: ServerUnderTest, defect: Defect) -> None:
+def test_a_seeded_defect_of_limits_is_found(valkey_server, defect):
     bench = bench_on(valkey_server, Scripts(defect.changes))
 
     with pytest.raises(AssertionError):
@@ -198,7 +198,7 @@ class Workers:
         return [self.family.calls.command("HGET", name, lease.id) for name in self.family.keys.done]
 
 
-def test_no_id_is_completed_twice_whoever_pushes_it_again(server: ServerUnderTest) -> None:
+def test_no_id_is_completed_twice_whoever_pushes_it_again(server):
     wire, keys = RedisCalls(server.admin), Keys("twice").queue("q")
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
@@ -219,7 +219,7 @@ def test_no_id_is_completed_twice_whoever_pushes_it_again(server: ServerUnderTes
     holds()
 
 
-def test_an_id_that_is_done_is_not_handed_out_again(server: ServerUnderTest) -> None:
+def test_an_id_that_is_done_is_not_handed_out_again(server):
     family = QueueOperations(RedisCalls(server.admin), Keys("twice").queue("q"))
     family.join("w/live")
     family.enqueue([Entry(id_, b"body") for id_ in IDS])
@@ -234,7 +234,7 @@ def test_an_id_that_is_done_is_not_handed_out_again(server: ServerUnderTest) -> 
     assert not family.held("w/live")
 
 
-def test_a_replayed_script_of_every_kind_completes_nothing_twice(server: ServerUnderTest) -> None:
+def test_a_replayed_script_of_every_kind_completes_nothing_twice(server):
     """Every call of a run is sent again, later and out of order, as a proxy or a person with a log might."""
     wire, keys = RedisCalls(server.admin), Keys("twice").queue("q")
     family = QueueOperations(wire, keys)

@@ -249,9 +249,7 @@ def arrived(watched: Watched, status: str, action: str) -> Callable[[], bool]:
     )
 
 
-def test_pool_that_stops_calls_someone_and_one_that_starts_again_resolves_it(
-    watched: Watched, record_property: Callable[[str, object], None]
-) -> None:
+def test_pool_that_stops_calls_someone_and_one_that_starts_again_resolves_it(watched, record_property):
     wait_for(lambda: is_up(watched, "urgent"), what="Prometheus to see the pool")
     assert watched.receiver.of("pagerduty") == []
 
@@ -301,9 +299,7 @@ def metric_of_adapter(pool: str) -> str:
     return query.replace("<<.Series>>", rule["seriesQuery"]).replace("<<.LabelMatchers>>", labels)
 
 
-def test_rules_dashboard_and_autoscalers_find_their_figures_in_a_yard_that_works(
-    watched: Watched, check: ModuleType
-) -> None:
+def test_rules_dashboard_and_autoscalers_find_their_figures_in_a_yard_that_works(watched, check):
     mail = {"to": "ada@example.com", "template": "welcome"}
     for _ in range(20):
         status, _, body = watched.web.request(

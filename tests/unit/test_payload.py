@@ -24,7 +24,7 @@ def message(**changes: Any) -> dict[str, Any]:
 
 
 @given(JSON)
-def test_whatever_comes_is_a_value_that_postgresql_takes(value: Any) -> None:
+def test_whatever_comes_is_a_value_that_postgresql_takes(value):
     shown = str(payload.json_value(value))
 
     shown.encode("utf-8")
@@ -33,19 +33,19 @@ def test_whatever_comes_is_a_value_that_postgresql_takes(value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["password", "api_key", "AuthToken", "client_secret", "Authorization"])
-def test_what_is_named_like_a_secret_is_hidden_in_options_too(name: str) -> None:
+def test_what_is_named_like_a_secret_is_hidden_in_options_too(name):
     shown = readable(message(options={"nested": [{name: "canary"}]}))
 
     assert "canary" not in str(shown)
 
 
-def test_long_text_is_cut_with_its_length() -> None:
+def test_long_text_is_cut_with_its_length():
     shown = readable(message(options={"text": "x" * 5_000}))["options"]["text"]
 
     assert shown.endswith("… (5000 characters)")
 
 
-def test_deep_nesting_ends() -> None:
+def test_deep_nesting_ends():
     value: Any = "bottom"
     for _ in range(200):
         value = [value]
@@ -53,11 +53,11 @@ def test_deep_nesting_ends() -> None:
     assert "nested too deep" in str(readable(message(options={"value": value})))
 
 
-def test_surrogates_and_nul_are_escaped() -> None:
+def test_surrogates_and_nul_are_escaped():
     assert storable("a\x00\udcff") == "a\\x00\\udcff"
 
 
-def test_arguments_behind_the_named_ones_are_all_shown_and_all_hidden() -> None:
+def test_arguments_behind_the_named_ones_are_all_shown_and_all_hidden():
     def take(first: int, *more: int, last: int = 0, **extra: int) -> None: ...
 
     broker = dramatiq.get_broker()

@@ -10,7 +10,7 @@ from tests.spread_keys import SpreadKeys
 
 
 @pytest.mark.parametrize("words", [("MGET", "{a}:1", "{b}:1"), ("DEL", "{a}:1", "{a}:2", "{b}:1")])
-def test_a_call_over_two_slots_is_refused_before_it_is_sent(words: tuple[str, ...]) -> None:
+def test_a_call_over_two_slots_is_refused_before_it_is_sent(words):
     calls = RedisCalls(connect("redis://127.0.0.1:1"))
 
     with pytest.raises(SpreadKeys, match=words[0]):

@@ -93,9 +93,7 @@ Act = Callable[[CalledYard], object]
     ],
     ids=["all pools", "the scheduler", "the broker"],
 )  # fmt: skip
-def test_what_is_killed_and_started_again_is_told_once_and_once_when_over(
-    called: CalledYard, words: str, kill: Act, start: Act
-) -> None:
+def test_what_is_killed_and_started_again_is_told_once_and_once_when_over(called, words, kill, start):
     kill(called)
     called.expect(words, 1)
     start(called)

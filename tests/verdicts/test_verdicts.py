@@ -89,7 +89,7 @@ def judge_silence(yard: WatchedYard, seconds: float) -> None:
     assert wrong == []
 
 
-def test_a_minute_of_healthy_load_with_bursts_stays_silent(yard: WatchedYard) -> None:
+def test_a_minute_of_healthy_load_with_bursts_stays_silent(yard):
     judge_silence(yard, 45)
     assert all(line["on_page"] for line in yard.lines)
 
@@ -97,7 +97,7 @@ def test_a_minute_of_healthy_load_with_bursts_stays_silent(yard: WatchedYard) ->
 # Before the situations: what some of them leave, such as dead letters, is said still.
 @pytest.mark.long
 @pytest.mark.timeout(1_200)
-def test_ten_minutes_of_healthy_load_with_bursts_stay_silent(yard: WatchedYard) -> None:
+def test_ten_minutes_of_healthy_load_with_bursts_stay_silent(yard):
     judge_silence(yard, 600)
 
 
@@ -110,7 +110,7 @@ def late_s() -> dict[str, float]:
 @pytest.mark.parametrize(
     "group", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in GROUPS]
 )
-def test_a_situation_is_named_with_its_button(yard: WatchedYard, late_s: dict[str, float], group: str) -> None:
+def test_a_situation_is_named_with_its_button(yard, late_s, group):
     wrong = []
     with contextlib.ExitStack() as stack:
         since = {}
@@ -141,7 +141,7 @@ def judge(yard: WatchedYard, situation: Situation, since: float, late_s: dict[st
     assert line["label"] != "Healthy"
 
 
-def test_a_broker_that_is_back_is_given_time_for_its_pools_to_report(yard: WatchedYard) -> None:
+def test_a_broker_that_is_back_is_given_time_for_its_pools_to_report(yard):
     began = now()
     yard.server.kill()
     wait_for(lambda: now() - began > 16)
@@ -154,7 +154,7 @@ def test_a_broker_that_is_back_is_given_time_for_its_pools_to_report(yard: Watch
 
 
 @pytest.mark.long
-def test_a_queue_that_stays_a_little_late_is_said_for_as_long(yard: WatchedYard) -> None:
+def test_a_queue_that_stays_a_little_late_is_said_for_as_long(yard):
     began = now()
     with a_little_late(yard):
         first, _ = yard.find(r"^urgent is .* behind its promise, because", began)
@@ -166,7 +166,7 @@ def test_a_queue_that_stays_a_little_late_is_said_for_as_long(yard: WatchedYard)
     yard.settle()
 
 
-def test_actors_are_judged_by_their_own_past(yard: WatchedYard) -> None:
+def test_actors_are_judged_by_their_own_past(yard):
     quick = {RUNS + 4: 200, SUCCEEDED: 200, WAITS: 200, SENT: 200}  # runs of 40 to 80 ms
     had_a_past(yard, sync_stock=quick, import_orders=quick, remind=quick)
     began = now()
@@ -187,7 +187,7 @@ def test_actors_are_judged_by_their_own_past(yard: WatchedYard) -> None:
 
 
 @pytest.mark.long
-def test_no_situation_was_named_later_than_is_promised(late_s: dict[str, float]) -> None:
+def test_no_situation_was_named_later_than_is_promised(late_s):
     """Of the situations above, in a run on a machine that does nothing else."""
     assert late_s == {}
 
@@ -213,7 +213,7 @@ def yards_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard
 
 @pytest.mark.long
 @pytest.mark.parametrize("situation", POSTGRES, ids=lambda situation: situation.title)
-def test_a_database_is_named_with_the_button_that_helps(yards_on_postgres: Yards, situation: Situation) -> None:
+def test_a_database_is_named_with_the_button_that_helps(yards_on_postgres, situation):
     yard = yards_on_postgres.calm()
     began = now()
     with situation.make(yard):

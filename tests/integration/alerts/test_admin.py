@@ -18,7 +18,7 @@ from switchyard.audit.services import Who
 from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
-from tests.integration.alerts.conftest import Receiver, fact
+from tests.integration.alerts.conftest import fact
 from tests.integration.alerts.test_dispatch import configured
 from tests.unit.alerts.configuration import with_alert_urls
 
@@ -36,7 +36,7 @@ def alert(groups: AlertGroups) -> Alert:
     return Alert.objects.get()
 
 
-def test_acknowledging_is_noted_with_who_and_when(alert: Alert) -> None:
+def test_acknowledging_is_noted_with_who_and_when(alert):
     client = logged_in("view_alert", "acknowledge_alert")
 
     for _ in range(2):
@@ -50,7 +50,7 @@ def one(alert: Alert, verb: str) -> str:
     return reverse("switchyard-alert-act", args=[alert.pk, verb])
 
 
-def test_alert_is_acknowledged_and_resolved_on_its_own_page(alert: Alert) -> None:
+def test_alert_is_acknowledged_and_resolved_on_its_own_page(alert):
     client = logged_in("view_alert", "acknowledge_alert")
     page = client.get(reverse("switchyard-alert", args=[alert.pk])).content.decode()
     assert one(alert, "acknowledge") in page and one(alert, "resolve") in page and " UTC" in page
@@ -66,7 +66,7 @@ def test_alert_is_acknowledged_and_resolved_on_its_own_page(alert: Alert) -> Non
     assert "Resolved by a.lind" in page and one(alert, "resolve") not in page
 
 
-def test_silence_is_made_shown_with_who_until_why_and_ended(alert: Alert) -> None:
+def test_silence_is_made_shown_with_who_until_why_and_ended(alert):
     client = logged_in("view_alert", "silence_alert")
     form = reverse("switchyard-alerts-silence")
     assert "Silence this alert" in client.get(form, {"fingerprint": alert.fingerprint}).content.decode()
@@ -86,7 +86,7 @@ def test_silence_is_made_shown_with_who_until_why_and_ended(alert: Alert) -> Non
     assert rows == [("alert.silence", "failed"), ("alert.silence", "done"), ("alert.unsilence", "done")]
 
 
-def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
+def test_unknown_alert_and_act_are_404(alert):
     client = logged_in("view_alert", "acknowledge_alert")
 
     assert client.post(one(alert, "explode")).status_code == 404
@@ -94,7 +94,7 @@ def test_unknown_alert_and_act_are_404(alert: Alert) -> None:
     assert client.get(one(alert, "resolve")).status_code == 405
 
 
-def test_all_open_alerts_that_match_and_were_there_are_acknowledged_at_once(alert: Alert) -> None:
+def test_all_open_alerts_that_match_and_were_there_are_acknowledged_at_once(alert):
     client = logged_in("view_alert", "acknowledge_alert")
     act = f"acknowledge up to {make(queue='elsewhere').pk}"
 
@@ -122,14 +122,14 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
     )  # fmt: skip
 
 
-def test_an_act_that_fails_halfway_counts_what_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_act_that_fails_halfway_counts_what_it_did(monkeypatch):
     monkeypatch.setattr(intake, "resolve", Mock(side_effect=[True, OSError]))
     with pytest.raises(OSError):
         acts.apply("resolve", [make(), make()], who=Who("a.lind", "page"))
     assert AuditEntry.objects.values_list("count", "outcome").get() == (1, "failed")
 
 
-def test_channels_say_whether_they_deliver() -> None:
+def test_channels_say_whether_they_deliver():
     alert, now = make(), timezone.now()
     with with_alert_urls("log:", "mailto:ops@example.com", "mailto:second@example.com"):
         names = [row["name"] for row in views.channel_rows()]
@@ -143,7 +143,7 @@ def test_channels_say_whether_they_deliver() -> None:
     assert (second["at"], second["error"], second["waiting"]) == (None, "", 0)
 
 
-def test_a_test_reaches_its_channel_and_is_in_the_audit_log(receiver: Receiver) -> None:
+def test_a_test_reaches_its_channel_and_is_in_the_audit_log(receiver):
     client = logged_in("view_alert", "silence_alert")
     with configured(receiver, first=("log:",)):
         name = views.channel_rows()[-1]["name"]

@@ -18,7 +18,6 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.alert_groups import AlertGroup
 from switchyard.long_running import Leadership
 from tests.factories.brokers import broker_without_server
-from tests.integration.alerts.conftest import Receiver
 from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
@@ -38,9 +37,7 @@ def claimed(found: Facilities) -> list[AlertGroup]:
     return found.alerts.claim_due()
 
 
-def test_an_evicting_policy_alerts_once_while_it_lasts_also_where_it_is_gone_for_a_moment(
-    facilities: Facilities, server: redis.Redis
-) -> None:
+def test_an_evicting_policy_alerts_once_while_it_lasts_also_where_it_is_gone_for_a_moment(facilities, server):
     alerts = BrokerAlerts()
     server.config_set("maxmemory-policy", "allkeys-lru")
     for _ in range(3):
@@ -58,7 +55,7 @@ def test_an_evicting_policy_alerts_once_while_it_lasts_also_where_it_is_gone_for
     assert server.hget(facilities.records.keys.alert_group("broker-evicting"), "count") == b"1"
 
 
-def test_an_emptied_keyspace_alerts(facilities: Facilities, server: redis.Redis) -> None:
+def test_an_emptied_keyspace_alerts(facilities, server):
     alerts = BrokerAlerts()
     alerts._watch.generation.prepare()
     alerts.check()
@@ -69,7 +66,7 @@ def test_an_emptied_keyspace_alerts(facilities: Facilities, server: redis.Redis)
     assert group.fingerprint == "broker-keyspace"
 
 
-def test_a_full_server_takes_its_alert_and_the_schedulers_lease(facilities: Facilities, server: redis.Redis) -> None:
+def test_a_full_server_takes_its_alert_and_the_schedulers_lease(facilities, server):
     server.config_set("maxmemory", 1)
 
     BrokerAlerts().check()
@@ -94,9 +91,7 @@ def look(alerts: AwayAlert, clock: Mock, *times_s: float) -> None:
         alerts.check()
 
 
-def test_two_schedulers_tell_it_once_and_the_leader_resolves_it(
-    facilities: Facilities, away: Mock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_schedulers_tell_it_once_and_the_leader_resolves_it(facilities, away, receiver, monkeypatch):
     clock, minutes = Mock(return_value=0.0), count(30_000_000)
     monkeypatch.setattr(sending, "now_ms", lambda: next(minutes) * sending.ROUNDED_MS)
     one, other, leader = AwayAlert(clock), AwayAlert(clock), BrokerAlerts(clock)
@@ -118,9 +113,7 @@ def test_two_schedulers_tell_it_once_and_the_leader_resolves_it(
     assert "Check that it runs." in receiver.bodies[0]["text"]
 
 
-def test_without_a_database_it_is_sent_once_and_has_its_row_later(
-    facilities: Facilities, away: Mock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_database_it_is_sent_once_and_has_its_row_later(facilities, away, receiver, monkeypatch):
     clock = Mock(return_value=0.0)
     alerts = AwayAlert(clock)
     with with_alert_urls(receiver.url):
@@ -136,7 +129,7 @@ def test_without_a_database_it_is_sent_once_and_has_its_row_later(
     assert Alert.objects.get().fingerprint == "broker-away"
 
 
-def test_a_short_absence_that_comes_again_is_not_told(facilities: Facilities, away: Mock, receiver: Receiver) -> None:
+def test_a_short_absence_that_comes_again_is_not_told(facilities, away, receiver):
     clock = Mock(return_value=0.0)
     alerts = AwayAlert(clock)
     with with_alert_urls(receiver.url):

@@ -14,9 +14,8 @@ from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
-from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.commands import json_of, output_of
-from tests.integration.alerts.conftest import Receiver, fact
+from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
 from tests.waiting import wait_for
 
@@ -33,7 +32,7 @@ def alert() -> Alert:
     )  # fmt: skip
 
 
-def test_list_shows_unresolved_alerts_and_silences(alert: Alert) -> None:
+def test_list_shows_unresolved_alerts_and_silences(alert):
     output_of("alerts", "silence", "f00d", "--for", "2h", "--reason", "known")
 
     found = json_of("alerts", "list")
@@ -44,7 +43,7 @@ def test_list_shows_unresolved_alerts_and_silences(alert: Alert) -> None:
     assert r"mail gave up\x1b[31m (3 times)" in text and "by " in text and "known" in text
 
 
-def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
+def test_acknowledged_and_resolved_alerts_leave_rows(alert):
     assert json_of("alerts", "acknowledge", alert.pk, "--reason", "on it") == {"done": 1, "asked": 1}
     output_of("alerts", "resolve", alert.pk)
     with pytest.raises(CommandError, match="had been resolved before"):
@@ -62,9 +61,7 @@ def test_acknowledged_and_resolved_alerts_leave_rows(alert: Alert) -> None:
     assert len(json_of("alerts", "list", "--state", "all")["alerts"]) == 1
 
 
-def test_an_alert_is_silenced_by_its_id_or_fingerprint_and_an_unknown_one_is_named(
-    alert: Alert, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_alert_is_silenced_by_its_id_or_fingerprint_and_an_unknown_one_is_named(alert, capsys):
     by_id = json_of("alerts", "silence", str(alert.pk), "--for", "1h", "--reason", "known")
     output_of("alerts", "silence", "f00dfacef00dface", "--for", "1h", "--reason", "soon")
 
@@ -74,7 +71,7 @@ def test_an_alert_is_silenced_by_its_id_or_fingerprint_and_an_unknown_one_is_nam
         output_of("alerts", "silence", "4711", "--for", "1h", "--reason", "known")
 
 
-def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
+def test_silence_and_unsilence_leave_rows(alert):
     made = json_of("alerts", "silence", "--all", "--for", "30m", "--reason", "maintenance")
     ended = json_of("alerts", "unsilence", made["id"])
 
@@ -96,7 +93,7 @@ def test_silence_and_unsilence_leave_rows(alert: Alert) -> None:
         ("silence", "f00d", "--for", "1h", "--reason", " "),
     ],
 )
-def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
+def test_unusable_arguments_exit_with_2(words):
     with pytest.raises(CommandError) as refused:
         output_of("alerts", *words)
 
@@ -105,13 +102,13 @@ def test_unusable_arguments_exit_with_2(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("command", ["alerts", "bulk"])
-def test_a_text_in_place_of_a_number_is_answered_with_what_prints_numbers(command: str) -> None:
+def test_a_text_in_place_of_a_number_is_answered_with_what_prints_numbers(command):
     words = f"'abc' is not a number; write one that manage.py switchyard {command} list prints"
     with pytest.raises(CommandError, match=words):
         call_command("switchyard", command, "show", "abc")
 
 
-def test_channels_are_numbered_and_one_is_sent_a_test_by_name_or_number(receiver: Receiver) -> None:
+def test_channels_are_numbered_and_one_is_sent_a_test_by_name_or_number(receiver):
     with with_alert_urls("log:", f"team={receiver.url}"):
         listed = output_of("alerts", "channels")
         by_number = output_of("alerts", "test", "2")
@@ -137,9 +134,7 @@ def silence(fingerprint: str = "", **changes: Any) -> Silence:
 
 
 @pytest.mark.parametrize(("silenced", "sent"), [("f00dfacef00dface", ["another"]), ("", [])], ids=["a cause", "all"])
-def test_what_is_silenced_is_written_and_counted_but_not_sent(
-    groups: AlertGroups, receiver: Receiver, silenced: str, sent: list[str]
-) -> None:
+def test_what_is_silenced_is_written_and_counted_but_not_sent(groups, receiver, silenced, sent):
     silence(silenced)
     groups.raise_(fact())
     groups.raise_(fact(fingerprint="another"))
@@ -152,7 +147,7 @@ def test_what_is_silenced_is_written_and_counted_but_not_sent(
     assert (alert.count, alert.state, alert.deliveries.get().state) == (1, "open", "silenced")
 
 
-def test_digest_is_silenced_and_the_one_after_it_counts_on(groups: AlertGroups, receiver: Receiver) -> None:
+def test_digest_is_silenced_and_the_one_after_it_counts_on(groups, receiver):
     with with_alert_urls(receiver.url):
         groups.raise_(fact())
         sending.dispatch_due()
@@ -167,7 +162,7 @@ def test_digest_is_silenced_and_the_one_after_it_counts_on(groups: AlertGroups, 
     assert [(body["new"], body["count"]) for body in receiver.bodies] == [(1, 1), (1, 7)]
 
 
-def test_silence_ends_by_itself_and_cannot_be_ended_again(groups: AlertGroups, receiver: Receiver) -> None:
+def test_silence_ends_by_itself_and_cannot_be_ended_again(groups, receiver):
     made = silence(until=timezone.now() - timedelta(seconds=1))
     groups.raise_(fact())
 
@@ -176,7 +171,7 @@ def test_silence_ends_by_itself_and_cannot_be_ended_again(groups: AlertGroups, r
     assert acts.unsilence(made.pk, who=ADA) is None
 
 
-def test_message_that_waits_for_a_retry_is_held_back(groups: AlertGroups, receiver: Receiver) -> None:
+def test_message_that_waits_for_a_retry_is_held_back(groups, receiver):
     receiver.answers = [503]
     groups.raise_(fact())
 
@@ -190,12 +185,12 @@ def test_message_that_waits_for_a_retry_is_held_back(groups: AlertGroups, receiv
 
 
 @pytest.mark.parametrize("span", ["", "1", "0h", "2w", "31d", "99999d", "-1h"])
-def test_span_that_is_unusable_or_too_long_is_refused(span: str) -> None:
+def test_span_that_is_unusable_or_too_long_is_refused(span):
     with pytest.raises(ActRefused):
         notice.end_of(span)
 
 
-def test_silence_needs_a_reason_which_is_written_without_what_postgresql_cannot_store() -> None:
+def test_silence_needs_a_reason_which_is_written_without_what_postgresql_cannot_store():
     with pytest.raises(ActRefused, match="no reason"):
         silence(reason="  ")
     made = silence("f\0", reason="why\0")

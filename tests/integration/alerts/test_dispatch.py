@@ -13,7 +13,6 @@ from unittest.mock import Mock
 
 import dramatiq
 import pytest
-import redis
 from django.db import DatabaseError, connection
 from django.test import override_settings
 from django.utils import timezone
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 from switchyard.alerts import intake, notice, sending
 from switchyard.alerts.models import BACKOFF_S, Alert, Delivery
 from switchyard.alerts.sending import LastingAlerts, Throttle
-from switchyard.broker.interface import Facilities, attach
+from switchyard.broker.interface import attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores import alert_groups
@@ -48,7 +47,7 @@ def make_due() -> None:
     Delivery.objects.filter(state="pending").update(next_try_at=timezone.now())
 
 
-def test_first_alert_of_a_group_leaves_at_once(groups: AlertGroups, receiver: Receiver) -> None:
+def test_first_alert_of_a_group_leaves_at_once(groups, receiver):
     groups.raise_(fact())
 
     with configured(receiver):
@@ -61,7 +60,7 @@ def test_first_alert_of_a_group_leaves_at_once(groups: AlertGroups, receiver: Re
     assert (alert.count, alert.state, alert.deliveries.get().state) == (1, "open", "sent")
 
 
-def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups: AlertGroups, receiver: Receiver) -> None:
+def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups, receiver):
     with configured(receiver):
         for index in range(1_000):
             groups.raise_(fact())
@@ -77,8 +76,8 @@ def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups: AlertG
 
 @pytest.mark.usefixtures("groups")
 def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
-    facilities: Facilities, valkey: redis.Redis, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    facilities, valkey, receiver, monkeypatch
+):
     monkeypatch.setattr(alert_groups, "CLAIM_MS", 20)
     groups = AlertGroups(RedisCalls(valkey), Keys("alerts-test"))
     attach(dramatiq.get_broker(), dataclasses.replace(facilities, alerts=groups))
@@ -110,7 +109,7 @@ FAILING = "All of generate_report's jobs failed with KeyError, because a setting
 
 
 @pytest.mark.parametrize("told", [FAILING, HOST_DOWN])
-def test_letters_of_failures_that_were_told_wait_for_an_end(groups: AlertGroups, receiver: Receiver, told: str) -> None:
+def test_letters_of_failures_that_were_told_wait_for_an_end(groups, receiver, told):
     error = "exhausted after 6 attempts in slow: mx.example.com:25: refuses connections; try again"
     other_error = "generate_report gave up: OSError"
     letters = [fact(fingerprint="k", detail=error), fact(fingerprint="o", detail=error, title=other_error)]
@@ -138,12 +137,8 @@ def test_letters_of_failures_that_were_told_wait_for_an_end(groups: AlertGroups,
 
 
 def test_failing_channel_is_tried_five_times_holds_up_no_other_raises_no_alert_and_names_no_secret(
-    groups: AlertGroups,
-    receiver: Receiver,
-    second_receiver: Receiver,
-    valkey: redis.Redis,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    groups, receiver, second_receiver, valkey, caplog
+):
     receiver.answers = [500] * 10
     groups.raise_(fact())
 
@@ -162,7 +157,7 @@ def test_failing_channel_is_tried_five_times_holds_up_no_other_raises_no_alert_a
     assert "canary-secret" not in caplog.text + json.dumps(list(Delivery.objects.values("channel", "error")))
 
 
-def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups: AlertGroups, receiver: Receiver) -> None:
+def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups, receiver):
     receiver.answers = [500] * 6
     for cause in ("lasts", "over"):
         groups.raise_(fact(fingerprint=cause))
@@ -179,7 +174,7 @@ def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups: Aler
     assert (soon, [body["fingerprint"] for body in receiver.bodies]) == (0, ["lasts"])
 
 
-def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: Receiver) -> None:
+def test_channel_that_recovers_gets_the_message(groups, receiver):
     receiver.answers = [503, 503]
     groups.raise_(fact())
 
@@ -196,9 +191,7 @@ def test_channel_that_recovers_gets_the_message(groups: AlertGroups, receiver: R
     assert Delivery.objects.get().tries == 3
 
 
-def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
-    groups: AlertGroups, receiver: Receiver, second_receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(groups, receiver, second_receiver, monkeypatch):
     receiver.hang = threading.Event()
     monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 0.5)
     groups.raise_(fact())
@@ -211,7 +204,7 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(
     receiver.hang.set()
 
 
-def test_mail_is_sent_over_real_smtp_once(groups: AlertGroups) -> None:
+def test_mail_is_sent_over_real_smtp_once(groups):
     groups.raise_(fact(title="bad\r\nBcc: evil@example.com"))
     backend = "django.core.mail.backends.smtp.EmailBackend"
 
@@ -230,9 +223,7 @@ def test_mail_is_sent_over_real_smtp_once(groups: AlertGroups) -> None:
     assert "exhausted after 6 attempts" in mail.get_content()
 
 
-def test_process_killed_before_settling_sends_nothing_twice(
-    groups: AlertGroups, receiver: Receiver, valkey: redis.Redis
-) -> None:
+def test_process_killed_before_settling_sends_nothing_twice(groups, receiver, valkey):
     groups.raise_(fact())
     with configured(receiver):
         sending.dispatch_due()
@@ -252,7 +243,7 @@ def test_process_killed_before_settling_sends_nothing_twice(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_database_that_is_away_delays_the_row_not_the_message(groups: AlertGroups, receiver: Receiver) -> None:
+def test_database_that_is_away_delays_the_row_not_the_message(groups, receiver):
     groups.raise_(fact())
 
     def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -290,9 +281,7 @@ def after_ten_minutes() -> None:
 
 
 @pytest.mark.usefixtures("escalating")
-def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too(
-    receiver: Receiver, second_receiver: Receiver
-) -> None:
+def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too(receiver, second_receiver):
     sending.dispatch_due()
     soon = len(second_receiver.bodies)
     after_ten_minutes()
@@ -307,7 +296,7 @@ def test_what_nobody_acknowledges_goes_to_further_people_who_hear_of_its_end_too
 
 @pytest.mark.usefixtures("escalating")
 @pytest.mark.parametrize("act", ["acknowledge", "end"])
-def test_what_is_acknowledged_or_over_in_time_stays_where_it_is(second_receiver: Receiver, act: str) -> None:
+def test_what_is_acknowledged_or_over_in_time_stays_where_it_is(second_receiver, act):
     alert = Alert.objects.get()
     if act == "acknowledge":
         assert notice.acknowledge(alert.pk, by="ada") == 1
@@ -341,9 +330,7 @@ CRITICAL = replace(LATE, severity="critical", title="default is 90 × late")
 
 
 @pytest.mark.parametrize("seen_first", [LATE, CRITICAL])
-def test_in_quiet_hours_a_warning_waits_until_their_end_or_until_it_is_critical(
-    groups: AlertGroups, receiver: Receiver, seen_first: AlertFact
-) -> None:
+def test_in_quiet_hours_a_warning_waits_until_their_end_or_until_it_is_critical(groups, receiver, seen_first):
     clock = Mock(return_value=0.0)
     with quiet(receiver):
         lasting_of([LATE], clock, 0.0)
@@ -356,7 +343,7 @@ def test_in_quiet_hours_a_warning_waits_until_their_end_or_until_it_is_critical(
     assert [(body["severity"], body["title"]) for body in receiver.bodies] == [("critical", "default is 90 × late")]
 
 
-def test_in_quiet_hours_what_is_critical_is_sent_and_what_ended_is_not(groups: AlertGroups, receiver: Receiver) -> None:
+def test_in_quiet_hours_what_is_critical_is_sent_and_what_ended_is_not(groups, receiver):
     with quiet(receiver):
         groups.raise_(fact())
         groups.raise_(LATE)

@@ -6,7 +6,6 @@ from datetime import timedelta
 from unittest.mock import Mock
 
 import pytest
-import redis
 from django.db import DatabaseError
 from django.utils import timezone
 from msgspec.structs import replace
@@ -18,7 +17,6 @@ from switchyard.alerts.notice import recent
 from switchyard.alerts.sending import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
 from switchyard.dead_letters import acts
@@ -50,7 +48,7 @@ def age(alert: Alert, **span: float) -> None:
     Alert.objects.filter(pk=alert.pk).update(last_at=timezone.now() - timedelta(**span))
 
 
-def test_alert_is_resolved_once_every_letter_of_its_group_is_triaged(alert: Alert, facilities: Facilities) -> None:
+def test_alert_is_resolved_once_every_letter_of_its_group_is_triaged(alert, facilities):
     keep(letter(id="a", fingerprint=alert.fingerprint))
     keep(letter(id="b", fingerprint=alert.fingerprint))
     age(alert, minutes=5)
@@ -67,7 +65,7 @@ def test_alert_is_resolved_once_every_letter_of_its_group_is_triaged(alert: Aler
     assert alert.resolved_at is not None
 
 
-def test_nothing_is_resolved_while_its_letter_has_no_row_or_the_broker_is_away(alert: Alert) -> None:
+def test_nothing_is_resolved_while_its_letter_has_no_row_or_the_broker_is_away(alert):
     reconcile_letters()
     alert.refresh_from_db()
     without_row = alert.state
@@ -80,7 +78,7 @@ def test_nothing_is_resolved_while_its_letter_has_no_row_or_the_broker_is_away(a
     assert (without_row, alert.state) == ("open", "open")
 
 
-def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: AlertGroups) -> None:
+def test_resolved_alert_whose_cause_returns_is_open_again(alert, groups):
     notice.acknowledge(alert.pk, by="ada")
     assert intake.resolve(alert.pk, by="ada")
     assert not intake.resolve(alert.pk, by="bob")
@@ -94,7 +92,7 @@ def test_resolved_alert_whose_cause_returns_is_open_again(alert: Alert, groups: 
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
-def test_what_comes_after_a_resolution_is_told_at_once(facilities: Facilities, by_hand: bool) -> None:
+def test_what_comes_after_a_resolution_is_told_at_once(facilities, by_hand):
     facilities.alerts.raise_(fact())  # within a window of ten minutes
     alert = dispatched()
     age(alert, minutes=5)
@@ -109,7 +107,7 @@ def test_what_comes_after_a_resolution_is_told_at_once(facilities: Facilities, b
     assert list(told) == [("sent", 2, 1)]
 
 
-def test_what_was_not_sent_before_a_resolution_holds_up_nothing(facilities: Facilities, valkey: redis.Redis) -> None:
+def test_what_was_not_sent_before_a_resolution_holds_up_nothing(facilities, valkey):
     for _ in range(2):
         facilities.alerts.raise_(fact())
         alert = dispatched()
@@ -125,7 +123,7 @@ def test_what_was_not_sent_before_a_resolution_holds_up_nothing(facilities: Faci
     assert list(Alert.objects.order_by("pk").values_list("state", "count")) == [("resolved", 1), ("open", 1)]
 
 
-def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch):
     monkeypatch.setattr(intake, "FINGERPRINTS_AT_ONCE", 3)
     long_ago = timezone.now() - timedelta(hours=1)
     for number in range(10):
@@ -138,7 +136,7 @@ def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch: pytest.MonkeyP
     assert Alert.objects.get(state="open").fingerprint == "cause-4"
 
 
-def test_alert_of_the_server_is_resolved_when_its_finding_is_gone(facilities: Facilities, valkey: redis.Redis) -> None:
+def test_alert_of_the_server_is_resolved_when_its_finding_is_gone(facilities, valkey):
     now_s = 0.0
     watch = BrokerAlerts(lambda: now_s)
     valkey.config_set("maxmemory-policy", "allkeys-lru")
@@ -158,7 +156,7 @@ def test_alert_of_the_server_is_resolved_when_its_finding_is_gone(facilities: Fa
     assert list(after.deliveries.values_list("state", "count", "reported")) == [("sent", 1, 0), ("sent", 1, 1)]
 
 
-def test_what_lasts_is_raised_once_and_each_time_that_it_returns_after_its_end(groups: AlertGroups) -> None:
+def test_what_lasts_is_raised_once_and_each_time_that_it_returns_after_its_end(groups):
     clock, found = Mock(return_value=0), [(replace(fact(), kind="finding"), 30.0)]
     lasting = LastingAlerts("finding", clock)
 
@@ -183,7 +181,7 @@ def test_what_lasts_is_raised_once_and_each_time_that_it_returns_after_its_end(g
     assert "ended" in notice_of(Alert.objects.earliest("pk").deliveries.latest("pk")).text
 
 
-def test_what_was_sent_without_database_is_resolved_later(groups: AlertGroups, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_sent_without_database_is_resolved_later(groups, monkeypatch):
     now_s = 0.0
     lasting = LastingAlerts("finding", lambda: now_s)
     lasting.note([(replace(fact(), kind="finding"), 0.0)])
@@ -201,7 +199,7 @@ def test_what_was_sent_without_database_is_resolved_later(groups: AlertGroups, m
     assert Alert.objects.get().state == "resolved"
 
 
-def test_alerts_since_the_last_message_are_counted_and_without_the_broker_those_of_it(facilities: Facilities) -> None:
+def test_alerts_since_the_last_message_are_counted_and_without_the_broker_those_of_it(facilities):
     facilities.alerts.raise_(FACT)
     [claimed] = facilities.alerts.claim_due()
     facilities.alerts.settle(write_alert(claimed, ()))

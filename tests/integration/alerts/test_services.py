@@ -23,7 +23,6 @@ from switchyard.alerts import acts, intake, jira, sending
 from switchyard.alerts.channels import AppriseChannel, ChannelFailed, channels
 from switchyard.alerts.models import Alert, Delivery
 from switchyard.audit.services import Who
-from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.endpoints import Answering, answers_of
 from tests.factories.smtp import smtp_server
 from tests.integration.alerts.conftest import Receiver, fact
@@ -189,9 +188,7 @@ def finding() -> Any:
     return fact(kind="finding", fingerprint="finding-pools.down", title="No pool serves <urgent>", detail=text)
 
 
-def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(
-    groups: AlertGroups, slack: Receiver, second_receiver: Receiver, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(groups, slack, second_receiver, caplog):
     caplog.set_level(logging.DEBUG)
     pager = second_receiver
     urls = (SLACK, f"pagerduty://{KEY}@127.0.0.1:{pager.port}", "mailto:ops@example.com")
@@ -223,7 +220,7 @@ def test_one_message_and_one_resolution_with_the_same_key_reach_each_service(
     assert not any(secret in caplog.text + stored for secret in (KEY, "canarySecret"))
 
 
-def test_opsgenie_closes_what_it_created(groups: AlertGroups, receiver: Receiver) -> None:
+def test_opsgenie_closes_what_it_created(groups, receiver):
     with with_alert_urls(f"oncall=opsgenie://{KEY}@127.0.0.1:{receiver.port}"):
         groups.raise_(finding())
         sending.dispatch_due()
@@ -236,9 +233,7 @@ def test_opsgenie_closes_what_it_created(groups: AlertGroups, receiver: Receiver
     assert set(Delivery.objects.values_list("channel", flat=True)) == {"oncall"}
 
 
-def test_what_a_person_resolves_is_told_where_an_incident_would_stay_open(
-    groups: AlertGroups, receiver: Receiver, second_receiver: Receiver
-) -> None:
+def test_what_a_person_resolves_is_told_where_an_incident_would_stay_open(groups, receiver, second_receiver):
     with with_alert_urls(f"pagerduty://{KEY}@127.0.0.1:{receiver.port}", second_receiver.url):
         groups.raise_(fact())
         sending.dispatch_due()
@@ -253,9 +248,7 @@ def test_what_a_person_resolves_is_told_where_an_incident_would_stay_open(
     assert (ended, len(second_receiver.bodies)) == (1, 2)
 
 
-def test_refusal_and_silence_of_a_service_are_named_without_its_address(
-    slack: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_refusal_and_silence_of_a_service_are_named_without_its_address(slack, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     slack.answers = [403]
     with pytest.raises(ChannelFailed, match="answered 403") as refused:
@@ -268,7 +261,7 @@ def test_refusal_and_silence_of_a_service_are_named_without_its_address(
     assert not any("anarySecret" in str(text) for text in (refused.value, gone.value, caplog.text))
 
 
-def test_service_that_hangs_ends_at_the_deadline(slack: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_that_hangs_ends_at_the_deadline(slack, monkeypatch):
     slack.hang = threading.Event()
     monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 0.3)
 
@@ -286,9 +279,7 @@ def test_service_that_hangs_ends_at_the_deadline(slack: Receiver, monkeypatch: p
         ("discord", "NotifyDiscord", "discord://4174216298/JHMHI8qBe7bk2ZwO5U711o3dV_js?format=markdown", b""),
     ],
 )
-def test_the_words_of_an_error_call_nobody_and_make_no_link(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, module: str, name: str, address: str, words: bytes
-) -> None:
+def test_the_words_of_an_error_call_nobody_and_make_no_link(receiver, monkeypatch, module, name, address, words):
     AppriseChannel(address).service()
     service = getattr(importlib.import_module(f"apprise.plugins.{module}"), name)
     monkeypatch.setattr(service, "notify_url", f"http://127.0.0.1:{receiver.port}/")
@@ -304,7 +295,7 @@ def test_the_words_of_an_error_call_nobody_and_make_no_link(
     assert not any(live in sent for live in ("@everyone", "@here", "<@", "](", "<a", "<i", '"123456789012345678"'))
 
 
-def test_short_channel_gets_the_link(slack: Receiver) -> None:
+def test_short_channel_gets_the_link(slack):
     from apprise.plugins.slack import NotifySlack
 
     NotifySlack.body_maxlen, whole = 60, NotifySlack.body_maxlen
@@ -317,7 +308,7 @@ def test_short_channel_gets_the_link(slack: Receiver) -> None:
     assert "https://yard.example.com/admin/" in json.dumps(body) and "exhausted" not in json.dumps(body)
 
 
-def test_test_message_says_so_and_is_a_ticket(slack: Receiver, server: Jira) -> None:
+def test_test_message_says_so_and_is_a_ticket(slack, server):
     with with_alert_urls(f"team={SLACK}", f"tickets={server.url}?type=Service+Request"):
         for name in ("team", "tickets"):
             acts.send_test(name, who=Who("ada", "shell"))
@@ -352,7 +343,7 @@ def send(server: Jira, *notices: Any) -> None:
 
 
 @pytest.mark.parametrize("cloud", [True, False])
-def test_a_ticket_is_created_commented_and_closed(cloud: bool) -> None:
+def test_a_ticket_is_created_commented_and_closed(cloud):
     with Jira(cloud=cloud).serving() as server:
         send(server, FIRST, DIGEST, END)
 
@@ -367,7 +358,7 @@ def test_a_ticket_is_created_commented_and_closed(cloud: bool) -> None:
 
 
 @pytest.mark.django_db
-def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(groups: AlertGroups, server: Jira) -> None:
+def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(groups, server):
     with with_alert_urls(f"tickets={server.url}"):
         groups.raise_(fact())
         assert [sending.dispatch_due(), sending.dispatch_due()] == [1, 0]
@@ -387,7 +378,7 @@ def test_an_alert_of_a_yard_is_one_ticket_and_one_more_when_it_comes_again(group
 @pytest.mark.parametrize(
     ("path", "comments", "category"), [("2/issue", 0, "new"), ("/comment", 1, "new"), ("/transitions", 1, "done")]
 )
-def test_repeated_message_without_an_answer_adds_nothing(server: Jira, path: str, comments: int, category: str) -> None:
+def test_repeated_message_without_an_answer_adds_nothing(server, path, comments, category):
     sent = {"2/issue": [FIRST], "/comment": [FIRST, DIGEST], "/transitions": [FIRST, END]}[path]
     send(server, *sent[:-1])
     server.lose.append(path)
@@ -402,7 +393,7 @@ def test_repeated_message_without_an_answer_adds_nothing(server: Jira, path: str
     assert not lost.value.answered
 
 
-def test_message_killed_between_its_comment_and_the_transition_is_finished_by_the_next_attempt(server: Jira) -> None:
+def test_message_killed_between_its_comment_and_the_transition_is_finished_by_the_next_attempt(server):
     send(server, FIRST)
     server.lose.append("/comment")
     with pytest.raises(ChannelFailed):
@@ -415,7 +406,7 @@ def test_message_killed_between_its_comment_and_the_transition_is_finished_by_th
     assert len(server.tickets["OPS-1"]["comments"]) == 1
 
 
-def test_own_ticket_is_known_before_the_search_finds_it(server: Jira) -> None:
+def test_own_ticket_is_known_before_the_search_finds_it(server):
     server.unseen = {"OPS-1"}
 
     send(server, FIRST, FIRST, DIGEST, END)
@@ -423,7 +414,7 @@ def test_own_ticket_is_known_before_the_search_finds_it(server: Jira) -> None:
     assert [(key, each["category"]) for key, each in server.tickets.items()] == [("OPS-1", "done")]
 
 
-def test_second_ticket_of_a_cause_is_closed_as_well(server: Jira) -> None:
+def test_second_ticket_of_a_cause_is_closed_as_well(server):
     server.unseen = {"OPS-1"}
     send(server, FIRST)
     jira.created_here.clear()
@@ -435,7 +426,7 @@ def test_second_ticket_of_a_cause_is_closed_as_well(server: Jira) -> None:
     assert [each["category"] for each in server.tickets.values()] == ["done", "done"]
 
 
-def test_ticket_that_was_deleted_is_created_again(server: Jira) -> None:
+def test_ticket_that_was_deleted_is_created_again(server):
     send(server, FIRST)
     server.tickets.clear()
     with pytest.raises(ChannelFailed, match="answered 404 at 2/issue/OPS-1"):
@@ -446,7 +437,7 @@ def test_ticket_that_was_deleted_is_created_again(server: Jira) -> None:
     assert len(server.tickets) == 1
 
 
-def test_ticket_that_no_transition_closes_stays_open_and_says_so_once(server: Jira) -> None:
+def test_ticket_that_no_transition_closes_stays_open_and_says_so_once(server):
     server.ways = WAYS[:1]
 
     send(server, FIRST, END, END)
@@ -456,7 +447,7 @@ def test_ticket_that_no_transition_closes_stays_open_and_says_so_once(server: Ji
     assert "close it by hand" in ticket["comments"][0]
 
 
-def test_causes_have_tickets_of_their_own_and_the_end_of_one_without_a_ticket_creates_none(server: Jira) -> None:
+def test_causes_have_tickets_of_their_own_and_the_end_of_one_without_a_ticket_creates_none(server):
     other = copy.copy(FIRST.alert)
     other.fingerprint = "beef"
 
@@ -467,7 +458,7 @@ def test_causes_have_tickets_of_their_own_and_the_end_of_one_without_a_ticket_cr
     assert (before, len(server.tickets)) == ({}, 2)
 
 
-def test_words_of_an_error_are_no_markup(server: Jira) -> None:
+def test_words_of_an_error_are_no_markup(server):
     alert = copy.copy(FIRST.alert)
     alert.title, alert.sample = "[~ada] gave\nup" + "!" * 300, "{noformat} [Mend it|//evil] [~ada] {html} @ada"
 
@@ -478,7 +469,7 @@ def test_words_of_an_error_are_no_markup(server: Jira) -> None:
     assert "Mend it" in fields["description"]
 
 
-def test_refused_token_is_named_without_it(server: Jira, caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_token_is_named_without_it(server, caplog):
     caplog.set_level(logging.DEBUG)
     [channel] = channels([server.url.replace("secret", "other")]).values()
     with pytest.raises(ChannelFailed, match="answered 401 at 3/search/jql") as refused:
@@ -489,7 +480,7 @@ def test_refused_token_is_named_without_it(server: Jira, caplog: pytest.LogCaptu
     assert server.tickets == {}
 
 
-def test_answer_that_drips_ends_at_the_deadline_and_is_the_last(server: Jira, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answer_that_drips_ends_at_the_deadline_and_is_the_last(server, monkeypatch):
     monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 0.5)
     server.broken = drip
 
@@ -504,7 +495,7 @@ def test_answer_that_drips_ends_at_the_deadline_and_is_the_last(server: Jira, mo
     "broken",
     [flood, *map(nonsense, (b"<html>", b"[]", b'{"issues": [1]}', b'{"issues": [{"key": 1}]}', b"", b"[" * 100_000))],
 )
-def test_answer_of_another_form_is_a_failure(server: Jira, broken: Callable[[], Iterator[bytes]]) -> None:
+def test_answer_of_another_form_is_a_failure(server, broken):
     server.broken = broken
 
     with pytest.raises(ChannelFailed, match=r"not Jira's JSON|RecursionError"):

@@ -17,7 +17,7 @@ from benchmarks.planned_yards import DrawnYard, draw, planned, really
 from tests.waiting import wait_for
 
 
-def test_a_drain_on_our_broker_gives_its_figures(tmp_path: Path) -> None:
+def test_a_drain_on_our_broker_gives_its_figures(tmp_path):
     bench = Bench(Environments(tmp_path), size=0.01)
 
     figures = drain(bench, PEERS["switchyard"], workers=1)
@@ -28,7 +28,7 @@ def test_a_drain_on_our_broker_gives_its_figures(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_pool_and_a_bare_worker_drain_by_turns(tmp_path: Path) -> None:
+def test_a_pool_and_a_bare_worker_drain_by_turns(tmp_path):
     figures = supervised.measure(Bench(Environments(tmp_path), size=0.01), PEERS["switchyard-pool"])
 
     assert figures["supervised_drain_per_s"] > 100
@@ -36,7 +36,7 @@ def test_a_pool_and_a_bare_worker_drain_by_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_history_is_written_while_a_backlog_is_drained(tmp_path: Path) -> None:
+def test_a_history_is_written_while_a_backlog_is_drained(tmp_path):
     bench = Bench(Environments(tmp_path), size=0.01)
 
     with bench.stage(PEERS["switchyard-history"]) as stage:
@@ -52,7 +52,7 @@ def rows(database: Path, table: str) -> int:
         return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
 
 
-def test_named_slots_keep_a_promise_that_too_few_do_not(tmp_path: Path) -> None:
+def test_named_slots_keep_a_promise_that_too_few_do_not(tmp_path):
     # A second of promise is many times what a busy machine adds to a start.
     yard = DrawnYard(0, rate=30.0, short_s=0.1, long_s=0.2, mixed=False, promise_s=1.0)
     bench, named = Bench(Environments(tmp_path)), planned(yard, 1).slots
@@ -65,7 +65,7 @@ def test_named_slots_keep_a_promise_that_too_few_do_not(tmp_path: Path) -> None:
     assert enough["p95_s"] < 1.0 < too_few["p95_s"]
 
 
-def test_a_yard_is_drawn_the_same_each_time_and_a_log_is_read_by_seed(tmp_path: Path) -> None:
+def test_a_yard_is_drawn_the_same_each_time_and_a_log_is_read_by_seed(tmp_path):
     assert draw(1, 3) == draw(1, 3) != draw(2, 3)
     log = tmp_path / "log"
     assert list(planned_yards.known(log, 1)) == []

@@ -48,7 +48,7 @@ def prepare(
 
 
 @pytest.mark.long
-def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path) -> None:
+def test_environment_is_made_once_and_changed_only_for_another_lock(clone):
     first = prepare(clone, PYTHON=str(REAL))
     second = prepare(clone)
     (clone / "requirements.txt").write_text("# another lock\n")
@@ -64,7 +64,7 @@ def test_environment_is_made_once_and_changed_only_for_another_lock(clone: Path)
     assert "no-such-package-at-all" in fourth.stderr and "var/environment.log" in fourth.stderr
 
 
-def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -> None:
+def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone):
     (clone / "requirements.txt").write_text("# one lock\n")
     prepare(clone, PYTHON=str(REAL))
     (clone / "requirements.txt").write_text("# another lock\n")
@@ -95,7 +95,7 @@ def test_an_interrupted_install_says_so_and_the_next_call_goes_on(clone: Path) -
         (["--part", "some"], 2, "--part: invalid choice"),
     ],
 )
-def test_call_of_bin_test_explains_itself(arguments: list[str], code: int, words: str) -> None:
+def test_call_of_bin_test_explains_itself(arguments, code, words):
     command = [str(settings.BASE_DIR / "bin/test"), *arguments]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -116,7 +116,7 @@ def check_with(settings_text: str, folder: Path) -> tuple[int, str]:
     return manage(DJANGO_SETTINGS_MODULE="wrong", PYTHONPATH=str(folder), SWITCHYARD_STATE_DIR=str(folder))
 
 
-def test_an_interpreter_without_packages_is_told_of_the_environment() -> None:
+def test_an_interpreter_without_packages_is_told_of_the_environment():
     code, said = manage("-S")
 
     assert code == 1
@@ -124,7 +124,7 @@ def test_an_interpreter_without_packages_is_told_of_the_environment() -> None:
     assert "Traceback" not in said
 
 
-def test_a_package_that_is_missing_is_followed_by_what_installs_it(tmp_path: Path) -> None:
+def test_a_package_that_is_missing_is_followed_by_what_installs_it(tmp_path):
     code, said = check_with('INSTALLED_APPS = ["nopackage"]\n', tmp_path)
 
     assert code == 1
@@ -151,7 +151,7 @@ def needs_redis(name: str) -> bool:
 
 
 @pytest.mark.needs()
-def test_all_and_only_the_tests_that_start_the_program_are_left_out() -> None:
+def test_all_and_only_the_tests_that_start_the_program_are_left_out():
     everything = collected("")
 
     without_redis = collected("redis-server promtool")
@@ -193,7 +193,7 @@ def run(tree: Path, capfd: pytest.CaptureFixture[str], **files: str) -> tuple[bo
     return lanes.print_totals(), capfd.readouterr().out
 
 
-def test_one_that_fails_once_is_unsteady_and_its_log_is_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_that_fails_once_is_unsteady_and_its_log_is_kept(tmp_path, capfd):
     well, printed = run(tmp_path, capfd, plain=PLAIN, once=unsteady("a b[::]"))
 
     *_, total, last = printed.splitlines()
@@ -202,21 +202,21 @@ def test_one_that_fails_once_is_unsteady_and_its_log_is_kept(tmp_path: Path, cap
     assert (total, last) == ("2 passed, 0 failed", "2 passed, 0 failed, 0 skipped; 1 unsteady")
 
 
-def test_one_that_fails_alone_as_well_is_red(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_that_fails_alone_as_well_is_red(tmp_path, capfd):
     well, printed = run(tmp_path, capfd, plain=PLAIN, red=RED)
 
     assert not well
     assert printed.endswith("1 passed, 1 failed, 0 skipped; 0 unsteady\n")
 
 
-def test_an_exact_one_is_not_run_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_exact_one_is_not_run_again(tmp_path, capfd):
     well, printed = run(tmp_path, capfd, once=unsteady("a", mark="@pytest.mark.exact"))
 
     assert not well and "UNSTEADY" not in printed
     assert printed.endswith("0 passed, 1 failed, 0 skipped; 0 unsteady\n")
 
 
-def test_a_part_that_skips_all_tests_is_left_out_with_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_part_that_skips_all_tests_is_left_out_with_why(tmp_path, capfd):
     skipped = "import pytest\ndef test_skipped():\n    pytest.skip('no server here')\n"
 
     well, printed = run(tmp_path, capfd, nothing=skipped, some=skipped + PLAIN)
@@ -227,7 +227,7 @@ def test_a_part_that_skips_all_tests_is_left_out_with_why(tmp_path: Path, capfd:
     assert printed.endswith("1 passed, 0 failed, 2 skipped; 0 unsteady\n")
 
 
-def test_many_unsteady_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_unsteady_fail(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("tests.runner.lanes.MOST_UNSTEADY", 1)
     well, printed = run(tmp_path, capfd, once=unsteady("a", "b"))
 
@@ -244,19 +244,19 @@ def test_many_unsteady_fail(tmp_path: Path, capfd: pytest.CaptureFixture[str], m
     ],
     ids=["pytest ends", "import fails", "pytest ends after a failure"],
 )
-def test_pytest_that_cannot_run_its_tests_is_red(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_pytest_that_cannot_run_its_tests_is_red(text, tmp_path, capfd):
     well, printed = run(tmp_path, capfd, broken=text, plain=PLAIN)
 
     assert not well and "1 passed, 0 failed" not in printed
 
 
-def test_every_folder_and_file_of_the_exact_tests_is_there() -> None:
+def test_every_folder_and_file_of_the_exact_tests_is_there():
     present = {part for path in TESTS.rglob("test_*.py") for part in path.relative_to(TESTS).parts}
 
     assert EXACT - present == set()
 
 
-def test_the_workflow_runs_each_part_that_it_leaves_out() -> None:
+def test_the_workflow_runs_each_part_that_it_leaves_out():
     workflow = yaml.safe_load((settings.BASE_DIR / ".github/workflows/test.yml").read_text())
 
     assert set(workflow["jobs"]["part"]["strategy"]["matrix"]["part"]) == set(OPTIONAL)

@@ -70,9 +70,7 @@ def quarantined(broker: RedisBroker) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("lane", ["work", "work-retry"])
-def test_an_eta_becomes_the_due_time_and_counts_no_attempt(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], lane: str
-) -> None:
+def test_an_eta_becomes_the_due_time_and_counts_no_attempt(broker, run_worker, runs, lane):
     family, which = broker.lane(lane)
     due_at = now_ms() + 5_000
     body = {"actor": "note", "sent_at": now_ms(), "options": {"eta": due_at}}
@@ -95,9 +93,7 @@ def test_an_eta_becomes_the_due_time_and_counts_no_attempt(
 
 
 @pytest.mark.parametrize("eta", [None, 0, 1.5, -1, 0.0], ids=str)
-def test_an_eta_in_the_past_runs_at_once(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], eta: float | None
-) -> None:
+def test_an_eta_in_the_past_runs_at_once(broker, run_worker, runs, eta):
     with run_worker(broker=broker):
         id_ = job_of(broker, {"eta": now_ms() - 1 if eta == -1 else eta})
         wait_for(lambda: runs)
@@ -105,9 +101,7 @@ def test_an_eta_in_the_past_runs_at_once(
     assert runs == {id_: 1}
 
 
-def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(broker, run_worker, runs, caplog):
     with run_worker(broker=broker, threads=1):
         refused = [job_of(broker, {"eta": now_ms() - 1, "max_doubt": 5_000}) for _ in range(20)]
         healthy = broker.get_actor("note").send().message_id
@@ -145,9 +139,7 @@ UNUSABLE: list[tuple[str, Any]] = [
     ],
     ids=str,
 )
-def test_what_is_not_understood_is_quarantined_with_option_and_value(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], options: dict[str, Any], reason: str
-) -> None:
+def test_what_is_not_understood_is_quarantined_with_option_and_value(broker, run_worker, runs, options, reason):
     with run_worker(broker=broker):
         id_ = job_of(broker, options)
         found = wait_for(lambda: quarantined(broker))
@@ -156,9 +148,7 @@ def test_what_is_not_understood_is_quarantined_with_option_and_value(
     assert runs == {}
 
 
-def test_options_that_stock_dramatiq_writes_are_harmless(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int]
-) -> None:
+def test_options_that_stock_dramatiq_writes_are_harmless(broker, run_worker, runs):
     stock = {"retries": 2, "traceback": "…", "requeue_timestamp": now_ms(), "redis_message_id": "x", "eta": now_ms()}
 
     with run_worker(broker=broker):
@@ -168,9 +158,7 @@ def test_options_that_stock_dramatiq_writes_are_harmless(
     assert runs == {id_: 1}
 
 
-def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int]
-) -> None:
+def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(broker, run_worker, runs):
     transport = facilities(broker).transport
     with run_worker(broker=broker):
         newer = job_of(broker, {"max_doubt": 5_000}, args=["x" * 200_000])
@@ -188,9 +176,7 @@ def test_a_message_of_a_newer_release_is_whole_and_requeued_after_the_upgrade(
 
 
 @pytest.mark.parametrize("id_", ["", "two words\x1b", "a:events"])
-def test_a_message_without_a_usable_id_is_whole_and_requeued_under_a_new_one(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], id_: str
-) -> None:
+def test_a_message_without_a_usable_id_is_whole_and_requeued_under_a_new_one(broker, run_worker, runs, id_):
     with run_worker(broker=broker):
         broker.families["work"].enqueue([Entry(id_, json.dumps({"actor": "note", "sent_at": now_ms()}).encode())])
         found = wait_for(lambda: quarantined(broker))
@@ -204,9 +190,7 @@ def test_a_message_without_a_usable_id_is_whole_and_requeued_under_a_new_one(
 
 
 @pytest.mark.parametrize("lane", ["work", "work-retry"])
-def test_a_full_queue_takes_no_message_of_the_quarantine_but_its_retries(
-    broker: RedisBroker, run_worker: Any, lane: str
-) -> None:
+def test_a_full_queue_takes_no_message_of_the_quarantine_but_its_retries(broker, run_worker, lane):
     transport, later = facilities(broker).transport, {"of_a_newer_release": 1}
     with run_worker(broker=broker):
         id_ = put(broker, {"actor": "note", "sent_at": now_ms(), "options": later}, lane=lane)
@@ -227,7 +211,7 @@ def test_a_full_queue_takes_no_message_of_the_quarantine_but_its_retries(
     assert transport.find_message("work", id_) is not None
 
 
-def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker, run_worker):
     transport, keys = facilities(broker).transport, broker.families["work"].keys
     with run_worker(broker=broker):
         id_ = put(broker, b"\xff\xfe")
@@ -250,9 +234,7 @@ def pushed_again(broker: RedisBroker, id_: str, body: Any) -> None:
 
 
 @pytest.mark.parametrize("body", ["unreadable", "scheduled", "failing", "unknown to the worker"])
-def test_an_id_that_ended_and_is_put_there_again_is_in_one_place(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], body: str
-) -> None:
+def test_an_id_that_ended_and_is_put_there_again_is_in_one_place(broker, run_worker, runs, body):
     bodies: dict[str, Any] = {
         "unreadable": {"rubbish": 1},
         "scheduled": {"actor": "note", "sent_at": now_ms(), "options": {"eta": now_ms() + YEAR_MS // 2}},
@@ -281,9 +263,7 @@ def test_an_id_that_ended_and_is_put_there_again_is_in_one_place(
     assert all(not broker.client.hexists(name, id_) for name in broker.client.scan_iter(f"{keys.base}hold:*"))
 
 
-def test_a_message_whose_id_makes_another_jobs_key_is_quarantined(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int]
-) -> None:
+def test_a_message_whose_id_makes_another_jobs_key_is_quarantined(broker, run_worker, runs):
     family, _ = broker.lane("work")
     body = json.dumps({"actor": "note", "sent_at": now_ms()}).encode()
     family.enqueue([Entry("a-job:progress", body), Entry("a-job:events", body)])
@@ -295,9 +275,7 @@ def test_a_message_whose_id_makes_another_jobs_key_is_quarantined(
     assert runs == {} and broker.client.hlen(family.keys.bodies) == 0
 
 
-def test_a_message_for_an_actor_of_a_newer_release_is_parked_with_its_options(
-    broker: RedisBroker, run_worker: Any
-) -> None:
+def test_a_message_for_an_actor_of_a_newer_release_is_parked_with_its_options(broker, run_worker):
     family = broker.families["work"]
     with run_worker(broker=broker):
         id_ = put(broker, {"actor": "newer", "sent_at": now_ms(), "options": {"max_doubt": 5_000}})
@@ -307,9 +285,7 @@ def test_a_message_for_an_actor_of_a_newer_release_is_parked_with_its_options(
     assert body["options"]["max_doubt"] == 5_000
 
 
-def test_of_200_random_shapes_none_is_lost_and_none_holds_up_a_healthy_message(
-    broker: RedisBroker, run_worker: Any, runs: dict[str, int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_of_200_random_shapes_none_is_lost_and_none_holds_up_a_healthy_message(broker, run_worker, runs, caplog):
     generator = random.Random(SEED)
     family = broker.families["work"]
     shapes = [shape(generator) for _ in range(200)]

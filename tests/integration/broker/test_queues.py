@@ -101,7 +101,7 @@ def depth(broker: RedisBroker) -> int:
 
 
 @pytest.mark.parametrize("with_actor", [True, False])
-def test_a_lower_priority_number_goes_first(build: Build, with_actor: bool) -> None:
+def test_a_lower_priority_number_goes_first(build, with_actor):
     broker = build()
     priority = {"low": 5, "normal": 0, "high": -5}
     for number, name in enumerate(("low", "normal", "high", "low", "normal", "high")):
@@ -116,7 +116,7 @@ def test_a_lower_priority_number_goes_first(build: Build, with_actor: bool) -> N
     assert numbers(broker, 6) == [2, 5, 1, 4, 0, 3]
 
 
-def test_many_are_enqueued_in_their_order_with_each_ones_id(build: Build) -> None:
+def test_many_are_enqueued_in_their_order_with_each_ones_id(build):
     broker = build()
     sent = [message(number) for number in range(1_200)]
 
@@ -127,7 +127,7 @@ def test_many_are_enqueued_in_their_order_with_each_ones_id(build: Build) -> Non
     assert numbers(broker, 50) == list(range(50))
 
 
-def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build: Build) -> None:
+def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build):
     broker = build()
     ids = [f"message-{number}" for number in range(AT_ONCE + 1)]
 
@@ -137,7 +137,7 @@ def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build: Build) -> 
     assert depth(broker) == len(ids)
 
 
-def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build: Build, run_worker: Any) -> None:
+def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build, run_worker):
     broker = build()
     _, runs = recorded(broker)
     once = message(id_="once")
@@ -151,7 +151,7 @@ def test_the_same_id_is_enqueued_once_however_often_it_is_sent(build: Build, run
     assert runs == [0]
 
 
-def test_a_queue_that_nobody_declared_is_named(build: Build) -> None:
+def test_a_queue_that_nobody_declared_is_named(build):
     broker = build()
 
     for act in (
@@ -165,7 +165,7 @@ def test_a_queue_that_nobody_declared_is_named(build: Build) -> None:
             act()
 
 
-def test_what_is_no_message_is_refused_with_the_call_that_makes_one(build: Build) -> None:
+def test_what_is_no_message_is_refused_with_the_call_that_makes_one(build):
     broker = build()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -188,7 +188,7 @@ RESERVED = ["#", "a:events", "a:progress", "result:events", "events", "progress"
 
 
 @pytest.mark.parametrize("id_", ["", " ", "a b", "ä", "x" * 201, "a\nb", "a\0", 7, *RESERVED])
-def test_an_id_that_can_be_no_key_is_refused(build: Build, id_: Any) -> None:
+def test_an_id_that_can_be_no_key_is_refused(build, id_):
     broker = build()
 
     with pytest.raises(InvalidMessageId, match="printable ASCII"):
@@ -201,7 +201,7 @@ def test_an_id_that_can_be_no_key_is_refused(build: Build, id_: Any) -> None:
     [(float("nan"), UnencodablePayload), (object(), UnencodablePayload), ("x" * 2**20, PayloadTooLarge)],
     ids=["nan", "object", "long"],
 )
-def test_what_cannot_travel_is_refused_before_it_is_sent(build: Build, argument: Any, error: type[Exception]) -> None:
+def test_what_cannot_travel_is_refused_before_it_is_sent(build, argument, error):
     broker = build()
 
     with pytest.raises(error, match="actor job"):
@@ -209,7 +209,7 @@ def test_what_cannot_travel_is_refused_before_it_is_sent(build: Build, argument:
     assert depth(broker) == 0
 
 
-def test_a_full_queue_refuses_what_is_new_and_takes_it_when_there_is_room(build: Build, run_worker: Any) -> None:
+def test_a_full_queue_refuses_what_is_new_and_takes_it_when_there_is_room(build, run_worker):
     broker = build(limits={"work": 3})
     first = message(0)
     broker.enqueue_many([first, message(1)])
@@ -225,7 +225,7 @@ def test_a_full_queue_refuses_what_is_new_and_takes_it_when_there_is_room(build:
     assert depth(broker) == 4, "one of them is held, not waiting"
 
 
-def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_room(build: Build) -> None:
+def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_room(build):
     broker = build(limits={"work": 3})
 
     with pytest.raises(QueueFull):
@@ -234,9 +234,7 @@ def test_all_or_none_of_what_is_sent_together_goes_into_a_queue_with_too_little_
     assert depth(broker) == 0
 
 
-def test_a_delayed_message_waits_for_its_time_and_no_longer(
-    build: Build, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_delayed_message_waits_for_its_time_and_no_longer(build, run_worker, monkeypatch):
     monkeypatch.setattr("switchyard.broker.worker.prefetch.LONGEST_BLOCK_S", 600)  # it is woken when it is due
     monkeypatch.setattr("switchyard.broker.worker.prefetch.SILENT_S", 700.0)
     broker = build()
@@ -254,7 +252,7 @@ def test_a_delayed_message_waits_for_its_time_and_no_longer(
     assert started_s[0] - sent_s >= 0.399
 
 
-def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker: Any) -> None:
+def test_delayed_messages_run_in_the_order_they_are_due(build, run_worker):
     broker = build()
     job, runs = recorded(broker)
     base_s = time.monotonic() + 3  # whatever time lies between two sends
@@ -266,7 +264,7 @@ def test_delayed_messages_run_in_the_order_they_are_due(build: Build, run_worker
     assert runs == [3, 1, 2, 0]
 
 
-def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
+def test_flushing_drops_what_waits_is_scheduled_or_held(build):
     broker = build()
     broker.declare_queue("other")
     for number in range(4):
@@ -291,7 +289,7 @@ def test_flushing_drops_what_waits_is_scheduled_or_held(build: Build) -> None:
     assert numbers(broker, 1) == [7]
 
 
-def test_joining_waits_until_all_is_worked_off_and_says_when_it_is_not(build: Build, run_worker: Any) -> None:
+def test_joining_waits_until_all_is_worked_off_and_says_when_it_is_not(build, run_worker):
     broker = build()
     end, done = threading.Event(), threading.Event()
 
@@ -310,7 +308,7 @@ def test_joining_waits_until_all_is_worked_off_and_says_when_it_is_not(build: Bu
     assert done.is_set()
 
 
-def test_a_worker_that_stops_gives_back_what_it_has_not_started(build: Build, run_worker: Any) -> None:
+def test_a_worker_that_stops_gives_back_what_it_has_not_started(build, run_worker):
     broker = build()
     runs: list[int] = []
     started, end = threading.Event(), threading.Event()
@@ -336,7 +334,7 @@ def test_a_worker_that_stops_gives_back_what_it_has_not_started(build: Build, ru
     assert numbers(broker, 3) == [1, 2, 3], "in their order"
 
 
-def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_worker: Any) -> None:
+def test_what_an_actor_raises_stops_neither_worker_nor_queue(build, run_worker):
     broker = build()
     runs: list[int] = []
 
@@ -355,7 +353,7 @@ def test_what_an_actor_raises_stops_neither_worker_nor_queue(build: Build, run_w
     assert all(alive)
 
 
-def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build: Build) -> None:
+def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build):
     said: list[object] = []
 
     class Hears(Middleware):
@@ -380,7 +378,7 @@ def test_who_acknowledges_while_its_worker_listens_says_so_before_it_sends(build
     consumer.close()
 
 
-def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build: Build) -> None:
+def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build):
     broker = build()
     broker.enqueue(message(id_="m"))
     consumer, held = holding(broker)
@@ -393,7 +391,7 @@ def test_a_consumer_that_drains_acknowledges_what_ends_meanwhile(build: Build) -
     assert (waits, depth(broker)) == (1, 0)
 
 
-def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
+def test_an_end_that_comes_too_late_is_counted(build):
     broker, metrics = build(), Metrics()
     broker.add_middleware(metrics)
 
@@ -417,7 +415,7 @@ def test_an_end_that_comes_too_late_is_counted(build: Build) -> None:
     assert len(held.family.held(other)) == 1, "it is the other one's still"
 
 
-def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(build: Build) -> None:
+def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(build):
     broker, reports = build(), Reports()
     broker.enqueue(message(id_="m"))
     broker.add_middleware(reports)
@@ -431,7 +429,7 @@ def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(buil
     assert held.moved
 
 
-def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build: Build) -> None:
+def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build):
     broker, reports = build(), Reports()
     broker.enqueue(message(id_="m"))
     broker.add_middleware(reports)
@@ -444,7 +442,7 @@ def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build: B
     assert broker.client.llen(held.family.keys.dead) == 0
 
 
-def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_that_are_here_do_not_wait_for_a_slow_server(build, monkeypatch):
     broker = build()
     for number in range(2):
         broker.enqueue(message(number))
@@ -458,7 +456,7 @@ def test_messages_that_are_here_do_not_wait_for_a_slow_server(build: Build, monk
     assert next(consumer) is not None
 
 
-def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancellations_are_read_by_one_thread_at_a_time(build, monkeypatch):
     monkeypatch.setattr("switchyard.broker.worker.prefetch.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     broker.enqueue(message(id_="m"))
@@ -491,7 +489,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build: Build, monkeypatc
     assert reports.stopped == ["m"]
 
 
-def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cancellation_is_read_while_the_first_message_begins(build, monkeypatch):
     monkeypatch.setattr("switchyard.broker.worker.prefetch.POLL_CANCELLATIONS_S", 0.0)
     broker = build()
     reads: list[list[str]] = []
@@ -515,7 +513,7 @@ def test_no_cancellation_is_read_while_the_first_message_begins(build: Build, mo
     assert reads[0] == ["long"]
 
 
-def test_a_broker_that_was_closed_after_a_drain_consumes_again(build: Build) -> None:
+def test_a_broker_that_was_closed_after_a_drain_consumes_again(build):
     broker = build()
     broker.enqueue(message(id_="m"))
     broker.drain()
@@ -528,7 +526,7 @@ def dead_count(broker: RedisBroker) -> int:
     return int(broker.client.llen(broker.families["work"].keys.dead))
 
 
-def test_a_failing_message_is_retried_by_dramatiqs_own_retries_under_one_id(build: Build, run_worker: Any) -> None:
+def test_a_failing_message_is_retried_by_dramatiqs_own_retries_under_one_id(build, run_worker):
     broker = build(Retries(min_backoff=10, max_backoff=50), CurrentMessage())
     ids: list[str] = []
 
@@ -547,7 +545,7 @@ def test_a_failing_message_is_retried_by_dramatiqs_own_retries_under_one_id(buil
     assert dead_count(broker) == 0
 
 
-def test_dramatiqs_own_retries_give_up_and_the_message_is_a_dead_letter(build: Build, run_worker: Any) -> None:
+def test_dramatiqs_own_retries_give_up_and_the_message_is_a_dead_letter(build, run_worker):
     broker = build(Retries(min_backoff=10, max_backoff=50))
     runs: list[int] = []
 
@@ -564,7 +562,7 @@ def test_dramatiqs_own_retries_give_up_and_the_message_is_a_dead_letter(build: B
     assert dead_count(broker) == 1
 
 
-def test_the_default_middleware_runs_as_it_is(build: Build, run_worker: Any) -> None:
+def test_the_default_middleware_runs_as_it_is(build, run_worker):
     broker = build(*(made() for made in default_middleware))
     job, runs = recorded(broker)
 

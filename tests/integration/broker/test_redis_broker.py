@@ -5,11 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from math import inf
-from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
@@ -18,15 +16,13 @@ from switchyard.broker.queue.leases import RENEW_S, SWEEP_S, TICK_S
 from switchyard.broker.queue.operations import LEASE_MS
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.pool_reports import SILENT_KEPT_MS, PoolReport, PoolReports, SilentSupervisor
 from switchyard.wiring import build_yard
-from tests.conftest import BuildBroker
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
 
-def test_a_closed_broker_keeps_no_connection(valkey: redis.Redis, valkey_url: str, run_worker: Any) -> None:
+def test_a_closed_broker_keeps_no_connection(valkey, valkey_url, run_worker):
     client = connect(f"{valkey_url}?client_name=closing")
     broker = build_yard(small_yard(), client, Keys(prefix="closing"))
 
@@ -46,13 +42,13 @@ def test_a_closed_broker_keeps_no_connection(valkey: redis.Redis, valkey_url: st
     wait_for(lambda: not connections())
 
 
-def test_what_vanished_with_its_host_starts_again_within_20_seconds() -> None:
+def test_what_vanished_with_its_host_starts_again_within_20_seconds():
     assert LEASE_MS / 1000 + SWEEP_S + TICK_S <= 20
     assert RENEW_S * 3 <= LEASE_MS / 1000, "two renewals may fail"
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(2.5, marks=pytest.mark.long)])
-def test_a_server_that_is_away_is_named_within_the_profiles_time(within_s: float) -> None:
+def test_a_server_that_is_away_is_named_within_the_profiles_time(within_s):
     broker = build_yard(small_yard(), connect("redis://127.0.0.1:1/0"), Keys("nowhere"))
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -66,7 +62,7 @@ def test_a_server_that_is_away_is_named_within_the_profiles_time(within_s: float
     assert time.monotonic() - started < within_s
 
 
-def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(broker: RedisBroker, run_worker: Any) -> None:
+def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(broker, run_worker):
     runs: list[int] = []
     entered, go_on = threading.Event(), threading.Event()
 
@@ -94,7 +90,7 @@ def test_an_id_that_runs_is_known_to_the_other_tasks_of_its_worker_too(broker: R
     assert runs == [1]
 
 
-def test_what_continues_itself_runs_again_under_its_id(broker: RedisBroker, run_worker: Any) -> None:
+def test_what_continues_itself_runs_again_under_its_id(broker, run_worker):
     runs: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -109,7 +105,7 @@ def test_what_continues_itself_runs_again_under_its_id(broker: RedisBroker, run_
         wait_for(lambda: not facilities(broker).transport.stats("work").live.running)
 
 
-def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_broker: BuildBroker) -> None:
+def test_a_pool_report_lapses_with_its_supervisor(valkey, yard_broker):
     pools = facilities(yard_broker(small_yard())).pools
     report = PoolReport("work", "host", 1, "threads", slots=4, busy=1, started_at=1, beat_at=2, state="up")
 
@@ -121,7 +117,7 @@ def test_a_pool_report_lapses_with_its_supervisor(valkey: redis.Redis, yard_brok
     wait_for(lambda: pools.read_all() == [])
 
 
-def test_a_pools_report_that_cannot_be_read_hides_no_other(broker: RedisBroker) -> None:
+def test_a_pools_report_that_cannot_be_read_hides_no_other(broker):
     pools, keys = facilities(broker).pools, broker.keys
     fine = PoolReport("work", "a", 1, "threads", slots=4, busy=0, started_at=1, beat_at=2, state="up")
     pools.write(fine)
@@ -132,7 +128,7 @@ def test_a_pools_report_that_cannot_be_read_hides_no_other(broker: RedisBroker) 
     assert pools.read_all() == [fine]
 
 
-def test_an_id_that_is_no_text_stops_no_consumer(broker: RedisBroker, run_worker: Any) -> None:
+def test_an_id_that_is_no_text_stops_no_consumer(broker, run_worker):
     done: list[int] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -150,7 +146,7 @@ def test_an_id_that_is_no_text_stops_no_consumer(broker: RedisBroker, run_worker
     assert facilities(broker).transport.unreadable("work").items[0].raw == b"\xff\xfe"
 
 
-def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable() -> None:
+def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable():
     broker = build_yard(small_yard(), connect("redis://127.0.0.1:1/0"), Keys("nowhere"))
 
     with pytest.raises(BrokerUnavailable) as refused:
@@ -162,7 +158,7 @@ def test_a_dead_letter_that_cannot_be_requeued_names_the_broker_as_unavailable()
 NOW = 1_800_000_000_000
 
 
-def test_a_supervisor_that_starts_forgets_those_that_are_silent_for_long(valkey: redis.Redis) -> None:
+def test_a_supervisor_that_starts_forgets_those_that_are_silent_for_long(valkey):
     keys = Keys()
     old, lately = "urgent:a:1", "urgent:b:2"
     beats = {old: NOW - SILENT_KEPT_MS - 1, lately: NOW - SILENT_KEPT_MS, "written by hand": 7}

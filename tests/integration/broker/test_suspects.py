@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -40,7 +40,7 @@ def crash(family: QueueOperations, owner: str, cause: str = "SIGSEGV") -> Grant:
     return found
 
 
-def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(single: QueueOperations) -> None:
+def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(single):
     crash(single, "1/live", "SIGSEGV, pid 7")
     again = crash(single, "2/live", "SIGKILL, pid 8")
 
@@ -50,14 +50,14 @@ def test_a_crash_is_counted_with_its_cause_and_told_to_who_fetches_next(single: 
     assert (third.crashes, third.cause) == (2, "SIGKILL, pid 8")
 
 
-def test_a_kill_for_the_limit_is_marked_but_no_crash(single: QueueOperations) -> None:
+def test_a_kill_for_the_limit_is_marked_but_no_crash(single):
     crash(single, "1/live", "limit 3000 ms")
 
     found = grant(single, "2/live")
     assert (found.crashes, found.cause) == (0, "limit 3000 ms")
 
 
-def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(single: QueueOperations) -> None:
+def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answer_for(single):
     crash(single, "1/live", "limit 3000 ms")
     held = grant(single, "2/live")
 
@@ -67,9 +67,7 @@ def test_what_was_moved_after_a_crash_still_runs_alone_but_has_no_limit_to_answe
     assert (found.crashes, found.cause, found.body) == (0, "alone", b"B")
 
 
-def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_among_the_live(
-    single: QueueOperations, valkey: redis.Redis
-) -> None:
+def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_among_the_live(single, valkey):
     crash(single, "1/live")
     held = grant(single, "2/live")
 
@@ -85,7 +83,7 @@ def test_an_isolated_message_waits_in_its_own_lane_with_its_count_and_counts_amo
     assert not single.isolate(Lease("2/live", b"a", b"1"))
 
 
-def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(single: QueueOperations) -> None:
+def test_what_runs_alone_can_be_cancelled_and_asked_to_stop(single):
     held = grant(single, "1/live")
     single.isolate(held.lease)
     crash(single, "2/alone")
@@ -133,7 +131,7 @@ def lapses(family: QueueOperations) -> dict[str, tuple[str, ...] | None]:
     }
 
 
-def test_a_lapse_marks_the_oldest_leases_up_to_the_slots_and_what_was_reported(several: QueueOperations) -> None:
+def test_a_lapse_marks_the_oldest_leases_up_to_the_slots_and_what_was_reported(several):
     held = grants(several, "live", 6, work="2 0 host-1")
     several.renew([held[0].lease.owner])
     several.report({held[0].lease.owner: "2 0 host-1\ne\ngone"})
@@ -146,14 +144,12 @@ def test_a_lapse_marks_the_oldest_leases_up_to_the_slots_and_what_was_reported(s
     assert several.calls.command("HLEN", several.keys.running) == 0
 
 
-def test_the_stock_of_a_quiet_child_and_the_messages_of_an_owner_without_a_record_are_not_marked(
-    several: QueueOperations,
-) -> None:
+def test_the_stock_of_a_quiet_child_and_the_messages_of_an_owner_without_a_record_are_not_marked(several):
     assert lapse(several, grants(several, "live", 4, work="0 0 host-1")) == []
     assert lapse(several, grants(several, "live", 4)) == []
 
 
-def test_a_supervisor_that_reclaims_a_child_makes_no_lapse_suspect(several: QueueOperations) -> None:
+def test_a_supervisor_that_reclaims_a_child_makes_no_lapse_suspect(several):
     held = grants(several, "live", 4, work="2 0 host-1")
 
     several.reclaim(held[0].lease.owner, running=["a"], cause="SIGSEGV")
@@ -161,14 +157,14 @@ def test_a_supervisor_that_reclaims_a_child_makes_no_lapse_suspect(several: Queu
     assert set(lapses(several).values()) == {None}
 
 
-def test_only_a_lapse_of_a_suspect_that_ran_alone_is_counted_with_its_host(several: QueueOperations) -> None:
+def test_only_a_lapse_of_a_suspect_that_ran_alone_is_counted_with_its_host(several):
     for work in ("1 1 host-1", "1 0 host-2", "1 1 host-3", "1 1 host-4"):
         lapse(several, grants(several, "live", 1, work=work))
 
     assert lapses(several)["a"] == ("host-3", "host-4")
 
 
-def test_a_sweep_that_is_repeated_counts_once(several: QueueOperations) -> None:
+def test_a_sweep_that_is_repeated_counts_once(several):
     lapse(several, grants(several, "live", 1, work="1 1 host-1"))
     held = grants(several, "live", 1, work="1 1 host-2")
     lapse(several, held)
@@ -178,7 +174,7 @@ def test_a_sweep_that_is_repeated_counts_once(several: QueueOperations) -> None:
 
 
 @pytest.mark.parametrize("how", ["success", "dead letter", "requeued"])
-def test_an_end_clears_the_mark(several: QueueOperations, how: str) -> None:
+def test_an_end_clears_the_mark(several, how):
     lapse(several, grants(several, "live", 1, work="1 1 host-1"))
     [held] = grants(several, "live", 1)
     if how == "success":
@@ -192,7 +188,7 @@ def test_an_end_clears_the_mark(several: QueueOperations, how: str) -> None:
     assert several.calls.command("HGET", several.keys.notes, "crash:a") is None
 
 
-def test_a_move_and_an_isolation_keep_the_mark(several: QueueOperations) -> None:
+def test_a_move_and_an_isolation_keep_the_mark(several):
     lapse(several, grants(several, "live", 1, work="1 1 host-1"))
     lapse(several, grants(several, "live", 1, work="1 1 host-2"))
     [held] = grants(several, "live", 1)
@@ -206,7 +202,7 @@ def test_a_move_and_an_isolation_keep_the_mark(several: QueueOperations) -> None
     assert (found.crashes, found.cause) == (0, "alone")
 
 
-def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_them(several: QueueOperations) -> None:
+def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_them(several):
     lapse(several, grants(several, "live", 2, work="2 1 host-1"))
     for held in grants(several, "live", 3):
         several.isolate(held.lease)
@@ -232,7 +228,7 @@ def note(family: QueueOperations, ago_ms: Sequence[int]) -> None:
         ([80, 73], 1),
     ],
 )
-def test_a_crash_counts_for_72_hours_from_its_time(several: QueueOperations, ago_h: list[int], crashes: int) -> None:
+def test_a_crash_counts_for_72_hours_from_its_time(several, ago_h, crashes):
     assert CRASH_WINDOW_MS == 72 * HOUR_MS
     note(several, [hours * HOUR_MS for hours in ago_h])
     [held] = grants(several, "live", 1)
@@ -243,7 +239,7 @@ def test_a_crash_counts_for_72_hours_from_its_time(several: QueueOperations, ago
     assert reclaimed is not None and [suspect.crashes for suspect in reclaimed.suspects] == [crashes]
 
 
-def test_a_lapse_counts_for_72_hours(several: QueueOperations) -> None:
+def test_a_lapse_counts_for_72_hours(several):
     now_ms = int(time.time() * 1000)
     old = ",".join(f"{now_ms - hours * HOUR_MS}@host-{hours}" for hours in (73, 71))
     several.calls.command("HSET", several.keys.notes, "crash:a", f"0 {now_ms} alone\n@- {old}")
@@ -273,9 +269,7 @@ def unreadable(family: QueueOperations, valkey: redis.Redis) -> QueueOperations:
     ],
     ids=["given back", "isolated", "of an owner that died"],
 )
-def test_one_with_unreadable_notes_is_fetched_and_comes_back(
-    unreadable: QueueOperations, act: Callable[[QueueOperations, Lease], bool], lane: str, crashes: int
-) -> None:
+def test_one_with_unreadable_notes_is_fetched_and_comes_back(unreadable, act, lane, crashes):
     held = grant(unreadable, "1/live")
     assert (held.body, held.crashes, held.cause) == (b"A", 0, "")
 
@@ -285,7 +279,7 @@ def test_one_with_unreadable_notes_is_fetched_and_comes_back(
     assert (found.body, found.crashes) == (b"A", crashes)
 
 
-def test_one_with_unreadable_notes_becomes_due(unreadable: QueueOperations, valkey: redis.Redis) -> None:
+def test_one_with_unreadable_notes_becomes_due(unreadable, valkey):
     held = grant(unreadable, "1/live")
     unreadable.move(held.lease, move="divert", lane="live", body=b"B", delay_ms=1, level=1)
     valkey.hset(unreadable.keys.notes, mapping=UNREADABLE)

@@ -9,13 +9,11 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from dramatiq.message import Message
 
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.queue.administration import cancel
 from switchyard.broker.queue.operations import Entry, Grant, QueueOperations, policy_key
-from switchyard.broker.redis_broker import RedisBroker
 from tests.waiting import wait_for
 
 KEYS = ("a", "b")
@@ -107,9 +105,7 @@ def walk(family: QueueOperations) -> Walk:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_random_walk_finds_one_holder_of_a_key_and_a_free_key_after_start_end_or_cancellation(
-    walk: Walk, seed: int
-) -> None:
+def test_a_random_walk_finds_one_holder_of_a_key_and_a_free_key_after_start_end_or_cancellation(walk, seed):
     dice = random.Random(seed)
     for _ in range(250):
         act = dice.choice(["send"] * 5 + ["fetch"] * 2 + ["end"] * 2 + ["killed", "cancel"])
@@ -127,7 +123,7 @@ def test_a_random_walk_finds_one_holder_of_a_key_and_a_free_key_after_start_end_
         walk.check()
 
 
-def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(walk: Walk) -> None:
+def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(walk):
     first = walk.send("a", KEEP)
     walk.fetch(1)
     second = walk.send("a", KEEP)
@@ -138,7 +134,7 @@ def test_a_message_that_a_killed_worker_had_started_does_not_get_its_key_back(wa
 
 
 @pytest.mark.parametrize("policy", [DONE, KEEP, REPLACE, DELAY])
-def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(walk: Walk, policy: str) -> None:
+def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(walk, policy):
     first = walk.send("a", policy)
     entry = Entry("again", b'{"actor":"job","sent_at":2}', policy_key("a", options_of(policy)))
     assert walk.family.enqueue([entry]) == [first]
@@ -155,7 +151,7 @@ def test_a_send_that_is_repeated_once_its_holder_has_started_is_no_new_job(walk:
     assert walk.held[later].body == body
 
 
-def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(walk: Walk) -> None:
+def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(walk):
     due = walk.family.keys.due("live")
 
     def due_ms() -> float:
@@ -172,7 +168,7 @@ def test_a_delayed_send_moves_the_scheduled_one_later_and_never_earlier(walk: Wa
     assert walk.family.calls.command("ZCARD", due) == 1
 
 
-def test_the_last_of_many_in_one_call_replaces_the_first(walk: Walk) -> None:
+def test_the_last_of_many_in_one_call_replaces_the_first(walk):
     key = policy_key("a", options_of(REPLACE))
     bodies = [json.dumps({"actor": "job", "sent_at": n}).encode() for n in range(3)]
 
@@ -183,7 +179,7 @@ def test_the_last_of_many_in_one_call_replaces_the_first(walk: Walk) -> None:
     assert (grant.lease.id, grant.body) == (b"x0", bodies[2])
 
 
-def test_a_refused_call_replaces_nothing(walk: Walk) -> None:
+def test_a_refused_call_replaces_nothing(walk):
     first = walk.send("a", REPLACE)
     again = Entry("y0", b'{"actor":"job","sent_at":9}', policy_key("a", options_of(REPLACE)))
 
@@ -193,9 +189,7 @@ def test_a_refused_call_replaces_nothing(walk: Walk) -> None:
     assert walk.family.calls.command("HGET", walk.family.keys.bodies, first) == walk.bodies[first]
 
 
-def test_a_window_is_closed_to_the_end_whatever_becomes_of_its_message_and_then_open(
-    family: QueueOperations, valkey: redis.Redis
-) -> None:
+def test_a_window_is_closed_to_the_end_whatever_becomes_of_its_message_and_then_open(family, valkey):
     owner = "one/live"
     family.join(owner)
 
@@ -218,7 +212,7 @@ def test_a_window_is_closed_to_the_end_whatever_becomes_of_its_message_and_then_
     assert not family.calls.command("HLEN", family.keys.unique)
 
 
-def test_an_actor_declares_the_policy_of_its_messages(broker: RedisBroker) -> None:
+def test_an_actor_declares_the_policy_of_its_messages(broker):
     @dramatiq.actor(broker=broker, queue_name="work")
     def job(number: int) -> None: ...
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.urls import reverse
 
 from switchyard.compat.celery import shared_task
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.queries import find_job
-from tests.conftest import RunWorker
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.django_db(transaction=True)]
@@ -34,9 +32,7 @@ def call() -> Any:
 
 
 @pytest.mark.exact
-def test_a_task_is_retried_and_succeeds_or_is_a_dead_letter(
-    run_worker: RunWorker, call: Any, admin_client: Client
-) -> None:
+def test_a_task_is_retried_and_succeeds_or_is_a_dead_letter(run_worker, call, admin_client):
     jobs = [call.delay("mended"), call.delay("away")]
 
     with run_worker("default", "default-retry"):

@@ -150,7 +150,7 @@ def send_work(demo: RunningDemo) -> list[str]:
 
 
 @pytest.mark.long
-def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_with_reload(start: Start) -> None:
+def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_started_with_reload(start):
     demo = start("--no-sample")
     first = demo.credentials
     family = [process.pid for process in psutil.Process(demo.pid).children(recursive=True)]
@@ -179,7 +179,7 @@ def test_nothing_is_lost_or_doubled_when_the_demo_is_stopped_in_the_midst_and_st
 
 
 @pytest.mark.long
-def test_sample_work_is_sent_a_dead_part_restarts_a_second_demo_is_refused_kill_9_leaves_nothing(start: Start) -> None:
+def test_sample_work_is_sent_a_dead_part_restarts_a_second_demo_is_refused_kill_9_leaves_nothing(start):
     demo = start()
     demo.wait_for_line("Newsletter that is cancelled: cancelled")
     demo.wait_for_line("A payment provider's signed event was taken in")
@@ -226,7 +226,7 @@ def deliveries_of(state: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (state / "deliveries.jsonl").read_text().splitlines()]
 
 
-def test_every_outcome_is_as_expected_and_nothing_is_left() -> None:
+def test_every_outcome_is_as_expected_and_nothing_is_left():
     done = run_demo("--check")
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -237,7 +237,7 @@ def test_every_outcome_is_as_expected_and_nothing_is_left() -> None:
 
 
 @pytest.mark.django_db
-def test_endpoints_follow_the_receiver_and_others_stay(tmp_path: Path) -> None:
+def test_endpoints_follow_the_receiver_and_others_stay(tmp_path):
     ours = Endpoint.objects.create(owner_key="user:1", url="http://127.0.0.1:1111/flaky", events=["a"], secret="s")
     other = Endpoint.objects.create(owner_key="user:1", url="https://example.com/hook", events=["a"], secret="t")
     state = StateFolder(tmp_path)
@@ -257,7 +257,7 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_path: Path) -> None:
+def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_path):
     (tmp_path / "db.sqlite3").mkdir()
 
     done = run_demo("--state", str(tmp_path), "--no-sample")
@@ -270,7 +270,7 @@ def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_pa
     assert not processes_of(tmp_path)
 
 
-def test_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_port_in_use_is_refused_before_anything_starts(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -284,7 +284,7 @@ def test_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "demo.owner.json").exists()
 
 
-def test_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_state_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
 
     done = run_demo("--state", str(tmp_path / "file" / "state"))
@@ -293,7 +293,7 @@ def test_state_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert "not a directory; choose one that you may write to with --state DIR" in done.stderr
 
 
-def test_broken_broker_data_is_an_error_that_names_the_brokers_log(tmp_path: Path) -> None:
+def test_broken_broker_data_is_an_error_that_names_the_brokers_log(tmp_path):
     manifest = tmp_path / "valkey" / "appendonlydir" / "appendonly.aof.manifest"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("nonsense\n")
@@ -360,7 +360,7 @@ def below(tree: list[Received], parent: Received) -> list[Received]:
     return [span for span in tree if span.parent == parent.id]
 
 
-def test_a_webhook_with_three_attempts_is_one_tree(demo: RunningDemo, traces: Traces) -> None:
+def test_a_webhook_with_three_attempts_is_one_tree(demo, traces):
     port = json.loads((demo.state / "identity.json").read_text())["receiver_port"]
     endpoint = {"url": f"http://127.0.0.1:{port}/flaky?key={SECRET}", "events": ["test.flaky"]}
     demo.ask("POST", "/api/v1/webhooks/endpoints", endpoint)
@@ -389,7 +389,7 @@ def test_a_webhook_with_three_attempts_is_one_tree(demo: RunningDemo, traces: Tr
     assert SECRET.encode() not in traces.raw
 
 
-def test_a_batch_with_its_callback_is_one_tree(demo: RunningDemo, traces: Traces) -> None:
+def test_a_batch_with_its_callback_is_one_tree(demo, traces):
     batch_id = in_shell(demo, MAKE_A_BATCH)
 
     def tree() -> list[Received]:
@@ -403,7 +403,7 @@ def test_a_batch_with_its_callback_is_one_tree(demo: RunningDemo, traces: Traces
     assert len([span for span in below(tree(), made) if span.name == "enqueue purge_delivery_attempts"]) == 4
 
 
-def test_a_worker_that_drains_exports_what_is_left_and_its_poll_is_no_trace(demo: RunningDemo, traces: Traces) -> None:
+def test_a_worker_that_drains_exports_what_is_left_and_its_poll_is_no_trace(demo, traces):
     demo.ask("GET", "/readyz")
     job_id = demo.ask("POST", "/api/v1/emails", {"to": "reader@example.com", "template": "password_reset"})["job_id"]
     wait_for(lambda: demo.ask("GET", f"/api/v1/jobs/{job_id}")["state"] == "succeeded")

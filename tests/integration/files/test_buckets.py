@@ -22,7 +22,6 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import storages
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from google.auth.credentials import AnonymousCredentials
@@ -54,7 +53,7 @@ def storage(bucket: StorageAddress) -> S3Bucket:
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, SPOOL_BYTES, 2 * SPOOL_BYTES + 1])
-def test_what_is_saved_is_read_back(storage: S3Bucket, size_bytes: int) -> None:
+def test_what_is_saved_is_read_back(storage, size_bytes):
     content = bytes(range(256)) * (size_bytes // 256) + b"x" * (size_bytes % 256)
 
     name = storage.save("results/a.bin", ContentFile(content))
@@ -67,7 +66,7 @@ def test_what_is_saved_is_read_back(storage: S3Bucket, size_bytes: int) -> None:
     assert datetime.now(UTC) - storage.get_modified_time(name) < timedelta(minutes=5)
 
 
-def test_two_files_of_one_name_are_both_kept(storage: S3Bucket) -> None:
+def test_two_files_of_one_name_are_both_kept(storage):
     first, second = (storage.save("a.txt", ContentFile(text)) for text in (b"one", b"two"))
 
     assert first != second
@@ -75,7 +74,7 @@ def test_two_files_of_one_name_are_both_kept(storage: S3Bucket) -> None:
         assert (one.read(), two.read()) == (b"one", b"two")
 
 
-def test_names_are_listed_below_the_prefix_only(storage: S3Bucket) -> None:
+def test_names_are_listed_below_the_prefix_only(storage):
     for name in ("a/one.txt", "a/two.txt", "a/b/three.txt", "top.txt"):
         storage.save(name, ContentFile(b"x"))
     storage.bucket.put_object(Key="others.txt", Body=b"x")
@@ -86,7 +85,7 @@ def test_names_are_listed_below_the_prefix_only(storage: S3Bucket) -> None:
         storage.exists("a/../../others.txt")
 
 
-def test_a_removed_file_is_missing_and_may_be_removed_again(storage: S3Bucket) -> None:
+def test_a_removed_file_is_missing_and_may_be_removed_again(storage):
     name = storage.save("a.txt", ContentFile(b"x"))
     storage.delete(name)
     storage.delete(name)
@@ -96,7 +95,7 @@ def test_a_removed_file_is_missing_and_may_be_removed_again(storage: S3Bucket) -
         storage.open(name)
 
 
-def test_an_upload_that_fails_leaves_neither_file_nor_parts(storage: S3Bucket) -> None:
+def test_an_upload_that_fails_leaves_neither_file_nor_parts(storage):
     class Torn(io.BytesIO):
         def read(self, count: int | None = -1) -> bytes:
             if self.tell() >= 2 * SPOOL_BYTES:
@@ -110,7 +109,7 @@ def test_an_upload_that_fails_leaves_neither_file_nor_parts(storage: S3Bucket) -
     assert not list(storage.bucket.multipart_uploads.all())
 
 
-def test_no_file_is_public_whatever_the_project_set(settings: Any, s3_server: S3Server, bucket: StorageAddress) -> None:
+def test_no_file_is_public_whatever_the_project_set(settings, s3_server, bucket):
     settings.AWS_DEFAULT_ACL, settings.AWS_S3_CUSTOM_DOMAIN = "public-read", "files.example.com"
     storage = storage_at(bucket)
     name = storage.save("a.txt", ContentFile(b"secret"))
@@ -122,7 +121,7 @@ def test_no_file_is_public_whatever_the_project_set(settings: Any, s3_server: S3
     refused.value.close()
 
 
-def test_a_link_downloads_one_file_for_a_while_under_its_name(s3_server: S3Server) -> None:
+def test_a_link_downloads_one_file_for_a_while_under_its_name(s3_server):
     storage = storage_at(s3_server.bucket("&link_s=120"))
     name = storage.save("results/a.pdf", ContentFile(b"%PDF-"))
 
@@ -137,7 +136,7 @@ def test_a_link_downloads_one_file_for_a_while_under_its_name(s3_server: S3Serve
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in link
 
 
-def test_a_server_that_is_down_or_hangs_is_named_without_its_address_or_secret(own_s3_server: S3Server) -> None:
+def test_a_server_that_is_down_or_hangs_is_named_without_its_address_or_secret(own_s3_server):
     storage = storage_at(own_s3_server.bucket())
 
     with own_s3_server.hanging(), pytest.raises(StorageUnavailable, match="ReadTimeoutError"):
@@ -152,7 +151,7 @@ def test_a_server_that_is_down_or_hangs_is_named_without_its_address_or_secret(o
         assert "127.0.0.1" not in str(failed.value) and "EndpointConnectionError" in str(failed.value)
 
 
-def test_a_bucket_that_is_not_there_is_told(s3_server: S3Server) -> None:
+def test_a_bucket_that_is_not_there_is_told(s3_server):
     storage = storage_at(address_of("TEST", s3_server.address("no-such-bucket")))
 
     with pytest.raises(StorageUnavailable, match="list a: NoSuchBucket"):
@@ -190,9 +189,7 @@ def refusing() -> Iterator[str]:
         ("denied", "the server refuses this user", "check the user's rights"),
     ],
 )
-def test_a_refusal_is_told_with_its_remedy(
-    bucket: str, seen: str, step: str, refusing: str, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_is_told_with_its_remedy(bucket, seen, step, refusing, settings, monkeypatch):
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     address = address_of("TEST", f"s3://{bucket}-files/yard?endpoint_url={refusing}&region=us-east-1&path_style=1")
@@ -230,7 +227,7 @@ def google(entry: dict[str, Any]) -> GoogleBucket:
 
 
 @pytest.mark.parametrize("size_bytes", [1, SPOOL_BYTES + 1])
-def test_what_is_saved_on_google_is_read_back(google: GoogleBucket, size_bytes: int) -> None:
+def test_what_is_saved_on_google_is_read_back(google, size_bytes):
     name = google.save("results/a.bin", ContentFile(b"y" * size_bytes))
 
     with google.open(name) as file:
@@ -240,7 +237,7 @@ def test_what_is_saved_on_google_is_read_back(google: GoogleBucket, size_bytes: 
     assert google.url(name) == google.download_link(name, filename="a", content_type="text/plain") == ""
 
 
-def test_names_are_listed_and_removed(google: GoogleBucket) -> None:
+def test_names_are_listed_and_removed(google):
     for name in ("a/one.txt", "top.txt"):
         google.save(name, ContentFile(b"x"))
 
@@ -252,7 +249,7 @@ def test_names_are_listed_and_removed(google: GoogleBucket) -> None:
         google.open("top.txt")
 
 
-def test_every_file_below_a_folder_is_listed_from_any_name_on(google: GoogleBucket) -> None:
+def test_every_file_below_a_folder_is_listed_from_any_name_on(google):
     names = [google.save(f"results/{name}", ContentFile(b"xy")) for name in ("a/1.txt", "a-b/1.txt", "b.txt")]
     google.save("other/c.txt", ContentFile(b"x"))
 
@@ -264,9 +261,7 @@ def test_every_file_below_a_folder_is_listed_from_any_name_on(google: GoogleBuck
 
 
 @pytest.mark.django_db
-def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(
-    entry: dict[str, Any], google: GoogleBucket, settings: Any, admin_client: Client
-) -> None:
+def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(entry, google, settings, admin_client):
     settings.STORAGES = {**settings.STORAGES, "default": entry}
     settings.MEDIA_ROOT = "/nonexistent"
     settings.RETENTION_DAYS = {"exports": 1}
@@ -283,7 +278,7 @@ def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(
     assert not Export.objects.exists() and not google.exists(export.file)
 
 
-def test_a_server_down_or_hanging_hides_its_address(entry: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_down_or_hanging_hides_its_address(entry, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never answers
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
         google: Any = storages.create_storage(entry)
@@ -368,9 +363,7 @@ def run(s3_server: S3Server, folder: Path, *words: str) -> str:
         pytest.param("xlsx", 500_000, 15_000_000, marks=long),  # compressed, from 260 MB
     ],
 )
-def test_an_export_of_any_size_grows_by_less_than_64_mb(
-    tmp_path: Path, s3_server: S3Server, file_format: str, rows: int, at_least_bytes: int
-) -> None:
+def test_an_export_of_any_size_grows_by_less_than_64_mb(tmp_path, s3_server, file_format, rows, at_least_bytes):
     run(s3_server, tmp_path, "manage.py", "migrate", "--verbosity=0")
     seen = json.loads(run(s3_server, tmp_path, "-c", START + EXPORT, str(rows), file_format))
 
@@ -382,7 +375,7 @@ def test_an_export_of_any_size_grows_by_less_than_64_mb(
 
 
 @pytest.mark.parametrize("size_bytes", [64 * MEBIBYTE, pytest.param(256 * MEBIBYTE, marks=pytest.mark.long)])
-def test_a_large_file_goes_to_s3_and_back_in_under_64_mb(tmp_path: Path, s3_server: S3Server, size_bytes: int) -> None:
+def test_a_large_file_goes_to_s3_and_back_in_under_64_mb(tmp_path, s3_server, size_bytes):
     with (tmp_path / "large.csv").open("wb") as file:
         file.truncate(size_bytes)
 

@@ -22,7 +22,7 @@ from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.db.utils import ConnectionHandler
-from django.test import AsyncClient, Client
+from django.test import AsyncClient
 from django.urls import reverse
 from PIL import Image
 
@@ -42,7 +42,6 @@ from switchyard.operations.findings.disk import STORAGE, look_at_results, look_a
 from switchyard.operations.findings.examine import run_checks
 from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.postgres import PostgresUnderTest
-from tests.conftest import BuildBroker, RunWorker
 from tests.factories.callers import Caller
 from tests.factories.pictures import encode, gradient
 from tests.factories.s3 import S3Server
@@ -69,7 +68,7 @@ def actor_on(broker: RedisBroker) -> Any:
     )
 
 
-def test_small_and_large_results_are_found_in_any_store(stores: Any, yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_small_and_large_results_are_found_in_any_store(stores, yard_broker, run_worker):
     broker = yard_broker(small_yard(), results=stores)
     returns = actor_on(broker)
 
@@ -83,9 +82,7 @@ def test_small_and_large_results_are_found_in_any_store(stores: Any, yard_broker
     assert record.kept_in
 
 
-def test_a_result_is_found_after_the_record_has_left_the_broker(
-    stores: Any, yard_broker: BuildBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_is_found_after_the_record_has_left_the_broker(stores, yard_broker, run_worker, monkeypatch):
     broker = yard_broker(small_yard(), results=stores)
     for module in ("switchyard.jobs.queries", "switchyard.history.writer"):
         monkeypatch.setattr(f"{module}.facilities", lambda: facilities_of(broker))
@@ -106,7 +103,7 @@ def test_a_result_is_found_after_the_record_has_left_the_broker(
         assert [job.result for job in map(find_known, (small.message_id, large.message_id)) if job] == [None, None]
 
 
-def test_a_large_result_lies_with_the_result_files(media: Any, yard_broker: BuildBroker, run_worker: Any) -> None:
+def test_a_large_result_lies_with_the_result_files(media, yard_broker, run_worker):
     stores = stores_at("")
     broker = yard_broker(small_yard(), results=stores)
     returns = actor_on(broker)
@@ -119,7 +116,7 @@ def test_a_large_result_lies_with_the_result_files(media: Any, yard_broker: Buil
     assert len(list(media.rglob("*.json"))) == 1
 
 
-def test_expired_rows_leave_the_database_and_are_not_found() -> None:
+def test_expired_rows_leave_the_database_and_are_not_found():
     stores = result_stores(results_of("TEST", "database:"))
     StoredResult.objects.create(job_id="old", text="1", expires_at="2020-01-01T00:00:00Z")
 
@@ -239,9 +236,7 @@ def fault(name: str, request: pytest.FixtureRequest, settings: Any) -> Iterator[
         *(pytest.param(name, marks=pytest.mark.long) for name in ("database locked", "s3 refuses", "storage hangs")),
     ],
 )
-def test_a_store_that_stops_costs_no_job_and_no_result(
-    fault: Fault, name: str, jobs: int, longest_s: float, yard_broker: Callable[..., RedisBroker], run_worker: Any
-) -> None:
+def test_a_store_that_stops_costs_no_job_and_no_result(fault, name, jobs, longest_s, yard_broker, run_worker):
     stores = fault.stores
     broker = yard_broker(small_yard(), results=stores)
 
@@ -288,7 +283,7 @@ def ended(caller: Caller, job_ids: list[str]) -> list[dict[str, Any]]:
     return jobs if all(job["finished_at"] for job in jobs) else []
 
 
-def test_every_kind_of_file_goes_to_a_bucket_and_comes_back(on_s3: Any, facilities: Any, run_worker: RunWorker) -> None:
+def test_every_kind_of_file_goes_to_a_bucket_and_comes_back(on_s3, facilities, run_worker):
     customer = make_customer()
     make_invoice()
     caller = Caller()
@@ -317,7 +312,7 @@ def test_every_kind_of_file_goes_to_a_bucket_and_comes_back(on_s3: Any, faciliti
     assert max(Image.open(io.BytesIO(contents[3])).size) == 80
 
 
-def test_the_room_downloads_from_buckets_where_a_repeated_export_has_its_file(on_s3: Any, admin_client: Client) -> None:
+def test_the_room_downloads_from_buckets_where_a_repeated_export_has_its_file(on_s3, admin_client):
     make_customer(name="Ada")
     first, again = (exports.export("customers", "csv", job_id="j1") for _ in range(2))
     address = reverse("admin:exports_export_download", args=[Export.objects.get().pk])
@@ -327,9 +322,7 @@ def test_the_room_downloads_from_buckets_where_a_repeated_export_has_its_file(on
     assert (first, answer.status_code, b'"Ada"' in content) == (again, 200, True)
 
 
-def test_links_replace_downloads_through_the_web_where_they_are_on(
-    settings: Any, s3_server: S3Server, facilities: Any, run_worker: RunWorker
-) -> None:
+def test_links_replace_downloads_through_the_web_where_they_are_on(settings, s3_server, facilities, run_worker):
     settings.STORAGES = {**settings.STORAGES, "default": s3_server.bucket("&link_s=60").entry}
     make_customer(name="Ada")
     caller = Caller()
@@ -345,7 +338,7 @@ def test_links_replace_downloads_through_the_web_where_they_are_on(
         assert file.headers["content-disposition"].startswith("attachment")
 
 
-def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings: Any, own_s3_server: S3Server) -> None:
+def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings, own_s3_server):
     address = replace(own_s3_server.bucket(), bucket="no-such-bucket")
     settings.STORAGES = {**settings.STORAGES, "default": address.entry}
 
@@ -356,7 +349,7 @@ def test_the_doctor_tells_a_missing_bucket_from_a_server_that_is_away(settings: 
     assert found.next.startswith("make the bucket")
 
 
-def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_server: S3Server) -> None:
+def test_the_doctor_reaches_the_bucket_of_results_as_well(settings, own_s3_server):
     bucket = own_s3_server.bucket()
     settings.STORAGES = {**settings.STORAGES, "default": bucket.entry}
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", bucket))
@@ -375,7 +368,7 @@ def test_the_doctor_reaches_the_bucket_of_results_as_well(settings: Any, own_s3_
     assert "the server has no such bucket (NoSuchBucket)" in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
 
 
-def test_missing_credentials_are_told(settings: Any, own_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_told(settings, own_s3_server, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -391,7 +384,7 @@ def test_missing_credentials_are_told(settings: Any, own_s3_server: S3Server, mo
     ("path", "seen"),
     [("nowhere.Results", "cannot be imported: No module"), ("dataclasses.Field", "has no put and no get")],
 )
-def test_the_doctor_tells_of_a_class_of_results_that_is_not_there(settings: Any, path: str, seen: str) -> None:
+def test_the_doctor_tells_of_a_class_of_results_that_is_not_there(settings, path, seen):
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("class", path=path))
 
     (found,) = look_at_results()
@@ -399,7 +392,7 @@ def test_the_doctor_tells_of_a_class_of_results_that_is_not_there(settings: Any,
     assert found.severity == "warning" and seen in found.seen and "SWITCHYARD_RESULTS_URL" in found.next
 
 
-def test_a_class_of_results_may_fail_to_import(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_of_results_may_fail_to_import(settings, tmp_path, monkeypatch):
     (tmp_path / "broken_results.py").write_text("BUCKET = {}['BUCKET']")
     monkeypatch.syspath_prepend(tmp_path)
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("class", path="broken_results.Results"))
@@ -410,7 +403,7 @@ def test_a_class_of_results_may_fail_to_import(settings: Any, tmp_path: Path, mo
     assert "broken_results.Results cannot be imported: KeyError: 'BUCKET'" in found.seen
 
 
-def test_api_room_and_doctor_tell_a_dead_storage(settings: Any, own_s3_server: S3Server, admin_client: Client) -> None:
+def test_api_room_and_doctor_tell_a_dead_storage(settings, own_s3_server, admin_client):
     settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
     make_customer()
     exports.export("customers", "csv", job_id="j1")

@@ -26,7 +26,6 @@ from apps.retention import services
 from apps.retention.listing import files_below
 from apps.retention.models import FileRemoval, KindState
 from switchyard.jobs.results import save_file
-from tests.factories.s3 import S3Server
 from tests.factories.shop import make_customer
 
 pytestmark = [pytest.mark.django_db]
@@ -103,9 +102,7 @@ def make_rows(age: timedelta) -> None:
         PaymentEvent.objects.create(external_id=f"{state} {age}", payload={}, state=state, received_at=at)
 
 
-def test_old_rows_leave_and_the_rest_is_counted(
-    storage: str, settings: Any, aged: Callable[[str, timedelta], str]
-) -> None:
+def test_old_rows_leave_and_the_rest_is_counted(storage, settings, aged):
     settings.RETENTION_DAYS = ALL
     for age in (OLD, NEW):
         make_export(age), make_report(age), make_picture(age), make_rows(age)
@@ -136,7 +133,7 @@ def test_old_rows_leave_and_the_rest_is_counted(
     assert KindState.objects.get(name="exports").oldest_at == export.created_at
 
 
-def test_nothing_leaves_by_default_and_everything_is_counted(storage: str, settings: Any) -> None:
+def test_nothing_leaves_by_default_and_everything_is_counted(storage, settings):
     settings.RETENTION_DAYS = {}
     make_export(OLD * 40), make_rows(OLD * 40)
     save_file("large.json", b"{}", "application/json")
@@ -156,8 +153,8 @@ class Killed(BaseException):
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("stride", [37, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_a_kill_at_any_step_leaves_no_row_without_file_and_no_file_without_name(
-    storage: str, stride: int, settings: Any, aged: Callable[[str, timedelta], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    storage, stride, settings, aged, monkeypatch
+):
     settings.RETENTION_DAYS = {"pictures": 90, "exports": 90, "results": 90}
     monkeypatch.setattr(services, "BATCH", 2)
     monkeypatch.setattr(services, "PAGE", 2)
@@ -201,7 +198,7 @@ def named() -> set[str]:
     }
 
 
-def test_a_storage_away_keeps_names_and_stops_no_other_kind(settings: Any, own_s3_server: S3Server) -> None:
+def test_a_storage_away_keeps_names_and_stops_no_other_kind(settings, own_s3_server):
     settings.RETENTION_DAYS = ALL
     settings.STORAGES = {**settings.STORAGES, "default": own_s3_server.bucket().entry}
     gone = make_export(OLD).file
@@ -217,7 +214,7 @@ def test_a_storage_away_keeps_names_and_stops_no_other_kind(settings: Any, own_s
     assert (states["mails"].removed, states["mails"].error) == (2, "")
 
 
-def test_a_run_goes_on_in_a_new_job_and_an_earlier_run_ends(settings: Any, tmp_path: Path) -> None:
+def test_a_run_goes_on_in_a_new_job_and_an_earlier_run_ends(settings, tmp_path):
     settings.MEDIA_ROOT = str(tmp_path / "media")
     settings.RETENTION_DAYS = {"exports": 90}
     for _ in range(3):
@@ -233,7 +230,7 @@ def test_a_run_goes_on_in_a_new_job_and_an_earlier_run_ends(settings: Any, tmp_p
     assert Export.objects.count() == 1
 
 
-def test_a_listing_goes_on_after_any_file(storage: str) -> None:
+def test_a_listing_goes_on_after_any_file(storage):
     names = sorted(f"results/2026/{month}/{folder}/a.txt" for month in ("01", "02") for folder in ("a", "a-b", "b"))
     for name in names:
         storages["default"].save(name, ContentFile(b"x"))
@@ -247,7 +244,7 @@ def test_a_listing_goes_on_after_any_file(storage: str) -> None:
     assert [found.name for found in files_below(storages["default"], "results", after=everything[2])] == everything[3:]
 
 
-def test_an_emptied_folder_of_a_result_leaves_a_disk(settings: Any, tmp_path: Path) -> None:
+def test_an_emptied_folder_of_a_result_leaves_a_disk(settings, tmp_path):
     settings.MEDIA_ROOT = str(tmp_path / "media")
     settings.RETENTION_DAYS = {"results": 1}
     name = save_file("a.txt", io.BytesIO(b"").getvalue(), "text/plain")["file"]

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import redis
 from django.core.management import call_command
 
 from project.config import BASE_DIR
@@ -21,7 +20,6 @@ from switchyard.broker.keys import Keys
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import AUTOGROUP
 from switchyard.long_running import HISTORY_WRITER
-from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
 from tests.factories.commands import json_of, output_of
 from tests.integration.history.conftest import Put, ended_job
@@ -65,7 +63,7 @@ def put_many(put: Put, count: int, *, first: int = 0) -> None:
         put(*(ended_job(n, attempt=1 + n % 2, at=5, options={"tags": ["t"]}) for n in numbers))
 
 
-def test_a_killed_writer_loses_and_doubles_no_row(database: str, start: Start, put: Put, valkey: redis.Redis) -> None:
+def test_a_killed_writer_loses_and_doubles_no_row(database, start, put, valkey):
     rng, total, kills = random.Random(3), 1_000, 0
     put_many(put, total)
     while valkey.xlen(STREAM):
@@ -84,9 +82,7 @@ def test_a_killed_writer_loses_and_doubles_no_row(database: str, start: Start, p
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
-def test_a_signal_ends_the_writer_with_0(
-    number: int, transactional_db: None, start: Start, put: Put, valkey: redis.Redis, tmp_path: Path
-) -> None:
+def test_a_signal_ends_the_writer_with_0(number, transactional_db, start, put, valkey, tmp_path):
     put(ended_job())
     writer = start("runhistory")
     wait_for(lambda: JobRow.objects.exists() and not valkey.xlen(STREAM))
@@ -100,9 +96,7 @@ def test_a_signal_ends_the_writer_with_0(
     assert not valkey.exists(Keys().lock(HISTORY_WRITER)), "the next one leads at once"
 
 
-def test_runpools_starts_a_writer_and_starts_it_again_when_it_dies(
-    transactional_db: None, start: Start, put: Put, valkey: redis.Redis
-) -> None:
+def test_runpools_starts_a_writer_and_starts_it_again_when_it_dies(transactional_db, start, put, valkey):
     pools = start("runpools", "urgent", "--grace=1")
     first = wait_for(lambda: titles_below(pools.pid).get("history"))
     put(ended_job(1))
@@ -119,9 +113,7 @@ def test_runpools_starts_a_writer_and_starts_it_again_when_it_dies(
     assert pools.wait(60) == 0
 
 
-def test_a_database_that_is_away_costs_nothing_but_time(
-    on_postgres: None, postgres: PostgresUnderTest, start: Start, put: Put, valkey: redis.Redis, tmp_path: Path
-) -> None:
+def test_a_database_that_is_away_costs_nothing_but_time(on_postgres, postgres, start, put, valkey, tmp_path):
     start("runhistory")
     put_many(put, 200)
     wait_for(lambda: not valkey.xlen(STREAM))
@@ -141,7 +133,7 @@ def test_a_database_that_is_away_costs_nothing_but_time(
 
 
 @pytest.mark.django_db
-def test_history_list_filters_and_prints_json() -> None:
+def test_history_list_filters_and_prints_json():
     wanted = job_row(
         state="dead", queue="slow", owner="shop", values={"customer_id": "42"}, error_type="KeyError",
         fingerprint="beef",
@@ -156,7 +148,7 @@ def test_history_list_filters_and_prints_json() -> None:
 
 
 @pytest.mark.django_db
-def test_jobs_show_prints_a_job_of_the_history_with_its_attempts() -> None:
+def test_jobs_show_prints_a_job_of_the_history_with_its_attempts():
     row = job_row(state="dead", reason="exhausted", arguments='{"customer_id": 42}', attempts=2)
     AttemptRow.objects.create(
         job_id=row.job_id, generation=0, attempt=1, state="retrying", lane="default", started_at=BASE_MS - 5,
@@ -172,7 +164,7 @@ def test_jobs_show_prints_a_job_of_the_history_with_its_attempts() -> None:
 
 
 @pytest.mark.django_db
-def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_of_a_job_send_no_control_characters_to_the_terminal(capsys):
     evil = "\x1b]0;owned\x07\x9b2J"
     row = job_row(state="dead", actor=evil, error_type=evil, error_message=evil, worker=evil, owner=evil)
     AttemptRow.objects.create(
@@ -215,9 +207,7 @@ print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.s
     ],
     ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others", "started lower than that"],
 )
-def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(
-    database_url: str, leads: bool, started: int, nice: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_priority_of_a_session_is_lowered_by_its_leader_alone(database_url, leads, started, nice, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     of_a_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {PROGRAM!r}], check=True)"
     own = os.getpriority(os.PRIO_PROCESS, 0)

@@ -7,11 +7,9 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from django.db import connection
 from django.test import Client, RequestFactory
 from django.urls import reverse
@@ -37,11 +35,10 @@ from switchyard.history.fact_keeper import YEAR_HOURS, FactKeeper, hours_of, sto
 from switchyard.history.filters import TAG, Filter
 from switchyard.history.models import AttemptRow, FactHour, JobRow, SearchValue
 from switchyard.history.queries import Cursor, search
-from switchyard.history.writer import HistoryWriter, Retention, delete_oldest, most_rows
+from switchyard.history.writer import Retention, delete_oldest, most_rows
 from switchyard.jobs.listing.pages import find_jobs
 from switchyard.long_running import FACT_KEEPER
-from tests.conftest import Configure
-from tests.integration.history.conftest import Put, ended_job
+from tests.integration.history.conftest import ended_job
 from tests.integration.history.rows import BASE_MS, job_row
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -76,7 +73,7 @@ def ids(found: queries.HistoryPage) -> list[int]:
         ({"actor": "send_mail", "queue": "slow"}, ""),
     ],
 )
-def test_each_condition_finds_its_jobs(query: dict[str, str], expected: str) -> None:
+def test_each_condition_finds_its_jobs(query, expected):
     failure = {"error_type": "KeyError", "fingerprint": "beef", "error_message": "order 7"}
     rows = {
         "vip": job_row(
@@ -104,7 +101,7 @@ def test_each_condition_finds_its_jobs(query: dict[str, str], expected: str) -> 
     ],
 )
 @pytest.mark.parametrize("looked_through", [10_000, 7])
-def test_pages_hold_every_job_once(query: dict[str, str], looked_through: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_hold_every_job_once(query, looked_through, monkeypatch):
     monkeypatch.setattr(queries, "LOOKED_THROUGH", looked_through)
     monkeypatch.setattr(queries, "CHUNK", 4)
     rng = random.Random(7)
@@ -136,7 +133,7 @@ def test_pages_hold_every_job_once(query: dict[str, str], looked_through: int, m
     assert seen == expected
 
 
-def test_a_place_that_is_none_is_refused() -> None:
+def test_a_place_that_is_none_is_refused():
     with pytest.raises(ValueError, match="after: '5' is not a place in a list"):
         Cursor.parse("5")
 
@@ -160,7 +157,7 @@ def keeper(store: ShiftedStore) -> FactKeeper:
     return FactKeeper(store)
 
 
-def test_sends_and_depth_are_sampled_by_subject(facilities: Facilities, keeper: FactKeeper, store: FactStore) -> None:
+def test_sends_and_depth_are_sampled_by_subject(facilities, keeper, store):
     @dramatiq.actor(actor_name="sampled", queue_name="default")
     def sampled() -> None:
         """Do nothing."""
@@ -179,9 +176,7 @@ def test_sends_and_depth_are_sampled_by_subject(facilities: Facilities, keeper: 
     assert (queue[DEPTH], queue[AGE_MS] >= 0) == (3, True)
 
 
-def test_an_hour_is_stored_once_and_old_ones_leave(
-    keeper: FactKeeper, store: ShiftedStore, valkey: redis.Redis
-) -> None:
+def test_an_hour_is_stored_once_and_old_ones_leave(keeper, store, valkey):
     now = store.server_ms()
     hour = now // HOUR_MS
     key = Keys().facts_bucket(yard_facts.bucket_of(now))
@@ -204,7 +199,7 @@ def test_an_hour_is_stored_once_and_old_ones_leave(
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-def test_a_clock_that_was_ahead_costs_no_minute(store: ShiftedStore, valkey: redis.Redis, restarted: bool) -> None:
+def test_a_clock_that_was_ahead_costs_no_minute(store, valkey, restarted):
     now, keeper = store.server_ms(), FactKeeper(store)
     hour, ahead_ms = now // HOUR_MS, 3 * HOUR_MS
     store_hour(hour - 1, {"a:mail": {SUCCEEDED: 1}})
@@ -225,7 +220,7 @@ def test_a_clock_that_was_ahead_costs_no_minute(store: ShiftedStore, valkey: red
     assert hours_of(["a:mail"], [hour])["a:mail"] == {hour: {SUCCEEDED: 5}}
 
 
-def test_one_of_several_keepers_samples(facilities: Facilities, keeper: FactKeeper, monkeypatch: Any) -> None:
+def test_one_of_several_keepers_samples(facilities, keeper, monkeypatch):
     keeper.step()
     seen: list[object] = []
     monkeypatch.setattr(fact_keeper, "readings", lambda stats: seen.append(stats) or ({}, {}))
@@ -251,7 +246,7 @@ def left() -> list[int]:
     return sorted(at - BASE_MS for at in JobRow.objects.values_list("finished_at", flat=True))
 
 
-def test_jobs_leave_by_age_with_their_attempts_and_values(configure: Configure) -> None:
+def test_jobs_leave_by_age_with_their_attempts_and_values(configure):
     configure(history_days=7)
     for at in (-8 * DAY_MS, -7 * DAY_MS, -5 * DAY_MS, 0):
         with_attempt(at)
@@ -260,7 +255,7 @@ def test_jobs_leave_by_age_with_their_attempts_and_values(configure: Configure) 
     assert left() == [-5 * DAY_MS, 0]
 
 
-def test_jobs_leave_by_number_oldest_first(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_leave_by_number_oldest_first(configure, monkeypatch):
     monkeypatch.setattr(writer, "BATCH", 4)
     configure(history_rows=5)
     for at in range(16):
@@ -270,7 +265,7 @@ def test_jobs_leave_by_number_oldest_first(configure: Configure, monkeypatch: py
     assert left() == [11, 12, 13, 14, 15]
 
 
-def test_a_round_is_bounded_and_ends_with_its_leadership(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_is_bounded_and_ends_with_its_leadership(configure, monkeypatch):
     monkeypatch.setattr(writer, "BATCH", 2)
     monkeypatch.setattr(writer, "ROUND_BATCHES", 3)
     configure(history_days=1)
@@ -287,7 +282,7 @@ def test_a_round_is_bounded_and_ends_with_its_leadership(configure: Configure, m
     assert rounds.work(while_true=lambda: True) == 1
 
 
-def test_the_number_depends_on_the_database_unless_it_is_set(database: str, configure: Configure) -> None:
+def test_the_number_depends_on_the_database_unless_it_is_set(database, configure):
     assert most_rows() == (2_000_000 if connection.vendor == "sqlite" else 20_000_000)
     configure(history_rows=7)
     assert most_rows() == 7
@@ -387,7 +382,7 @@ def page_of(client: Client) -> Callable[[], object]:
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_lists_of_millions_are_quick(database: str, facilities: Facilities, request: pytest.FixtureRequest) -> None:
+def test_lists_of_millions_are_quick(database, facilities, request):
     fill(database)
     found: dict[str, tuple[float, float]] = {}
     for name, (query, most_ms) in QUERIES.items():
@@ -413,9 +408,7 @@ def test_lists_of_millions_are_quick(database: str, facilities: Facilities, requ
     assert {name: ms for name, (ms, most_ms) in found.items() if ms > most_ms} == {}
 
 
-def test_the_writers_time_of_a_processor_is_bounded(
-    database: str, put: Put, writer: HistoryWriter, valkey: redis.Redis, find_by_customer: Any
-) -> None:
+def test_the_writers_time_of_a_processor_is_bounded(database, put, writer, valkey, find_by_customer):
     rows = 5_000
     for first in range(0, rows, 100):
         put(

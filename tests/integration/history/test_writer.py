@@ -9,11 +9,9 @@ from typing import Any
 import dramatiq
 import msgspec
 import pytest
-import redis
 import structlog
 from prometheus_client import generate_latest
 
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.history_streams import Failure, encode
 from switchyard.history import queries
@@ -23,8 +21,7 @@ from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import HistoryWriter
 from switchyard.operations.findings import records
 from switchyard.operations.metrics import history_metrics
-from tests.conftest import RunWorker
-from tests.integration.history.conftest import Put, ended_job, put_into
+from tests.integration.history.conftest import ended_job, put_into
 from tests.integration.history.rows import BASE_MS, job_row
 from tests.waiting import wait_for
 
@@ -34,8 +31,8 @@ STREAM = Keys().queue("default").history
 
 
 def test_a_job_that_ended_is_written_with_what_its_message_says_and_found_by_named_arguments_but_not_hidden_ones(
-    put: Put, writer: HistoryWriter, valkey: redis.Redis, find_by_customer: Any
-) -> None:
+    put, writer, valkey, find_by_customer
+):
     origin = {"request": "r-1", "user": "ada", "schedule": "nightly"}
     options = {"owner": "shop", "tags": ["gold"], "parent": "p-1", "origin": origin}
     put(ended_job(actor="find_by_customer", args=[42], kwargs={"card": "4111"}, options=options, result='{"a": 1}'))
@@ -62,9 +59,7 @@ def test_a_job_that_ended_is_written_with_what_its_message_says_and_found_by_nam
     assert writer.streams.counts() == {"written": 1, "skipped": 0}
 
 
-def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
-    facilities: Facilities, run_worker: RunWorker, writer: HistoryWriter
-) -> None:
+def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(facilities, run_worker, writer):
     broker, tried = dramatiq.get_broker(), []
 
     def fail_first(customer_id: int) -> None:
@@ -85,9 +80,7 @@ def test_a_job_that_a_worker_ran_is_in_the_history_with_its_failure(
     assert writer.streams.counts()["skipped"] == 0
 
 
-def test_long_arguments_are_cut_to_a_kibibyte_and_those_of_an_unknown_actor_are_hidden(
-    put: Put, writer: HistoryWriter, find_by_customer: Any
-) -> None:
+def test_long_arguments_are_cut_to_a_kibibyte_and_those_of_an_unknown_actor_are_hidden(put, writer, find_by_customer):
     put(ended_job(1, actor="find_by_customer", args=["ä" * 2_000]))
     put(ended_job(2, actor="nobody_knows", args=["secret"], kwargs={"name": "secret"}))
 
@@ -101,7 +94,7 @@ def test_long_arguments_are_cut_to_a_kibibyte_and_those_of_an_unknown_actor_are_
     assert len(queries.search(Filter(argument=("customer_id", "ä" * 2_000))).rows) == 1
 
 
-def test_a_retried_attempt_keeps_its_row_and_the_job_its_last_failure(put: Put, writer: HistoryWriter) -> None:
+def test_a_retried_attempt_keeps_its_row_and_the_job_its_last_failure(put, writer):
     put(ended_job(state="retrying", error="KeyError", at=0, logs="a line"))
     writer.step()
     assert [row.state for row in queries.search(Filter(failures=True)).rows] == ["retrying"]
@@ -118,7 +111,7 @@ def test_a_retried_attempt_keeps_its_row_and_the_job_its_last_failure(put: Put, 
     assert queries.search(Filter(failures=True)).rows == queries.search(Filter()).rows == [row]
 
 
-def test_an_older_step_never_replaces_a_later_one(put: Put, writer: HistoryWriter) -> None:
+def test_an_older_step_never_replaces_a_later_one(put, writer):
     put(ended_job(attempt=2, at=900))
     put(ended_job(state="retrying", error="KeyError"))
     put(ended_job(generation=1, at=2_000, state="cancelled"), ended_job(attempt=3, at=1_500, state="dead", error="E"))
@@ -130,7 +123,7 @@ def test_an_older_step_never_replaces_a_later_one(put: Put, writer: HistoryWrite
     assert [(each.generation, each.attempts) for each in queries.attempts(row.job_id)] == [(0, 1), (0, 3)]
 
 
-def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put) -> None:
+def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put):
     old = job_row(-1_000 * 86_400_000)
     put(ended_job(1))
 
@@ -140,7 +133,7 @@ def test_old_rows_leave_also_while_new_ones_come_without_a_pause(put: Put) -> No
     assert JobRow.objects.count() == 1
 
 
-def test_the_writer_rests_in_a_burst_and_no_more_once_it_lasts(put: Put) -> None:
+def test_the_writer_rests_in_a_burst_and_no_more_once_it_lasts(put):
     writer = HistoryWriter(poll_s=7.0, burst_s=0.2)
     put(ended_job(1))
     assert 0 < writer.step() < 7.0, "a rest in proportion to the round"
@@ -154,9 +147,7 @@ def test_the_writer_rests_in_a_burst_and_no_more_once_it_lasts(put: Put) -> None
     assert writer.step() == 7.0, "nothing was left to move"
 
 
-def test_the_writer_rests_no_longer_than_the_burst_and_its_lease_after_a_round_that_took_long(
-    put: Put, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_writer_rests_no_longer_than_the_burst_and_its_lease_after_a_round_that_took_long(put, monkeypatch):
     now_s = 100.0
 
     def write_slowly(rows: Any) -> None:  # as on a machine that leaves it no processor
@@ -172,7 +163,7 @@ def test_the_writer_rests_no_longer_than_the_burst_and_its_lease_after_a_round_t
     assert HistoryWriter(burst_s=60.0, renew_s=5.0).step() == 5.0, "then its lease is to be renewed"
 
 
-def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
+def test_rows_that_are_read_twice_are_written_once(put, writer, valkey):
     rows = [ended_job(n, state="dead", error="E", options={"tags": ["gold"]}) for n in range(5)]
 
     for _ in range(3):
@@ -182,7 +173,7 @@ def test_rows_that_are_read_twice_are_written_once(put: Put, writer: HistoryWrit
     assert (JobRow.objects.count(), AttemptRow.objects.count(), SearchValue.objects.count()) == (5, 5, 5)
 
 
-def test_rubbish_is_skipped_counted_and_logged(writer: HistoryWriter, valkey: redis.Redis) -> None:
+def test_rubbish_is_skipped_counted_and_logged(writer, valkey):
     good = encode(ended_job(1))
     valkey.xadd(STREAM, {"n": 3, "rows": b"\x93" + good + b"\xc0" + b"\x92\xa1\xff\xa1b"})
     valkey.xadd(STREAM, {"n": 4, "rows": b"\xc1"})
@@ -202,7 +193,7 @@ def test_rubbish_is_skipped_counted_and_logged(writer: HistoryWriter, valkey: re
     assert any("left out" in line["event"] for line in lines)
 
 
-def test_texts_that_no_database_stores_are_escaped(put: Put, writer: HistoryWriter, find_by_customer: Any) -> None:
+def test_texts_that_no_database_stores_are_escaped(put, writer, find_by_customer):
     body = {"actor": "find_by_customer", "sent_at": 1, "args": ["\x00", "\ud800"], "options": {"owner": "o" * 300}}
     put(ended_job(1, state="dead", body=json.dumps(body).encode(), logs="\x00"))
     put(ended_job(2, state="dead", reason="r" * 99, worker="w" * 999, release="\x00"))
@@ -214,7 +205,7 @@ def test_texts_that_no_database_stores_are_escaped(put: Put, writer: HistoryWrit
     assert writer.streams.counts()["skipped"] == 0
 
 
-def test_a_key_of_a_wrong_type_does_not_stop_the_others(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
+def test_a_key_of_a_wrong_type_does_not_stop_the_others(put, writer, valkey):
     valkey.set(Keys().queue("webhook").history, "text")
     put(ended_job())
 
@@ -224,7 +215,7 @@ def test_a_key_of_a_wrong_type_does_not_stop_the_others(put: Put, writer: Histor
     assert sum(each.entries for each in writer.streams.backlog()) == 0
 
 
-def test_doctor_and_metrics_show_backlog_and_skipped_rows(put: Put, writer: HistoryWriter, valkey: redis.Redis) -> None:
+def test_doctor_and_metrics_show_backlog_and_skipped_rows(put, writer, valkey):
     put(ended_job(1))
     valkey.hset(Keys().queue("default").ended, "dropped", 7)
     valkey.hset(Keys().history_counts(), "skipped", 3)
@@ -247,7 +238,7 @@ def test_doctor_and_metrics_show_backlog_and_skipped_rows(put: Put, writer: Hist
     writer.leadership.release()
 
 
-def test_one_of_two_writers_writes(put: Put, writer: HistoryWriter) -> None:
+def test_one_of_two_writers_writes(put, writer):
     other = HistoryWriter(poll_s=0.01)
     writer.step()
     put(ended_job())

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Permission, User
 from django.http import HttpResponse
@@ -47,7 +45,7 @@ def download(path: str, headers: dict[str, str]) -> tuple[HttpResponse, bytes]:
     return async_to_sync(get)()
 
 
-def test_a_job_is_shown_from_start_to_end(api: Client, own_job: str, run_worker: RunWorker) -> None:
+def test_a_job_is_shown_from_start_to_end(api, own_job, run_worker):
     queued = api.get(f"/api/v1/jobs/{own_job}").json()
     done = run_to_end(run_worker, api, own_job)
 
@@ -62,7 +60,7 @@ def test_a_job_is_shown_from_start_to_end(api: Client, own_job: str, run_worker:
     assert done["enqueued_at"] <= done["started_at"] <= done["finished_at"]
 
 
-def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) -> None:
+def test_a_failed_job_says_why(api, ada, run_worker):
     job_id = submit(probe_actors.fail, owner=f"user:{ada.pk}", kwargs={"reason": "no such thing"})
 
     done = run_to_end(run_worker, api, job_id)
@@ -72,7 +70,7 @@ def test_a_failed_job_says_why(api: Client, ada: User, run_worker: RunWorker) ->
 
 
 @pytest.mark.parametrize("value", [b"", b"rubbish", b"0" * 20, b"0" * 20 + b"\x91\x01", b"\x91\x01", b"\xff" * 40])
-def test_strange_bytes_by_a_message_hide_no_job(api: Client, own_job: str, valkey: redis.Redis, value: bytes) -> None:
+def test_strange_bytes_by_a_message_hide_no_job(api, own_job, valkey, value):
     keys = facilities().records.keys.queue("default")
     for key in (keys.jobs, keys.progress, keys.ended_bucket(1)):
         valkey.hset(key, own_job, value)
@@ -83,7 +81,7 @@ def test_strange_bytes_by_a_message_hide_no_job(api: Client, own_job: str, valke
     assert (answer.status_code, answer.json()["state"]) == (200, "queued")
 
 
-def test_a_job_is_cancelled_and_one_that_ended_is_409(api: Client, own_job: str) -> None:
+def test_a_job_is_cancelled_and_one_that_ended_is_409(api, own_job):
     response = api.delete(f"/api/v1/jobs/{own_job}")
 
     assert response.status_code == 202
@@ -96,15 +94,13 @@ def test_a_job_is_cancelled_and_one_that_ended_is_409(api: Client, own_job: str)
     problem(api.delete(f"/api/v1/jobs/{own_job}"), 409)
 
 
-def test_reading_needs_the_scope_and_cancelling_another(headers: MakeHeaders, own_job: str) -> None:
+def test_reading_needs_the_scope_and_cancelling_another(headers, own_job):
     problem(Client(headers=headers("submit")).get(f"/api/v1/jobs/{own_job}"), 403)
     problem(Client(headers=headers("read")).delete(f"/api/v1/jobs/{own_job}"), 403)
     problem(Client().get(f"/api/v1/jobs/{own_job}"), 401)
 
 
-def test_a_file_is_downloaded_never_shown_in_a_page_and_404_once_it_was_removed(
-    api: Client, ada: User, headers: MakeHeaders, run_worker: RunWorker, media: Path
-) -> None:
+def test_a_file_is_downloaded_never_shown_in_a_page_and_404_once_it_was_removed(api, ada, headers, run_worker, media):
     job_id = submit(probe_actors.write, owner=f"user:{ada.pk}", kwargs={"text": "hello\n" * 50_000})
     body = run_to_end(run_worker, api, job_id)
 
@@ -119,9 +115,7 @@ def test_a_file_is_downloaded_never_shown_in_a_page_and_404_once_it_was_removed(
     problem(download(f"/api/v1/jobs/{job_id}/result", headers())[0], 404)
 
 
-def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(
-    api: Client, own_job: str, headers: MakeHeaders, run_worker: RunWorker
-) -> None:
+def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(api, own_job, headers, run_worker):
     problem(download(f"/api/v1/jobs/{own_job}/result", headers())[0], 409)
     run_to_end(run_worker, api, own_job)
     problem(download(f"/api/v1/jobs/{own_job}/result", headers())[0], 404)
@@ -138,7 +132,7 @@ def ids(client: Client, **query: str) -> list[str]:
     return [job["id"] for job in answer.json()["jobs"]]
 
 
-def test_a_token_lists_the_jobs_of_its_owner_alone(api: Client, ada: User, operator: Client) -> None:
+def test_a_token_lists_the_jobs_of_its_owner_alone(api, ada, operator):
     mine = submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
     ended = job_row(owner=f"user:{ada.pk}").job_id
     others = [submit(probe_actors.add, owner="user:999", kwargs={"a": 1, "b": 2}), job_row().job_id]
@@ -149,7 +143,7 @@ def test_a_token_lists_the_jobs_of_its_owner_alone(api: Client, ada: User, opera
     assert api.get(LIST, {"owner": "user:999"}).status_code == 403
 
 
-def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
+def test_the_list_goes_on_after_its_cursor(operator):
     rows = {job_row().job_id for _ in range(3)}
 
     first = operator.get(LIST, {"limit": "2"}).json()
@@ -166,14 +160,14 @@ def test_the_list_goes_on_after_its_cursor(operator: Client) -> None:
         *({"after": "x"}, {"ran": "long"}, {"since": "soon"}),
     ],
 )
-def test_a_query_that_is_unusable_is_refused(operator: Client, query: dict[str, str]) -> None:
+def test_a_query_that_is_unusable_is_refused(operator, query):
     answer = operator.get(LIST, query)
 
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith(next(iter(query)))
 
 
-def test_arguments_need_the_operators_scope_and_the_owners_right(operator: Client, api: Client, ada: User) -> None:
+def test_arguments_need_the_operators_scope_and_the_owners_right(operator, api, ada):
     submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 42, "b": 2})
 
     assert operator.get(LIST).json()["jobs"][0]["arguments"] is None
@@ -185,7 +179,7 @@ def test_arguments_need_the_operators_scope_and_the_owners_right(operator: Clien
     assert api.get(LIST).json()["jobs"][0]["arguments"] is None
 
 
-def test_a_job_that_has_left_the_broker_is_answered_from_the_history(api: Client, ada: User, operator: Client) -> None:
+def test_a_job_that_has_left_the_broker_is_answered_from_the_history(api, ada, operator):
     row = job_row(owner=f"user:{ada.pk}", result=json.dumps({"sum": 3}))
     other = job_row(owner="user:999", state="dead", reason="exhausted", error_type="ValueError", error_message="no")
     waits = job_row(owner=f"user:{ada.pk}", state="retrying")

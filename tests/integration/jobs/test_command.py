@@ -15,7 +15,6 @@ from switchyard.broker.clock import now_ms
 from switchyard.bulk.models import BulkAct
 from switchyard.jobs.queries import find_job, find_untracked
 from switchyard.jobs.services import submit
-from tests.conftest import RunWorker
 from tests.factories.commands import json_of, output_of
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -31,7 +30,7 @@ def job_id() -> str:
 
 
 @pytest.mark.django_db(transaction=True)  # the worker writes the dead letter
-def test_show_prints_where_a_job_stands_what_it_works_on_and_what_happened_to_it(run_worker: RunWorker) -> None:
+def test_show_prints_where_a_job_stands_what_it_works_on_and_what_happened_to_it(run_worker):
     job_id = submit(probe_actors.fail, owner="user:1", kwargs={"reason": "\x1b[31m"})
     queued = output_of("jobs", "show", job_id)
     with run_worker("default"):
@@ -50,7 +49,7 @@ def test_show_prints_where_a_job_stands_what_it_works_on_and_what_happened_to_it
     assert [attempt["state"] for attempt in shown["runs"]] == ["dead"]
 
 
-def test_cancel_cancels_a_job_and_with_a_filter_starts_a_bulk_act(job_id: str) -> None:
+def test_cancel_cancels_a_job_and_with_a_filter_starts_a_bulk_act(job_id):
     assert output_of("jobs", "cancel", job_id) == f"job {job_id}: was cancelled and will not start\n"
 
     job = find_job(job_id)
@@ -64,7 +63,7 @@ def test_cancel_cancels_a_job_and_with_a_filter_starts_a_bulk_act(job_id: str) -
     assert (row.kind, row.filter, row.total, row.reason) == ("job.cancel", {"actor": "probe_add"}, 1, "wrong")
 
 
-def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id: str) -> None:
+def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id):
     later = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
 
     assert output_of("jobs", "run-now", later) == f"job {later}: starts as soon as a slot is free\n"
@@ -77,13 +76,13 @@ def test_run_now_starts_a_scheduled_job_and_refuses_another(job_id: str) -> None
 
 @pytest.mark.parametrize("action", ["show", "cancel"])
 @pytest.mark.parametrize("job_id", [UNKNOWN, "x", "../x"])
-def test_an_unknown_job_is_refused_with_exit_1(action: str, job_id: str) -> None:
+def test_an_unknown_job_is_refused_with_exit_1(action, job_id):
     with pytest.raises(CommandError, match=f"job {job_id}: no job has this id") as refused:
         output_of("jobs", action, job_id)
     assert refused.value.returncode == 1
 
 
-def test_show_says_why_a_job_is_parked(run_worker: RunWorker) -> None:
+def test_show_says_why_a_job_is_parked(run_worker):
     broker = dramatiq.get_broker()
     unknown: Message[None] = Message("default", "nobody_has_it", (), {}, {"track": True})
     misfit: Message[None] = Message("default", "probe_add", (), {"c": 1}, {"track": True, "enqueued_at": now_ms()})
@@ -110,7 +109,7 @@ def test_show_says_why_a_job_is_parked(run_worker: RunWorker) -> None:
 def database(transactional_db: None) -> None: ...
 
 
-def test_list_prints_what_waits_and_what_has_ended() -> None:
+def test_list_prints_what_waits_and_what_has_ended():
     waiting = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
     ended = job_row(state="dead", error_type="ValueError", error_message="no\x1b[31m").job_id
 
@@ -121,7 +120,7 @@ def test_list_prints_what_waits_and_what_has_ended() -> None:
     assert "no job matches" in output_of("jobs", "list", "--actor", "nobody")
 
 
-def test_list_prints_json_page_by_page() -> None:
+def test_list_prints_json_page_by_page():
     job_row(), job_row()
 
     first = json_of("jobs", "list", "--limit", "1", "--state", "succeeded,dead")
@@ -136,14 +135,14 @@ def test_list_prints_json_page_by_page() -> None:
 
 
 @pytest.mark.parametrize("fault", ["no such table: history", "no such column: owner"])
-def test_list_says_that_the_database_is_not_migrated(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_says_that_the_database_is_not_migrated(fault, monkeypatch):
     monkeypatch.setattr("switchyard.jobs.listing.pages.search", Mock(side_effect=OperationalError(fault)))
 
     with pytest.raises(CommandError, match=f"the database is not migrated: {fault}; run manage.py migrate"):
         output_of("jobs", "list")
 
 
-def test_run_again_enqueues_a_new_job_with_changed_arguments() -> None:
+def test_run_again_enqueues_a_new_job_with_changed_arguments():
     first = job_row(arguments='{"a": 1, "b": 2}').job_id
 
     sent = json_of("jobs", "run-again", first, "--set", "b=3")

@@ -28,7 +28,6 @@ from switchyard.jobs import live
 from switchyard.jobs.live import Watcher
 from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
-from tests.conftest import RunWorker
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.conftest import MakeHeaders
@@ -168,7 +167,7 @@ def knock(web: str, headers: MakeHeaders) -> Knock:
 
 
 @pytest.mark.parametrize("through", ["api", "page"])
-def test_a_job_is_followed_to_its_end(web: str, follow: Follow, ada: User, run_worker: RunWorker, through: str) -> None:
+def test_a_job_is_followed_to_its_end(web, follow, ada, run_worker, through):
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
     follower = follow(job_id) if through == "api" else Follower(web + address_of(job_id), session("view_job"))
 
@@ -191,7 +190,7 @@ def test_a_job_is_followed_to_its_end(web: str, follow: Follow, ada: User, run_w
     wait_for(lambda: open_streams() == 0)
 
 
-def test_a_reader_that_comes_back_goes_on_where_it_was(follow: Follow, ada: User, run_worker: RunWorker) -> None:
+def test_a_reader_that_comes_back_goes_on_where_it_was(follow, ada, run_worker):
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 4})
     probe_actors.go_on.set()
     whole = follow(job_id)
@@ -212,7 +211,7 @@ TOO_LARGE = [f"{2**64}-0", f"0-{2**64}", "9" * 20 + "-0", f"{2**64 - 1}-{2**64 -
 
 
 @pytest.mark.parametrize("last", ["", "nonsense", "1", "-", "9" * 400, "1-1\u00e4", *TOO_LARGE])
-def test_a_job_that_ended_is_told_at_once(follow: Follow, own_job: str, last: str) -> None:
+def test_a_job_that_ended_is_told_at_once(follow, own_job, last):
     request_cancel(own_job)
 
     follower = follow(own_job, last)
@@ -222,7 +221,7 @@ def test_a_job_that_ended_is_told_at_once(follow: Follow, own_job: str, last: st
     assert {event["data"]["state"] for event in follower.events} == {"cancelled"}
 
 
-def test_a_silent_job_is_kept_alive_by_comments(follow: Follow, own_job: str, short_heartbeat: None) -> None:
+def test_a_silent_job_is_kept_alive_by_comments(follow, own_job, short_heartbeat):
     follower = follow(own_job)
 
     wait_for(lambda: len(follower.comments) >= 3)
@@ -237,9 +236,7 @@ def test_a_silent_job_is_kept_alive_by_comments(follow: Follow, own_job: str, sh
     [("read", {"revoked_at": "2026-01-01T00:00Z"}), ("read", {"is_active": False}), ("operate", {"scopes": ["read"]})],
     ids=["token", "account", "scope"],
 )
-def test_a_stream_ends_with_the_rights_of_its_token(
-    web: str, ada: User, headers: MakeHeaders, short_heartbeat: None, valkey: redis.Redis, scope: str, lost: Any
-) -> None:
+def test_a_stream_ends_with_the_rights_of_its_token(web, ada, headers, short_heartbeat, valkey, scope, lost):
     """Also while events come all the time."""
     job_id = submit(probe_actors.add, owner=f"user:{ada.pk if scope == 'read' else 0}", kwargs={"a": 1, "b": 2})
     follower = Follower(f"{web}/api/v1/jobs/{job_id}/events", headers(scope))
@@ -252,9 +249,7 @@ def test_a_stream_ends_with_the_rights_of_its_token(
     assert went_on and "end" not in follower.names()
 
 
-def test_a_job_whose_events_are_gone_still_comes_to_its_end(
-    follow: Follow, own_job: str, valkey: redis.Redis, short_heartbeat: None
-) -> None:
+def test_a_job_whose_events_are_gone_still_comes_to_its_end(follow, own_job, valkey, short_heartbeat):
     follower = follow(own_job)
 
     with valkey.pipeline(transaction=True) as together:
@@ -268,7 +263,7 @@ def test_a_job_whose_events_are_gone_still_comes_to_its_end(
     assert follower.names()[-2:] == ["state", "end"]
 
 
-def test_a_stream_outlives_the_connection_to_the_broker(follow: Follow, own_job: str, valkey: redis.Redis) -> None:
+def test_a_stream_outlives_the_connection_to_the_broker(follow, own_job, valkey):
     follower = follow(own_job)
     for number in range(3):
         valkey.client_kill_filter(skipme=True)
@@ -283,8 +278,8 @@ def test_a_stream_outlives_the_connection_to_the_broker(follow: Follow, own_job:
 
 
 def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
-    follow: Follow, own_job: str, valkey: redis.Redis, short_heartbeat: None
-) -> None:
+    follow, own_job, valkey, short_heartbeat
+):
     follower = follow(own_job)
 
     valkey.execute_command("CLIENT", "PAUSE", 4000)
@@ -293,7 +288,7 @@ def test_a_broker_that_is_away_at_a_heartbeat_closes_the_stream_without_an_end(
     assert "end" not in follower.names()
 
 
-def test_a_reader_that_lags_gets_every_event_in_order(follow: Follow, own_job: str, valkey: redis.Redis) -> None:
+def test_a_reader_that_lags_gets_every_event_in_order(follow, own_job, valkey):
     followers = [follow(own_job) for _ in range(3)]
 
     for number in range(200):
@@ -306,7 +301,7 @@ def test_a_reader_that_lags_gets_every_event_in_order(follow: Follow, own_job: s
         assert progress == list(range(200))
 
 
-def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeaders) -> None:
+def test_a_token_has_so_many_streams(web, own_job, headers):
     url, bearer = f"{web}/api/v1/jobs/{own_job}/events", headers()
     followers = [Follower(url, bearer) for _ in range(live.STREAMS_PER_CALLER)]
     wait_for(lambda: open_streams() == live.STREAMS_PER_CALLER)
@@ -324,7 +319,7 @@ def test_a_token_has_so_many_streams(web: str, own_job: str, headers: MakeHeader
     wait_for(lambda: open_streams() == 0)
 
 
-def test_readers_that_leave_leave_nothing_behind(knock: Knock, ada: User) -> None:
+def test_readers_that_leave_leave_nothing_behind(knock, ada):
     job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
 
     for _ in range(4):
@@ -337,7 +332,7 @@ def test_readers_that_leave_leave_nothing_behind(knock: Knock, ada: User) -> Non
         wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(knock: Knock, own_job: str) -> None:
+def test_readers_that_wait_hold_no_database_connection(knock, own_job):
     before = open_connections()
 
     readers = knock(own_job, 20)
@@ -350,7 +345,7 @@ def test_readers_that_wait_hold_no_database_connection(knock: Knock, own_job: st
     wait_for(lambda: loops_reading() == 0)
 
 
-def test_a_reader_that_never_reads_is_dropped(knock: Knock, own_job: str, valkey: redis.Redis) -> None:
+def test_a_reader_that_never_reads_is_dropped(knock, own_job, valkey):
     [reader] = knock(own_job, buffer=4096)
     wait_for(loops_reading)
     key, note = facilities().records.stream_key(own_job, "default"), "x" * 20_000
@@ -362,7 +357,7 @@ def test_a_reader_that_never_reads_is_dropped(knock: Knock, own_job: str, valkey
     wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey: redis.Redis) -> None:
+def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey):
     key, wrong = (facilities().records.stream_key(name, "default") for name in ("j", "wrong"))
     report_progress(valkey, "j", 0)
     valkey.xadd(key, {"event": "progress", "data": "{"})
@@ -386,7 +381,7 @@ def job_id(transactional_db: None) -> str:
     return submit(probe_actors.steps, kwargs={"total": 3})
 
 
-def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> None:
+def test_a_stream_needs_a_session_the_right_and_a_job(web, job_id):
     cases: list[tuple[str, Headers, int]] = [(job_id, {}, 302), (job_id, session("cancel_job"), 403)]
 
     for asked, headers, status in [*cases, (UNKNOWN, session("view_job"), 404)]:
@@ -408,9 +403,7 @@ def test_a_stream_needs_a_session_the_right_and_a_job(web: str, job_id: str) -> 
     ],
     ids=["second factor", "staff", "account", "right"],
 )
-def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(
-    web: str, job_id: str, monkeypatch: pytest.MonkeyPatch, lose: Callable[[pytest.MonkeyPatch], None]
-) -> None:
+def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(web, job_id, monkeypatch, lose):
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
     follower = Follower(web + address_of(job_id), session("view_job"))
     wait_for(lambda: len(follower.comments) >= 3)
@@ -422,9 +415,7 @@ def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(
     assert went_on and "end" not in follower.names()
 
 
-def test_a_user_and_a_process_have_so_many_streams(
-    web: str, job_id: str, headers: MakeHeaders, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_user_and_a_process_have_so_many_streams(web, job_id, headers, monkeypatch):
     monkeypatch.setattr(live, "STREAMS_PER_CALLER", 2)
     monkeypatch.setattr(live, "STREAMS_PER_PROCESS", 4)
     mia, bo = session("view_job"), session("view_job")
@@ -447,7 +438,7 @@ def test_a_user_and_a_process_have_so_many_streams(
     wait_for(lambda: open_streams() == 0)
 
 
-def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job_id: str) -> None:
+def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web, job_id):
     client = staff("view_job")  # Django's test client runs under WSGI
     cookie = {"Cookie": f"sessionid={client.cookies['sessionid'].value}"}
     page_url = reverse("switchyard-job", args=[job_id])
@@ -463,7 +454,7 @@ def test_under_wsgi_a_page_polls_and_its_stream_is_refused_at_once(web: str, job
 
 
 @pytest.mark.parametrize("part", ["live", "events"])
-def test_a_part_of_an_unknown_job_says_so(web: str, job_id: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_of_an_unknown_job_says_so(web, job_id, part, monkeypatch):
     reader = session("view_job")
 
     def away(job_id: str) -> None:

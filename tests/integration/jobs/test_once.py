@@ -79,7 +79,7 @@ def effects(alias: str) -> list[str]:
         return [name for (name,) in cursor.fetchall()]
 
 
-def test_of_many_at_once_one_is_first(alias: str, do: Do) -> None:
+def test_of_many_at_once_one_is_first(alias, do):
     start = threading.Barrier(THREADS)
 
     def do_all() -> list[bool]:
@@ -94,7 +94,7 @@ def test_of_many_at_once_one_is_first(alias: str, do: Do) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["commits", "rolls-back"])
-def test_the_second_waits_for_the_end_of_the_first(alias: str, do: Do, fails: bool) -> None:
+def test_the_second_waits_for_the_end_of_the_first(alias, do, fails):
     inside, go_on, tried = threading.Event(), threading.Event(), threading.Event()
 
     def stay() -> None:
@@ -133,7 +133,7 @@ def blocked(alias: str) -> int:
         return int(cursor.fetchone()[0])
 
 
-def test_the_scheduler_forgets_what_is_old() -> None:
+def test_the_scheduler_forgets_what_is_old():
     [task] = [task for task in maintenance_tasks() if task.name == "done once"]
 
     assert task.run is delete_old_keys

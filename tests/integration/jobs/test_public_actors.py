@@ -10,13 +10,10 @@ import dramatiq
 import jsonschema
 import msgspec
 import pytest
-from django.contrib.auth.models import User
 from django.db import models
 from django.test import Client
 
 from switchyard.audit.models import AuditEntry
-from switchyard.broker.interface import Facilities
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
 
 DUE = datetime.date(2026, 10, 1)
@@ -74,7 +71,7 @@ def order(**arguments: Any) -> dict[str, Any]:
     return {"actor": "door_order", "arguments": {"customer_id": 7, "lines": [{"article": "cup"}], **arguments}}
 
 
-def test_a_public_actor_is_sent_audited_and_seen_by_its_owner(api: Client, ada: User, facilities: Facilities) -> None:
+def test_a_public_actor_is_sent_audited_and_seen_by_its_owner(api, ada, facilities):
     answer = send(api, order(due="2026-12-24", pin="1234"))
 
     job_id = answer.json()["job_id"]
@@ -88,9 +85,7 @@ def test_a_public_actor_is_sent_audited_and_seen_by_its_owner(api: Client, ada: 
     assert "1234" not in str(entry.detail)
 
 
-def test_an_actor_that_is_not_public_is_as_one_that_is_not_and_a_token_may_submit(
-    api: Client, headers: MakeHeaders
-) -> None:
+def test_an_actor_that_is_not_public_is_as_one_that_is_not_and_a_token_may_submit(api, headers):
     known, unknown = (problem(send(api, {"actor": name}), 404) for name in ("door_closed", "door_gone"))
 
     assert known["detail"] == unknown["detail"].replace("door_gone", "door_closed")
@@ -99,7 +94,7 @@ def test_an_actor_that_is_not_public_is_as_one_that_is_not_and_a_token_may_submi
     problem(send(Client(), order()), 401)
 
 
-def test_each_wrong_argument_is_named(api: Client) -> None:
+def test_each_wrong_argument_is_named(api):
     arguments = {"customer_id": 0, "due": "soon", "colour": "green", "x": 1}
     wrong = send(api, {"actor": "door_order", "arguments": arguments})
     nested = send(api, order(lines=[{"article": "cup", "colour": "red"}]))
@@ -110,7 +105,7 @@ def test_each_wrong_argument_is_named(api: Client) -> None:
     assert faults(send(api, order() | {"delay_ms": -1})).keys() == {"delay_ms"}
 
 
-def test_a_repeated_request_or_unique_key_sends_one_and_a_delay_later(api: Client, facilities: Facilities) -> None:
+def test_a_repeated_request_or_unique_key_sends_one_and_a_delay_later(api, facilities):
     answers = [send(api, order(), **{"Idempotency-Key": "order-7"}) for _ in range(2)]
 
     assert answers[0].json() == answers[1].json()
@@ -123,7 +118,7 @@ def test_a_repeated_request_or_unique_key_sends_one_and_a_delay_later(api: Clien
     assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "scheduled"
 
 
-def test_arguments_by_place_and_further_ones_are_named_by_their_parameter(api: Client, facilities: Facilities) -> None:
+def test_arguments_by_place_and_further_ones_are_named_by_their_parameter(api, facilities):
     arguments = {"first": 1, "rest": [2, 3], "more": {"note": "x"}}
     job_id = send(api, {"actor": "door_any", "arguments": arguments}).json()["job_id"]
 
@@ -131,7 +126,7 @@ def test_arguments_by_place_and_further_ones_are_named_by_their_parameter(api: C
     assert message is not None and (tuple(message.args), message.kwargs) == ((1, 2, 3), {"note": "x"})
 
 
-def test_the_document_has_a_schema_for_each_public_actor(api: Client) -> None:
+def test_the_document_has_a_schema_for_each_public_actor(api):
     document = api.get("/api/v1/openapi.json").json()
     operation, named = document["paths"]["/api/v1/jobs"]["post"], document["components"]["schemas"]
 
@@ -166,7 +161,7 @@ def test_the_document_has_a_schema_for_each_public_actor(api: Client) -> None:
         ({"actor": "door_any", "arguments": {"first": 1, "rest": ["x"]}}, False),
     ],
 )
-def test_the_schema_allows_what_is_accepted_and_nothing_else(api: Client, body: dict[str, Any], allowed: bool) -> None:
+def test_the_schema_allows_what_is_accepted_and_nothing_else(api, body, allowed):
     document = api.get("/api/v1/openapi.json").json()
     [content] = document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"].values()
     schema = {**content["schema"], "components": document["components"]}

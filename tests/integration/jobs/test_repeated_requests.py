@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dramatiq
 import pytest
-import redis
 from django.db import OperationalError
 
 from switchyard.api.request_jobs import HistoryUnavailable, RequestJobs, request_jobs
@@ -12,7 +11,6 @@ from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import submit
-from tests.conftest import RunWorker
 from tests.factories.letters import discard
 from tests.integration.jobs import probe_actors
 from tests.waiting import wait_for
@@ -33,9 +31,7 @@ def once_more(*, repeated: bool) -> RequestJobs:
     return RequestJobs(has_key=True, claim="one claim", repeated=repeated)
 
 
-def test_a_repeated_request_finds_its_untracked_job_when_the_broker_has_forgotten_it(
-    valkey: redis.Redis, run_worker: RunWorker
-) -> None:
+def test_a_repeated_request_finds_its_untracked_job_when_the_broker_has_forgotten_it(valkey, run_worker):
     runs: list[int] = []
 
     @dramatiq.actor(queue_name="default", actor_name="probe_untracked", track=False)
@@ -59,8 +55,8 @@ def test_a_repeated_request_finds_its_untracked_job_when_the_broker_has_forgotte
 
 @pytest.mark.parametrize("ends", ["succeeded", "dead"])
 def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone(
-    transactional_db: None, valkey: redis.Redis, run_worker: RunWorker, ends: str
-) -> None:
+    transactional_db, valkey, run_worker, ends
+):
     runs: list[int] = []
 
     @dramatiq.actor(queue_name="default", actor_name=f"probe_forgotten_{ends}", track=False, max_retries=0)
@@ -89,7 +85,7 @@ def test_a_repeated_request_sends_nothing_again_when_record_and_history_are_gone
     assert runs == [1]
 
 
-def test_a_job_of_no_key_leaves_no_mark(db: None, valkey: redis.Redis, run_worker: RunWorker) -> None:
+def test_a_job_of_no_key_leaves_no_mark(db, valkey, run_worker):
     with run_worker("default"):
         job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
         wait_for(lambda: state(job_id) == "succeeded")
@@ -97,7 +93,7 @@ def test_a_job_of_no_key_leaves_no_mark(db: None, valkey: redis.Redis, run_worke
     assert list(valkey.scan_iter("*job:mark:*")) == []
 
 
-def test_a_job_of_an_unknown_history_is_not_sent_again(valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_an_unknown_history_is_not_sent_again(valkey, monkeypatch):
     def fail(job_id: str) -> None:
         raise OperationalError("no connection")
 
@@ -112,7 +108,7 @@ def test_a_job_of_an_unknown_history_is_not_sent_again(valkey: redis.Redis, monk
     assert len(jobs.job_ids) == 1
 
 
-def test_jobs_of_one_request_have_ids_of_their_own(valkey: redis.Redis) -> None:
+def test_jobs_of_one_request_have_ids_of_their_own(valkey):
     with request_jobs(once_more(repeated=False)):
         first = [submit(probe_actors.add, kwargs={"a": 1, "b": 2}) for _ in range(3)]
     with request_jobs(once_more(repeated=True)):
@@ -123,7 +119,7 @@ def test_jobs_of_one_request_have_ids_of_their_own(valkey: redis.Redis) -> None:
     assert facilities().transport.stats("default").live.waiting == 3
 
 
-def test_a_failed_enqueue_names_its_job(monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis) -> None:
+def test_a_failed_enqueue_names_its_job(monkeypatch, valkey):
     def fail(message: object, delay: int | None = None) -> None:
         raise BrokerUnavailable("enqueue", "timeout")
 

@@ -6,10 +6,7 @@ import uuid
 from typing import Any
 
 import pytest
-import redis
-from django.contrib.auth.models import User
 from django.db import transaction
-from django.test import Client
 from django.urls import reverse
 from dramatiq.middleware import CurrentMessage
 
@@ -37,7 +34,7 @@ def state(job_id: str) -> str:
     return "" if job is None else job.state
 
 
-def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
+def test_submit_takes_arguments_as_send_does(valkey):
     submit(probe_actors.add, 1, kwargs={"b": 2})
     submit(probe_actors.add, 1, b=2)
     with pytest.raises(ArgumentMismatch, match="missing a required argument: 'b'; it is declared as probe_add"):
@@ -47,7 +44,7 @@ def test_submit_takes_arguments_as_send_does(valkey: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["invoice-5", JOB_ID.upper(), uuid.UUID(JOB_ID)])
-def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_id: Any) -> None:
+def test_a_job_id_that_would_never_be_found_is_refused(valkey, job_id):
     for send in (submit, enqueue_on_commit):
         with pytest.raises(ValueError, match="is not a UUID in lower case"):
             send(probe_actors.add, job_id=job_id, kwargs={"a": 1, "b": 2})
@@ -55,7 +52,7 @@ def test_a_job_id_that_would_never_be_found_is_refused(valkey: redis.Redis, job_
     assert facilities().transport.stats("default").live.waiting == 0
 
 
-def test_a_job_is_sent_when_the_transaction_commits_from_which_its_delay_counts_and_never_when_it_rolls_back() -> None:
+def test_a_job_is_sent_when_the_transaction_commits_from_which_its_delay_counts_and_never_when_it_rolls_back():
     with transaction.atomic():
         job_id = enqueue_on_commit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
         later = enqueue_on_commit(probe_actors.add, 1, 2, delay_ms=60_000)
@@ -70,7 +67,7 @@ def test_a_job_is_sent_when_the_transaction_commits_from_which_its_delay_counts_
     assert facilities().transport.stats("default").live.waiting == 1, "the one before"
 
 
-def test_arguments_are_checked_before_the_commit() -> None:
+def test_arguments_are_checked_before_the_commit():
     with transaction.atomic():
         for call in ({"kwargs": {"c": 1}}, {"a": 1, "c": 2}, {"kwarg": {"a": 1, "b": 2}}):
             with pytest.raises(ArgumentMismatch, match=r"probe_add\(a: .* at \S+probe_actors.py:\d+"):
@@ -82,14 +79,12 @@ def test_arguments_are_checked_before_the_commit() -> None:
 @pytest.mark.parametrize(
     ("error", "value"), [(UnencodablePayload, object()), (UnencodablePayload, {1}), (PayloadTooLarge, "x" * 2_000_000)]
 )
-def test_arguments_that_cannot_be_sent_are_refused_before_the_commit(error: type[Exception], value: Any) -> None:
+def test_arguments_that_cannot_be_sent_are_refused_before_the_commit(error, value):
     with transaction.atomic(), pytest.raises(error):
         enqueue_on_commit(probe_actors.note, value)
 
 
-def test_a_progress_report_that_is_refused_or_finds_no_broker_does_not_fail_the_job(
-    monkeypatch: pytest.MonkeyPatch, valkey: redis.Redis
-) -> None:
+def test_a_progress_report_that_is_refused_or_finds_no_broker_does_not_fail_the_job(monkeypatch, valkey):
     message = probe_actors.add.message(1, 2).copy(message_id=JOB_ID)
     monkeypatch.setattr(CurrentMessage, "get_current_message", lambda: message)
     with broker_without_server():
@@ -109,13 +104,13 @@ def test_a_progress_report_that_is_refused_or_finds_no_broker_does_not_fail_the_
         *(("", "", False, False), ("", "user:1", False, False), ("", "user:1", True, True)),
     ],
 )
-def test_owner_and_operators_see_a_job(valkey: redis.Redis, owner: str, asks: str, operator: bool, seen: bool) -> None:
+def test_owner_and_operators_see_a_job(valkey, owner, asks, operator, seen):
     job_id = submit(probe_actors.add, owner=owner, kwargs={"a": 1, "b": 2})
 
     assert (visible_job(job_id, owner=asks, operator=operator) is not None) == seen
 
 
-def test_an_expired_job_is_shown_wherever_jobs_are(api: Client, ada: User, run_worker: RunWorker) -> None:
+def test_an_expired_job_is_shown_wherever_jobs_are(api, ada, run_worker):
     sent = probe_actors.add.send_with_options(args=(1, 2), owner=f"user:{ada.pk}", max_age=20, delay=60)
     other = probe_actors.add.send_with_options(args=(1, 2), owner=f"user:{ada.pk}")
     job_id = sent.message_id
@@ -145,7 +140,7 @@ def job_id(transactional_db: None, run_worker: RunWorker) -> Any:
         probe_actors.go_on.set()
 
 
-def test_a_running_job_is_listed_with_what_is_known_of_it(job_id: str) -> None:
+def test_a_running_job_is_listed_with_what_is_known_of_it(job_id):
     (job,) = running_jobs(queue="default", actor="probe_steps")
 
     assert (job.id, job.actor, job.queue, job.owner, job.attempts) == (job_id, "probe_steps", "default", "user:1", 1)
@@ -156,7 +151,7 @@ def test_a_running_job_is_listed_with_what_is_known_of_it(job_id: str) -> None:
     assert running_jobs(queue="urgent") == running_jobs(actor="probe_add") == running_jobs(pool="mail") == []
 
 
-def test_the_overview_shows_what_runs_to_who_may_see_jobs(job_id: str) -> None:
+def test_the_overview_shows_what_runs_to_who_may_see_jobs(job_id):
     overview = reverse("switchyard-operations")
 
     without = staff("view_operations").get(overview).content.decode()

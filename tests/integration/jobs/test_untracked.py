@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -17,7 +16,6 @@ from django.urls import reverse
 from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import request_cancel, submit
-from tests.conftest import RunWorker
 from tests.factories.callers import api_user
 from tests.factories.commands import output_of
 from tests.factories.staff import staff
@@ -77,14 +75,7 @@ WAYS = [by_api, by_operator, by_command, in_the_room]
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("delay_ms", [None, 3_600_000], ids=["queued", "scheduled"])
-def test_an_untracked_job_that_has_not_started_is_cancelled(
-    actor: dramatiq.Actor[..., Any],
-    ada: User,
-    headers: MakeHeaders,
-    run_worker: RunWorker,
-    way: Callable[..., None],
-    delay_ms: int | None,
-) -> None:
+def test_an_untracked_job_that_has_not_started_is_cancelled(actor, ada, headers, run_worker, way, delay_ms):
     job_id = submit(actor, owner=f"user:{ada.pk}", delay_ms=delay_ms, kwargs={})
 
     way(job_id, ada, headers)
@@ -97,9 +88,7 @@ def test_an_untracked_job_that_has_not_started_is_cancelled(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_untracked_job_that_runs_is_stopped(
-    actor: dramatiq.Actor[..., Any], ada: User, headers: MakeHeaders, run_worker: RunWorker, way: Callable[..., None]
-) -> None:
+def test_an_untracked_job_that_runs_is_stopped(actor, ada, headers, run_worker, way):
     with run_worker("default"):
         job_id = submit(actor, owner=f"user:{ada.pk}", kwargs={})
         assert runs.wait(30)
@@ -111,9 +100,7 @@ def test_an_untracked_job_that_runs_is_stopped(
     assert facilities().transport.stats("default").dead == 0
 
 
-def test_another_owners_untracked_job_is_404_and_goes_on(
-    actor: dramatiq.Actor[..., Any], ada: User, headers: MakeHeaders
-) -> None:
+def test_another_owners_untracked_job_is_404_and_goes_on(actor, ada, headers):
     job_id = submit(actor, owner="user:other", kwargs={})
 
     problem(Client(headers=headers()).delete(f"/api/v1/jobs/{job_id}"), 404)
@@ -121,7 +108,7 @@ def test_another_owners_untracked_job_is_404_and_goes_on(
     assert facilities().transport.stats("default").live.waiting == 1
 
 
-def test_of_an_untracked_job_that_ended_nothing_is_known(actor: dramatiq.Actor[..., Any], ada: User) -> None:
+def test_of_an_untracked_job_that_ended_nothing_is_known(actor, ada):
     job_id = submit(actor, kwargs={})
     dramatiq.get_broker().flush("default")
 

@@ -27,8 +27,8 @@ from switchyard.broker.queue.limits import declare_fair, wait_of
 from switchyard.broker.topology import Dependency, FairShare, Yard
 from switchyard.jobs import services
 from switchyard.jobs.passport.why import limit_sentence
-from switchyard.middleware.errors import InvalidOption, RetryLater
 from switchyard.middleware.circuits import calls_host
+from switchyard.middleware.errors import InvalidOption, RetryLater
 from switchyard.middleware.metrics import Metrics
 from switchyard.wiring import build_yard, in_order
 from tests.chaos.load import let_pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -42,7 +41,7 @@ def put(broker: RedisBroker, actor: str, *args: Any, lane: str = "default", dela
     return broker.enqueue(message, delay=delay or None).message_id
 
 
-def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
+def test_a_backlog_that_the_code_can_run_is_fine(broker):
     put(broker, "bill", 1, month="May")
     put(broker, "bill", 1, month="May", delay=60_000)
 
@@ -52,7 +51,7 @@ def test_a_backlog_that_the_code_can_run_is_fine(broker: RedisBroker) -> None:
     assert end_of("check_backlog", "--queue", "billing")[1].startswith("0 messages")
 
 
-def test_every_place_is_looked_into_and_told_by_actor_with_samples(broker: RedisBroker, valkey: redis.Redis) -> None:
+def test_every_place_is_looked_into_and_told_by_actor_with_samples(broker, valkey):
     waits = [put(broker, "gone", number) for number in range(5)]
     later = put(broker, "bill", 1, mont="May", delay=60_000)
     retries = put(broker, "bill", 1, 2, 3, month="May", lane="default-retry")
@@ -83,7 +82,7 @@ def test_every_place_is_looked_into_and_told_by_actor_with_samples(broker: Redis
     assert "default: 5 of gone: this code has no such actor (such as " in end_of("check_backlog")[1]
 
 
-def test_a_queue_that_the_topology_has_not_any_more_is_trouble(broker: RedisBroker, valkey: redis.Redis) -> None:
+def test_a_queue_that_the_topology_has_not_any_more_is_trouble(broker, valkey):
     old = QueueOperations(broker.calls, broker.keys.queue("retired"))
     old.enqueue([Entry("left", b'{"actor":"bill","sent_at":1,"args":[1],"kwargs":{"month":"May"}}')])
 
@@ -93,7 +92,7 @@ def test_a_queue_that_the_topology_has_not_any_more_is_trouble(broker: RedisBrok
     assert "retired: 1 of bill: the topology has no queue retired (such as left)" in told
 
 
-def test_what_follows_a_message_is_looked_at_too(broker: RedisBroker) -> None:
+def test_what_follows_a_message_is_looked_at_too(broker):
     def step(actor: str, *args: Any, **kwargs: Any) -> Message[Any]:
         return Message("default", actor, args, kwargs, {})
 
@@ -123,7 +122,7 @@ def test_what_follows_a_message_is_looked_at_too(broker: RedisBroker) -> None:
         {"group_completion_callbacks": 5},
     ],
 )
-def test_what_cannot_be_read_of_what_follows_stops_nothing(broker: RedisBroker, options: dict[str, Any]) -> None:
+def test_what_cannot_be_read_of_what_follows_stops_nothing(broker, options):
     for id_, odd in (("odd", options), ("plain", {"enqueued_at": 1})):
         body = codec.encode(Message("default", "bill", (1,), {"month": "May"}, odd, id_, 1))
         broker.families["default"].enqueue([Entry(id_, body)])
@@ -135,7 +134,7 @@ def test_what_cannot_be_read_of_what_follows_stops_nothing(broker: RedisBroker, 
 
 
 @pytest.mark.django_db
-def test_a_name_that_somebody_made_up_drives_no_terminal(broker: RedisBroker) -> None:
+def test_a_name_that_somebody_made_up_drives_no_terminal(broker):
     put(broker, "\x1b[2Jevil")
 
     for text in (end_of("check_backlog")[1], output_of("jobs", "list", "--queue", "default")):
@@ -153,7 +152,7 @@ def everything(server: redis.Redis) -> dict[bytes, object]:
     return {key: read.get(server.type(key), server.get)(key) for key in server.scan_iter()}
 
 
-def test_a_broker_that_does_not_answer_ends_the_check_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_does_not_answer_ends_the_check_with_one_line(monkeypatch):
     gone = RedisBroker(connect("redis://127.0.0.1:1/0"), Keys(), middleware=[])
     monkeypatch.setattr(dramatiq, "get_broker", lambda: gone)
 
@@ -182,7 +181,7 @@ def planned(capsys: Any, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("record")
-def test_recorded_work_is_planned_and_replayed_through_another_topology(capsys: Any) -> None:
+def test_recorded_work_is_planned_and_replayed_through_another_topology(capsys):
     found = planned(capsys)
     other = planned(capsys, "--topology", f"{__name__}.NEXT")
 
@@ -198,7 +197,7 @@ def test_recorded_work_is_planned_and_replayed_through_another_topology(capsys: 
 
 
 @pytest.mark.usefixtures("record")
-def test_the_table_says_what_is_declared_and_what_is_needed(capsys: Any) -> None:
+def test_the_table_says_what_is_declared_and_what_is_needed(capsys):
     call_command("switchyard", "plan", "--minutes", "3")
 
     head, row, _, foot = capsys.readouterr().out.splitlines()
@@ -206,12 +205,12 @@ def test_the_table_says_what_is_declared_and_what_is_needed(capsys: Any) -> None
     assert foot.startswith("The busiest 3 min")
 
 
-def test_without_a_record_the_command_says_what_to_give(facilities: Facilities) -> None:
+def test_without_a_record_the_command_says_what_to_give(facilities):
     with pytest.raises(CommandError, match=r"nothing ran since 24h.*--queue, --arrivals and --duration"):
         call_command("switchyard", "plan")
 
 
-def test_given_work_of_several_queues_needs_no_broker(capsys: Any, tmp_path: Path) -> None:
+def test_given_work_of_several_queues_needs_no_broker(capsys, tmp_path):
     file = tmp_path / "plan.toml"
     file.write_text(
         '[urgent]\narrivals = ["5/s", "1800/m"]\nduration = "p50=20ms"\n'
@@ -228,7 +227,7 @@ def test_given_work_of_several_queues_needs_no_broker(capsys: Any, tmp_path: Pat
 ONE = ["--queue", "default", "--arrivals", "20/s", "--duration", "p50=80ms"]
 
 
-def test_one_queue_is_planned_for_another_promise(capsys: Any) -> None:
+def test_one_queue_is_planned_for_another_promise(capsys):
     own, shorter = planned(capsys, *ONE), planned(capsys, *ONE, "--promise", "50ms")
 
     assert shorter["default"]["promise_s"] == 0.05
@@ -250,6 +249,6 @@ def test_one_queue_is_planned_for_another_promise(capsys: Any) -> None:
         (["--since", "soon"], "'soon' is not a time"),
     ],
 )
-def test_what_cannot_be_planned_says_what_to_write(facilities: Facilities, wrong: list[str], said: str) -> None:
+def test_what_cannot_be_planned_says_what_to_write(facilities, wrong, said):
     with pytest.raises(CommandError, match=said):
         call_command("switchyard", "plan", *wrong)

@@ -57,7 +57,7 @@ def refused_after(connection: Any, statement: str = "SELECT 42") -> float:
     return time.monotonic() - began_s
 
 
-def test_a_statement_to_a_postgres_that_stands_still_ends(connection: Any, postgres: PostgresUnderTest) -> None:
+def test_a_statement_to_a_postgres_that_stands_still_ends(connection, postgres):
     connection.ensure_connection()
 
     with postgres.standing_still():
@@ -70,7 +70,7 @@ def test_a_statement_to_a_postgres_that_stands_still_ends(connection: Any, postg
     assert ask(connection) == 42
 
 
-def test_a_postgres_that_accepts_no_connection_is_given_up(connection: Any, postgres: PostgresUnderTest) -> None:
+def test_a_postgres_that_accepts_no_connection_is_given_up(connection, postgres):
     postgres.signal(signal.SIGSTOP)  # the one process that accepts them
     try:
         assert refused_after(connection) >= LIMIT_S
@@ -79,7 +79,7 @@ def test_a_postgres_that_accepts_no_connection_is_given_up(connection: Any, post
         wait_for(lambda: timeouts._OPENING._pending is None)
 
 
-def test_a_slow_statement_of_postgres_ends_and_the_next_one_has_a_new_connection(connection: Any) -> None:
+def test_a_slow_statement_of_postgres_ends_and_the_next_one_has_a_new_connection(connection):
     refused_after(connection, "SELECT 42 FROM pg_sleep(600)")
 
     assert ask(connection) == 42
@@ -107,9 +107,7 @@ def middleware(connection: Any, monkeypatch: pytest.MonkeyPatch) -> SilentDataba
     return made
 
 
-def test_a_page_of_a_postgres_that_stands_still_names_it_in_time(
-    middleware: SilentDatabase, connection: Any, postgres: PostgresUnderTest
-) -> None:
+def test_a_page_of_a_postgres_that_stands_still_names_it_in_time(middleware, connection, postgres):
     ask_page = RequestFactory().get("/admin/operations/", {"ask": "SELECT 42"})
     before: Any = middleware(ask_page)
 
@@ -126,7 +124,7 @@ def test_a_page_of_a_postgres_that_stands_still_names_it_in_time(
     assert took_s >= LIMIT_S
 
 
-def test_answer_and_error_come_through() -> None:
+def test_answer_and_error_come_through():
     def fail() -> None:
         raise LookupError("gone")
 
@@ -135,7 +133,7 @@ def test_answer_and_error_come_through() -> None:
         TimedCall("it", fail).result(30)
 
 
-def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
+def test_question_that_hangs_ends_in_time_and_holds_one_thread():
     release, asked = threading.Event(), []
 
     def hang() -> str:
@@ -155,7 +153,7 @@ def test_question_that_hangs_ends_in_time_and_holds_one_thread() -> None:
     assert len(asked) == 2
 
 
-def test_an_answer_that_came_too_late_is_handed_to_one_that_takes_it() -> None:
+def test_an_answer_that_came_too_late_is_handed_to_one_that_takes_it():
     release, asked = threading.Event(), []
 
     def hang() -> int:
@@ -174,7 +172,7 @@ def test_an_answer_that_came_too_late_is_handed_to_one_that_takes_it() -> None:
     assert (question.result(30, late_s=60), len(asked)) == (3, 3)
 
 
-def test_callers_at_the_same_time_share_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callers_at_the_same_time_share_one_answer(monkeypatch):
     asked, waiting, release = [], [], threading.Event()
 
     def ask() -> int:

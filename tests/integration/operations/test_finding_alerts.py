@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -36,7 +35,7 @@ def late(queue: str, *, severity: str = "error") -> Finding:
     return Finding("queues", "late", severity, f"{queue} is late", "it is", "look", queue)  # type: ignore[arg-type]
 
 
-def test_a_yard_without_pools_calls_once_and_names_them_all(facilities: Facilities) -> None:
+def test_a_yard_without_pools_calls_once_and_names_them_all(facilities):
     clock, groups = Mock(return_value=0.0), []
     alerts = FindingAlerts(clock)
     for clock.return_value in (0.0, 10.0, 20.0, 30.0, 40.0):
@@ -49,7 +48,7 @@ def test_a_yard_without_pools_calls_once_and_names_them_all(facilities: Faciliti
     assert not Alert.objects.exists()
 
 
-def test_a_yard_in_which_nothing_calls_is_examined_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_yard_in_which_nothing_calls_is_examined_less_often(monkeypatch):
     clock, examined = Mock(return_value=0.0), Mock(return_value=Mock(findings=[]))
     monkeypatch.setattr(alerting.FACTS, "read", lambda: (Mock(), ""))
     monkeypatch.setattr(alerting, "diagnose", examined)
@@ -78,7 +77,7 @@ def called(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return check
 
 
-def test_a_queue_that_joins_after_the_call_calls_again(called: Any) -> None:
+def test_a_queue_that_joins_after_the_call_calls_again(called):
     found = called(95, {0: [late("slow"), late("default")], 50: [late("slow"), late("urgent"), late("default")]})
 
     assert [name_and_title for _, *name_and_title in found] == [
@@ -86,21 +85,21 @@ def test_a_queue_that_joins_after_the_call_calls_again(called: Any) -> None:
     ]  # fmt: skip
 
 
-def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(called: Any) -> None:
+def test_trouble_of_a_queue_that_goes_on_under_another_name_does_not_wait_anew(called):
     slow = late("slow", severity="warning")
     found = called(100, {0: [slow], 40: [replace(slow, code="ends_late")]})
 
     assert [(at_s, name) for at_s, name, _ in found] == [(65, "queues.ends_late")]
 
 
-def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(called: Any) -> None:
+def test_what_follows_a_trouble_that_has_called_waits_for_its_own_time(called):
     down = Finding("pools", "down", "error", "no pool serves slow", subject="slow")
     found = called(100, {0: [down], 50: [late("slow")]})
 
     assert [(at_s, name) for at_s, name, _ in found] == [(20, "pools.down"), (80, "queues.late")]
 
 
-def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(called: Any) -> None:
+def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(called):
     disk, slow = Finding("disk", "low", "warning", "little is left", "it is", "look"), late("slow", severity="warning")
     later = [replace(slow, code="burning", subject="slow"), replace(disk, group="history", code="behind")]
     found = called(150, {0: [slow, disk], 70: [slow, disk, *later]})
@@ -109,9 +108,7 @@ def test_what_has_lasted_beside_it_or_is_about_nothing_hastens_no_call(called: A
     assert [at_s for at_s, name, _ in found if name == "history.behind"] == [130]
 
 
-def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(
-    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_time_without_broker_neither_ends_nor_ages_what_lasts(facilities, watcher, monkeypatch):
     clock, present = Mock(return_value=0.0), [late("slow", severity="warning")]
     monkeypatch.setattr(alerting, "diagnose", lambda *_: Mock(findings=ranked(present)))
     monkeypatch.setattr(alerting.FACTS, "read", lambda: (None if 40 < clock.return_value < 100 else Mock(), "away"))
@@ -140,9 +137,7 @@ def watcher() -> Iterator[Receiver]:
         yield made
 
 
-def test_failures_whose_dead_letters_were_sent_call_once(
-    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failures_whose_dead_letters_were_sent_call_once(facilities, watcher, monkeypatch):
     now = timezone.now()
     failing = FailingActor("generate_report", "slow", "KeyError", 6, 6, now, now, letters=2, fingerprint="f00d")
     present, clock = [judge(failing)], Mock(return_value=0.0)
@@ -167,7 +162,7 @@ def test_failures_whose_dead_letters_were_sent_call_once(
     assert "and 1 more" in watcher.bodies[1]["title"] and "2 gave up" in watcher.bodies[1]["title"]
 
 
-def test_nothing_is_known_while_the_broker_is_away(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_known_while_the_broker_is_away(facilities, monkeypatch):
     wrong = ServerFinding("wrong_type", "error", "a key is a string", "delete it")
     read = Mock(side_effect=[(None, "it is away"), (None, wrong)] * 2)
     monkeypatch.setattr(alerting.FACTS, "read", read)
@@ -182,7 +177,7 @@ def test_nothing_is_known_while_the_broker_is_away(facilities: Facilities, monke
     assert Alert.objects.get().state == "open"
 
 
-def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
+def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him():
     down = Finding("pools", "down", "error", "No pool serves urgent", "it ended", "runpool urgent", "urgent")
     debug = Finding("configuration", "debug", "error", "DEBUG is on", "it is", "look")
     found = causes(ranked([late("urgent"), late("slow"), late("default", severity="warning"), down, debug]))
@@ -202,7 +197,7 @@ def test_who_is_called_for_is_a_cause_of_a_kind_that_concerns_him() -> None:
     assert "Cause" not in fact_of(ranked([failing])).detail
 
 
-def test_a_dead_channel_is_said_to_the_others() -> None:
+def test_a_dead_channel_is_said_to_the_others():
     now = timezone.now()
     row = Alert.objects.create(kind="broker", fingerprint="broker-full", count=1, first_at=now, last_at=now)
     row.deliveries.create(channel="team", reported=0, count=1, tries=2, error="answered 500", next_try_at=now)
@@ -214,9 +209,7 @@ def test_a_dead_channel_is_said_to_the_others() -> None:
     assert fact.fingerprint == "finding-alerts.channel" and fact.title.startswith("Alerts do not reach team: ")
 
 
-def test_heartbeat_is_sent_while_the_yard_is_checked(
-    facilities: Facilities, watcher: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_heartbeat_is_sent_while_the_yard_is_checked(facilities, watcher, monkeypatch, caplog):
     clock = Mock(return_value=0.0)
     alerts = FindingAlerts(clock)
     with with_alert_urls(alert_heartbeat_url=watcher.url):
@@ -237,7 +230,7 @@ def test_heartbeat_is_sent_while_the_yard_is_checked(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_pools_that_are_down_come_first(facilities: Facilities, capsys: Any) -> None:
+def test_pools_that_are_down_come_first(facilities, capsys):
     overview.FACTS.forget()
     with pytest.raises(SystemExit) as ended:
         call_command("switchyard", "diagnose", "--json")
@@ -255,9 +248,7 @@ def test_pools_that_are_down_come_first(facilities: Facilities, capsys: Any) -> 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("said", ["slower", ""])
-def test_the_text_has_the_cause_its_step_and_the_others(
-    facilities: Facilities, capsys: Any, monkeypatch: pytest.MonkeyPatch, said: str
-) -> None:
+def test_the_text_has_the_cause_its_step_and_the_others(facilities, capsys, monkeypatch, said):
     button = Button("Show mail", "switchyard-actor", "mail")
     findings = [
         GROUP.finding("warning", "silent", "nothing sends news", "", "look", "slow"),
@@ -281,7 +272,7 @@ def test_the_text_has_the_cause_its_step_and_the_others(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_late_queue_is_judged_by_the_reading_that_its_finding_is_of(facilities: Facilities) -> None:
+def test_a_late_queue_is_judged_by_the_reading_that_its_finding_is_of(facilities):
     late = LATE_QUEUES.finding("error", "late", "its free slots start nothing", "", "", "default")
     room = overview.overview()
     found = next(row for row, _ in room.rows if row.name == "default")

@@ -35,7 +35,7 @@ from tests.factories.commands import end_of, output_of
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_liveness_asks_nobody_and_a_broker_that_is_away_is_named_without_its_address(broker_away: None) -> None:
+def test_liveness_asks_nobody_and_a_broker_that_is_away_is_named_without_its_address(broker_away):
     lives, answer = Client().get("/healthz"), Client().get("/readyz")
 
     assert (lives.status_code, lives.content) == (200, b"ok\n")
@@ -45,7 +45,7 @@ def test_liveness_asks_nobody_and_a_broker_that_is_away_is_named_without_its_add
     assert "127.0.0.1" not in answer.content.decode()
 
 
-def test_readiness_names_each_dependency_and_leaves_the_server(facilities: Facilities, valkey: redis.Redis) -> None:
+def test_readiness_names_each_dependency_and_leaves_the_server(facilities, valkey):
     answer = Client().get("/readyz")
 
     answers = {"ok": True, "fact": "answers"}
@@ -66,7 +66,7 @@ def silent_broker() -> Iterator[None]:
             yield
 
 
-def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_that_hangs_is_named_in_time(silent_broker, monkeypatch):
     monkeypatch.setattr(views, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(views, "BROKER", TimedCall("broker", views._ask_broker))
 
@@ -78,9 +78,7 @@ def test_broker_that_hangs_is_named_in_time(silent_broker: None, monkeypatch: py
     assert sum(thread.name == "call broker" for thread in threading.enumerate()) <= 2
 
 
-def test_database_that_is_away_is_named_without_its_name(
-    facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_that_is_away_is_named_without_its_name(facilities, monkeypatch):
     name: Any = connection.settings_dict["NAME"]
     monkeypatch.setitem(connection.settings_dict, "NAME", "/nowhere/canary")
     try:
@@ -93,7 +91,7 @@ def test_database_that_is_away_is_named_without_its_name(
     assert "canary" not in answer.content.decode()
 
 
-def test_a_database_without_tables_is_not_ready(facilities: Facilities) -> None:
+def test_a_database_without_tables_is_not_ready(facilities):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE switchyard_dead_letters_deadletter RENAME TO moved_away")
     try:
@@ -128,8 +126,8 @@ def asked(found: Facilities) -> ServerState:
 
 @pytest.mark.parametrize("meanwhile", ["write", "remove"])
 def test_a_supervisor_that_reports_or_ends_while_the_state_is_read_is_not_silent(
-    facilities: Facilities, valkey: redis.Redis, slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch, meanwhile: str
-) -> None:
+    facilities, valkey, slow_pool, monkeypatch, meanwhile
+):
     read_all = PoolReports.read_all
 
     def read(pools: PoolReports) -> list[PoolReport]:
@@ -156,7 +154,7 @@ def clock(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> Mock:
     return clock
 
 
-def test_time_for_reports_begins_with_the_first_answer_again(clock: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_for_reports_begins_with_the_first_answer_again(clock, monkeypatch):
     monkeypatch.setattr(queries, "read_broker_state", lambda _: ServerState())  # it was not restarted
     told: list[float | None] = []
     for away_s, *back_s in ((0.0, 6.0, 13.0, 14.0), (15.0, 15.5), (20.0, 90.0)):
@@ -169,7 +167,7 @@ def test_time_for_reports_begins_with_the_first_answer_again(clock: Mock, monkey
     assert told == [0.0, 7.0, None, 0.0, None]
 
 
-def test_time_for_reports_begins_once_a_full_server_has_room(clock: Mock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_for_reports_begins_once_a_full_server_has_room(clock, monkeypatch):
     server = Mock(side_effect=[ServerState(refusal="full"), *[ServerState()] * 2])
     monkeypatch.setattr(queries, "read_broker_state", server)
     yard_state()
@@ -181,9 +179,7 @@ def test_time_for_reports_begins_once_a_full_server_has_room(clock: Mock, monkey
 @pytest.mark.parametrize(
     ("state", "fact"), [("full", "accepts no work: its memory is full"), ("evicting", "allkeys-lru")]
 )
-def test_broker_that_accepts_or_keeps_no_work_is_not_ready_and_says_why(
-    state: str, fact: str, request: pytest.FixtureRequest
-) -> None:
+def test_broker_that_accepts_or_keeps_no_work_is_not_ready_and_says_why(state, fact, request):
     request.getfixturevalue(state)
     answer = Client().get("/readyz")
 
@@ -192,7 +188,7 @@ def test_broker_that_accepts_or_keeps_no_work_is_not_ready_and_says_why(
     assert fact in broker["fact"]
 
 
-def test_broker_that_misses_keys_is_not_ready_until_accepted(facilities: Facilities, valkey: redis.Redis) -> None:
+def test_broker_that_misses_keys_is_not_ready_until_accepted(facilities, valkey):
     valkey.sadd(facilities.records.keys.generations_missed(), "0123")
 
     missed = Client().get("/readyz")
@@ -205,7 +201,7 @@ def test_broker_that_misses_keys_is_not_ready_until_accepted(facilities: Facilit
     assert accepted.status_code == 200
 
 
-def test_command_says_what_is_wrong_and_what_to_do(evicting: None, facilities: Facilities, valkey: redis.Redis) -> None:
+def test_command_says_what_is_wrong_and_what_to_do(evicting, facilities, valkey):
     code, said = end_of("broker")
 
     assert code == 1
@@ -213,9 +209,7 @@ def test_command_says_what_is_wrong_and_what_to_do(evicting: None, facilities: F
     assert "CONFIG SET maxmemory-policy noeviction" in said
 
 
-def test_refused_request_is_logged_with_the_servers_words(
-    full: None, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_request_is_logged_with_the_servers_words(full, caplog, monkeypatch):
     monkeypatch.setattr(dramatiq.get_broker().postpone, "keeps_rows", False)  # the outbox would accept it
     with caplog.at_level(logging.WARNING, "switchyard.api.exception_handlers"):
         answer = Caller().post("/emails", {"to": "ada@example.com", "template": "password_reset"})
@@ -224,7 +218,7 @@ def test_refused_request_is_logged_with_the_servers_words(
     assert "used memory > 'maxmemory'" in caplog.text
 
 
-def test_queues_of_a_hung_broker_are_refused_in_time(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queues_of_a_hung_broker_are_refused_in_time(facilities, monkeypatch):
     answered = threading.Event()
 
     def hang() -> YardState:

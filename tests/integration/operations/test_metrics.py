@@ -14,8 +14,6 @@ from django.test import Client, override_settings
 from prometheus_client import CollectorRegistry, generate_latest
 
 import switchyard
-from switchyard.broker.interface import Facilities
-from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.metrics import WorkerMetrics
 from tests.conftest import Configure
 from tests.factories.letters import keep, letter
@@ -38,7 +36,7 @@ def scrape() -> str:
     return answer.content.decode()
 
 
-def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_dir: Path) -> None:
+def test_queue_side_says_how_every_lane_stands(facilities, metrics_dir):
     @dramatiq.actor(actor_name="counted", queue_name="slow")
     def counted() -> None:
         pass
@@ -60,7 +58,7 @@ def test_queue_side_says_how_every_lane_stands(facilities: Facilities, metrics_d
     assert 0 <= float(ages[0].split()[1]) < 30
 
 
-def test_worker_side_says_which_pools_are_up(facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path) -> None:
+def test_worker_side_says_which_pools_are_up(facilities, slow_pool, metrics_dir):
     lines = scrape().splitlines()
 
     assert 'switchyard_worker_up{pool="slow"} 1.0' in lines
@@ -71,7 +69,7 @@ def test_worker_side_says_which_pools_are_up(facilities: Facilities, slow_pool: 
     assert 'switchyard_worker_restarts_total{pool="slow",reason="memory"} 1.0' in lines
 
 
-def test_broker_that_is_away_leaves_the_task_side_and_the_promises(broker_away: None, metrics_dir: Path) -> None:
+def test_broker_that_is_away_leaves_the_task_side_and_the_promises(broker_away, metrics_dir):
     text = scrape()
     lines = text.splitlines()
 
@@ -86,7 +84,7 @@ def test_broker_that_is_away_leaves_the_task_side_and_the_promises(broker_away: 
     assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 6.0' in text
 
 
-def test_promtool_has_nothing_to_say(facilities: Facilities, slow_pool: PoolReport, metrics_dir: Path) -> None:
+def test_promtool_has_nothing_to_say(facilities, slow_pool, metrics_dir):
     promtool = shutil.which("promtool")
     assert promtool, "promtool is not installed; apt-get install prometheus"
 
@@ -97,7 +95,7 @@ def test_promtool_has_nothing_to_say(facilities: Facilities, slow_pool: PoolRepo
 
 # A web with keys of its own answers other machines.
 @override_settings(MIDDLEWARE=[each for each in settings.MIDDLEWARE if each != "project.middleware.loopback_only"])
-def test_strangers_are_refused_and_the_token_lets_in(facilities: Facilities, metrics_dir: Path) -> None:
+def test_strangers_are_refused_and_the_token_lets_in(facilities, metrics_dir):
     stranger = Client(REMOTE_ADDR="192.0.2.7")
 
     refused = stranger.get("/metrics")
@@ -138,7 +136,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_children_of_all_pools_are_added_up_without_files_that_are_just_being_made(folder: Path) -> None:
+def test_children_of_all_pools_are_added_up_without_files_that_are_just_being_made(folder):
     text = metrics_of(folder)
 
     assert 'switchyard_messages_total{outcome="succeeded",queue="mail"} 9.0' in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from html.parser import HTMLParser
-from typing import Any
 from unittest.mock import Mock
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +14,6 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import DatabaseError
-from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
@@ -82,7 +80,7 @@ class Seen(HTMLParser):
             self.inline.append(tag)
 
 
-def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilities: Facilities) -> None:
+def test_waiting_work_without_its_pool_is_the_verdict(watcher, facilities):
     @dramatiq.actor(actor_name="stuck", queue_name="images")
     def stuck() -> None:
         pass
@@ -95,7 +93,7 @@ def test_waiting_work_without_its_pool_is_the_verdict(watcher: Client, facilitie
     assert "reports; 1 job waits." in text
 
 
-def test_every_process_says_the_same_headline(facilities: Facilities) -> None:
+def test_every_process_says_the_same_headline(facilities):
     held = ranked([Finding("queues", "parked", "warning", "mail: 1 message waits")])
     worse = ranked([Finding("actors", "failing", "warning", "all of its jobs fail"), held[0].finding])
 
@@ -106,9 +104,7 @@ def test_every_process_says_the_same_headline(facilities: Facilities) -> None:
     assert 0 < facilities.records.calls.command("PTTL", Keys().headline()) <= KEPT_MS
 
 
-def test_broker_that_is_away_leaves_a_page_that_says_so_and_a_503_of_the_api(
-    watcher: Client, broker_away: None
-) -> None:
+def test_broker_that_is_away_leaves_a_page_that_says_so_and_a_503_of_the_api(watcher, broker_away):
     text = text_of(watcher.get(PAGE).content.decode())
 
     assert "No job can be sent or seen from here, because the broker does not answer" in text
@@ -120,7 +116,7 @@ def test_broker_that_is_away_leaves_a_page_that_says_so_and_a_503_of_the_api(
     assert "Retry-After" in answer
 
 
-def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Client, slow_pool: PoolReport) -> None:
+def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher, slow_pool):
     watcher.get(PAGE)
 
     with broker_without_server():
@@ -132,9 +128,7 @@ def test_broker_that_has_gone_leaves_the_last_numbers_as_old_ones(watcher: Clien
     assert "No job can be sent or seen from here" in text and "1 of 2 302 MB" not in text
 
 
-def test_an_absent_database_leaves_queues(
-    watcher: Client, facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_absent_database_leaves_queues(watcher, facilities, monkeypatch):
     monkeypatch.setattr("switchyard.dead_letters.queries.open_count", Mock(side_effect=DatabaseError("away")))
 
     found = overview.overview()
@@ -143,7 +137,7 @@ def test_an_absent_database_leaves_queues(
     assert len(found.rows) == ROWS
 
 
-def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, facilities: Facilities) -> None:
+def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher, facilities):
     projection.project_or_log(letter())
 
     page = watcher.get(PAGE).content.decode()
@@ -154,9 +148,7 @@ def test_sidebar_leads_to_the_room_and_counts_open_letters(watcher: Client, faci
     assert "Dead letters 1" in text_of(sidebar)
 
 
-def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(
-    watcher: Client, slow_pool: PoolReport, facilities: Facilities
-) -> None:
+def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(watcher, slow_pool, facilities):
     before = text_of(watcher.get(LIVE).content.decode())
     ended = EndedJob("0f8fad5b-d9cb-469f-a165-70867728950e", "succeeded", attempt=1, body=b'{"actor":"a","sent_at":1}')
     facilities.records.write([ended_step("default", ended)])
@@ -168,7 +160,7 @@ def test_jobs_that_nobody_writes_into_the_history_are_said_on_the_overview(
     assert re.search(said, page)
 
 
-def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db: None, facilities: Facilities) -> None:
+def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db, facilities):
     now = now_ms()
     for pool, started_at in (("default", now - 70_000), ("slow", now - 100_000), ("billing", now - 2 * 86_400_000)):
         report = PoolReport(pool, "web-1", 1, "threads", 8, 0, started_at, now, "up", release="2026.11.3")
@@ -182,7 +174,7 @@ def test_starts_of_pools_are_told_with_host_and_release_among_what_people_did(db
     assert re.search(rf"What changed, last 24 h Audit log .* {said}", text), text
 
 
-def test_the_newest_note_of_a_day_stands_below_the_verdict_until_the_next(facilities: Facilities) -> None:
+def test_the_newest_note_of_a_day_stands_below_the_verdict_until_the_next(facilities):
     writer, reader = staff("view_operations", "pause_queue"), staff("view_operations")
     note = reverse("switchyard-operations-note")
 
@@ -211,7 +203,7 @@ def busy(facilities: Facilities, slow_pool: PoolReport) -> None:
     keep(letter(queue="slow"))
 
 
-def test_json_and_api_tell_every_queue(busy: None) -> None:
+def test_json_and_api_tell_every_queue(busy):
     slow = next(queue for queue in json_of("queues") if queue["queue"] == "slow")
     answer = Caller().get("/queues")
 
@@ -248,7 +240,7 @@ def two_days(facilities: Facilities, valkey: redis.Redis) -> int:
     return now
 
 
-def test_today_is_drawn_beside_yesterday_and_last_week(two_days: int) -> None:
+def test_today_is_drawn_beside_yesterday_and_last_week(two_days):
     found = charts_of("q:default", "queue", "24h")
 
     assert found is not None
@@ -264,7 +256,7 @@ def test_today_is_drawn_beside_yesterday_and_last_week(two_days: int) -> None:
 
 
 @pytest.mark.parametrize("span", [each.name for each in SPANS])
-def test_every_span_has_its_bins_and_table(two_days: int, span: str) -> None:
+def test_every_span_has_its_bins_and_table(two_days, span):
     found = charts_of("q:default", "queue", span)
 
     assert found is not None
@@ -274,7 +266,7 @@ def test_every_span_has_its_bins_and_table(two_days: int, span: str) -> None:
     assert all(len(row) == len(found["heads"]) + 1 for row in found["rows"])
 
 
-def test_releases_and_pauses_are_marked(two_days: int) -> None:
+def test_releases_and_pauses_are_marked(two_days):
     AuditEntry.objects.create(
         act="queue.pause", target="default", who="ada", via="page", outcome="done",
         at=timezone.now() - timedelta(hours=6),
@@ -290,14 +282,14 @@ def test_releases_and_pauses_are_marked(two_days: int) -> None:
     assert 500 < found["marks"][0]["x"] < found["marks"][1]["x"] < 720
 
 
-def test_a_line_is_interrupted_where_nothing_is_known_and_counts_of_the_map_are_short() -> None:
+def test_a_line_is_interrupted_where_nothing_is_known_and_counts_of_the_map_are_short():
     assert path_of([1.0, None, 2.0, 1.0], 2.0).count("M") == 2
     assert path_of([], 1.0) == ""
     shown = [short(count) for count in (0, 999, 1_000, 9_949, 45_400, 3_100_000)]
     assert shown == ["", "999", "1.0k", "9.9k", "45k", "3.1M"]
 
 
-def test_pages_have_the_charts_with_a_table(two_days: int, admin_client: Client) -> None:
+def test_pages_have_the_charts_with_a_table(two_days, admin_client):
     dramatiq.actor(actor_name="charted", queue_name="default")(lambda: None)
     pages = {
         "overview": admin_client.get(reverse("switchyard-operations")),
@@ -313,7 +305,7 @@ def test_pages_have_the_charts_with_a_table(two_days: int, admin_client: Client)
     assert "As a table (UTC)" in shown["queue"] and "Wait, 95 %" in shown["queue"]
 
 
-def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days: int) -> None:
+def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days):
     found = charts_of("q:default", "queue", "24h", target="default")
 
     assert found is not None
@@ -328,7 +320,7 @@ def test_waits_are_a_map_whose_numbers_open_their_jobs(two_days: int) -> None:
     assert f"{datetime_of(wanted.since_ms or 0):%a %H:%M}" == found["waits"]["times"][5]
 
 
-def test_each_wait_is_in_one_row_of_the_map() -> None:
+def test_each_wait_is_in_one_row_of_the_map():
     columns: list[dict[int, int]] = [{WAITS + number: 1 for number in range(CLASSES)}, {}, {WAITS + 18: 2_345}]
 
     found = heat_map(columns, range(3), "abc", MINUTE_MS, {"actor": "a"})
@@ -344,6 +336,6 @@ def test_each_wait_is_in_one_row_of_the_map() -> None:
     assert heat_map([{}, {}], range(2), "ab", MINUTE_MS, {}) is None
 
 
-def test_without_a_server_a_page_has_no_chart(monkeypatch: Any, two_days: int) -> None:
+def test_without_a_server_a_page_has_no_chart(monkeypatch, two_days):
     monkeypatch.setattr(charts, "hours_of", Mock(side_effect=DatabaseError("away")))
     assert charts_of("q:default", "queue", "24h") is None

@@ -114,13 +114,13 @@ def found(recorded: Recorded) -> Callable[[], list[Finding]]:
         ({}, None),
     ],
 )
-def test_the_middle_of_runs_that_are_alike_is_their_mean(counts: Counts, ms: float | None) -> None:
+def test_the_middle_of_runs_that_are_alike_is_their_mean(counts, ms):
     found = past.median_ms(counts, RUNS)
 
     assert (None if found is None else int(found)) == ms
 
 
-def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorded: Recorded, found: Any) -> None:
+def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorded, found):
     recorded.days(BANK, runs(quick=6_000))
     for ago_s in range(300, 90, -10):
         recorded.bucket(ago_s, BANK, runs(quick=20))
@@ -137,9 +137,7 @@ def test_runs_that_take_longer_than_at_this_hour_of_past_days_are_slower(recorde
 
 
 @pytest.mark.parametrize(("run_ms", "told"), [((60, 60), 0), ((60,), 1), ((60, 30_000, 60), 1)])
-def test_runs_are_slower_no_more_once_the_newest_take_as_long_as_usual(
-    recorded: Recorded, found: Any, run_ms: tuple[int, ...], told: int
-) -> None:
+def test_runs_are_slower_no_more_once_the_newest_take_as_long_as_usual(recorded, found, run_ms, told):
     recorded.days(BANK, runs(quick=6_000))
     for ago_s in range(90, 0, -10):
         recorded.bucket(ago_s, BANK, runs(long=3))
@@ -150,7 +148,7 @@ def test_runs_are_slower_no_more_once_the_newest_take_as_long_as_usual(
     assert [each.name for each in found()] == ["actors.slower"] * told
 
 
-def test_jobs_that_still_run_are_slow_before_one_has_ended(recorded: Recorded, found: Any, monkeypatch: Any) -> None:
+def test_jobs_that_still_run_are_slow_before_one_has_ended(recorded, found, monkeypatch):
     recorded.minutes(BANK, runs(quick=10))
     held = Job(id="1", state="running", actor="call_bank", queue="default", started_at=recorded.now - 25_000)
     monkeypatch.setattr(own_past, "running_or_none", lambda: [held] * 8)
@@ -173,7 +171,7 @@ def test_jobs_that_still_run_are_slow_before_one_has_ended(recorded: Recorded, f
         ({}, runs(long=9)),
     ],
 )
-def test_slow_runs_that_may_be_chance_are_not_told(recorded: Recorded, found: Any, usual: Any, now: Any) -> None:
+def test_slow_runs_that_may_be_chance_are_not_told(recorded, found, usual, now):
     recorded.days(BANK, usual, days=1 if sum(usual.values()) < 2_000 else 4)
     recorded.days(OTHER, runs(quick=100), days=4)
     recorded.bucket(20, BANK, now)
@@ -189,7 +187,7 @@ def test_slow_runs_that_may_be_chance_are_not_told(recorded: Recorded, found: An
         (runs(long=20) | {SUCCEEDED: 0, RETRIED: 20}, runs(long=20) | {SUCCEEDED: 0, RETRIED: 20}),  # Failing is said
     ],
 )
-def test_slow_runs_that_are_over_or_failed_are_not_told(recorded: Recorded, found: Any, slow: Any, newest: Any) -> None:
+def test_slow_runs_that_are_over_or_failed_are_not_told(recorded, found, slow, newest):
     recorded.days(BANK, runs(quick=6_000))
     for ago_s in range(120, 40, -10):
         recorded.bucket(ago_s, BANK, slow)
@@ -199,7 +197,7 @@ def test_slow_runs_that_are_over_or_failed_are_not_told(recorded: Recorded, foun
     assert found() == []
 
 
-def test_a_producer_that_stopped_is_silent(recorded: Recorded, found: Any) -> None:
+def test_a_producer_that_stopped_is_silent(recorded, found):
     recorded.days(BANK, runs(quick=14_400))
     recorded.minutes(BANK, {SENT: 240}, until_min=4)
     recorded.sampled()
@@ -213,7 +211,7 @@ def test_a_producer_that_stopped_is_silent(recorded: Recorded, found: Any) -> No
 
 
 @pytest.mark.parametrize("why", ["nobody samples", "it pauses", "it is seldom sent", "it is night"])
-def test_a_producer_that_may_only_pause_is_not_silent(recorded: Recorded, found: Any, why: str) -> None:
+def test_a_producer_that_may_only_pause_is_not_silent(recorded, found, why):
     recorded.days(BANK, runs(quick=120 if why == "it is seldom sent" else 14_400))
     for hour in range(18):
         if why != "it is night":
@@ -227,7 +225,7 @@ def test_a_producer_that_may_only_pause_is_not_silent(recorded: Recorded, found:
     assert found() == []
 
 
-def test_jobs_that_are_sent_for_much_later_than_usual_are_told(recorded: Recorded, found: Any) -> None:
+def test_jobs_that_are_sent_for_much_later_than_usual_are_told(recorded, found):
     recorded.days(BANK, runs(quick=600))
     recorded.sampled()
     recorded.bucket(60, BANK, {LATER + 15: 12, SENT: 1})
@@ -240,7 +238,7 @@ def test_jobs_that_are_sent_for_much_later_than_usual_are_told(recorded: Recorde
     assert "from now or later, usually at once at this hour: 12 of 13 sends in the last 2 min" in finding.seen
 
 
-def test_jobs_that_are_usually_sent_for_later_are_not_told(recorded: Recorded, found: Any) -> None:
+def test_jobs_that_are_usually_sent_for_later_are_not_told(recorded, found):
     recorded.days(BANK, runs(quick=600, sent=100, _79=500))
     recorded.sampled()
     recorded.bucket(60, BANK, {LATER + 15: 12})
@@ -248,7 +246,7 @@ def test_jobs_that_are_usually_sent_for_later_are_not_told(recorded: Recorded, f
     assert found() == []
 
 
-def test_one_bad_day_changes_nothing_of_what_is_usual(recorded: Recorded) -> None:
+def test_one_bad_day_changes_nothing_of_what_is_usual(recorded):
     hours = same_hours(recorded.now // HOUR_MS)
     for hour in hours[:5]:
         store_hour(hour, {BANK: runs(quick=600)})
@@ -260,7 +258,7 @@ def test_one_bad_day_changes_nothing_of_what_is_usual(recorded: Recorded) -> Non
     assert (usual.sent_a_minute, usual.failing) == (10, 0)
 
 
-def test_a_young_yard_is_compared_with_its_last_hours_and_one_of_minutes_knows_no_rates(recorded: Recorded) -> None:
+def test_a_young_yard_is_compared_with_its_last_hours_and_one_of_minutes_knows_no_rates(recorded):
     assert usual_at(recorded.now) == {}
     recorded.minutes(BANK, runs(quick=12), since_min=35)
     half_an_hour = usual_at(recorded.now)[BANK]
@@ -274,14 +272,14 @@ def test_a_young_yard_is_compared_with_its_last_hours_and_one_of_minutes_knows_n
     assert (usual.basis, usual.sent_a_minute) == ("in the hours before", 12)
 
 
-def test_weekends_are_compared_with_weekends() -> None:
+def test_weekends_are_compared_with_weekends():
     saturday = 495_000 + (5 * 24 - (495_000 - 96) % 168) % 168  # the epoch was a Thursday
     for hour in (saturday, saturday + 2 * 24):
         assert all(past._weekend(each) == past._weekend(hour) for each in same_hours(hour))
         assert same_hours(hour)
 
 
-def test_evidence_grows_with_runs_and_is_none_for_what_is_usual() -> None:
+def test_evidence_grows_with_runs_and_is_none_for_what_is_usual():
     assert own_past.evidence(3, 100) == own_past.evidence(0, 0) == 0
     assert own_past.evidence(4, 4) < own_past.EVIDENCE < own_past.evidence(8, 8)
     assert SPAN_MS % BUCKET_MS == 0
@@ -315,7 +313,7 @@ def said() -> list[str]:
     return [judge(found).seen for found in failing_actors()]
 
 
-def test_an_error_that_has_ended_is_told_apart_from_the_present_one() -> None:
+def test_an_error_that_has_ended_is_told_apart_from_the_present_one():
     fail("HardLimitExceeded", 10, ago_ms=LONG_AGO_MS)
     fail("ConnectionRefusedError", 6)
     give_up("ConnectionRefusedError", 6)
@@ -328,7 +326,7 @@ def test_an_error_that_has_ended_is_told_apart_from_the_present_one() -> None:
     assert "gave up" not in past
 
 
-def test_an_actor_of_which_all_jobs_fail_since_a_moment_is_told_so_at_once() -> None:
+def test_an_actor_of_which_all_jobs_fail_since_a_moment_is_told_so_at_once():
     for _ in range(200):
         job_row(actor="sync", finished_at=now_ms() - 60_000)
     fail("KeyError", 5)
@@ -357,7 +355,7 @@ LETTERS_AGO_MS = WINDOW_MS + 60_000
     ],
     ids=["rare among others", "gave up, no more than failed", "few, by their letters", "many errors", "one host"],
 )  # fmt: skip
-def test_failures_are_counted_together_and_told_by_what_they_share(made: Callable[[], object], seen: str) -> None:
+def test_failures_are_counted_together_and_told_by_what_they_share(made, seen):
     made()
 
     assert said() == [seen]
@@ -380,7 +378,7 @@ def test_failures_are_counted_together_and_told_by_what_they_share(made: Callabl
          "all of sync's jobs failed with ValidationError: 6 of 6 ", "Remove the cause"),
     ],
 )  # fmt: skip
-def test_the_words_of_an_error_name_the_cause_and_the_step(error: str, text: str, expected: str, then: str) -> None:
+def test_the_words_of_an_error_name_the_cause_and_the_step(error, text, expected, then):
     fail(error, 6, text=text)
 
     [found] = map(judge, failing_actors())
@@ -392,7 +390,7 @@ def test_the_words_of_an_error_name_the_cause_and_the_step(error: str, text: str
     )
 
 
-def test_retries_do_not_move_the_moment_since_which_all_fail() -> None:
+def test_retries_do_not_move_the_moment_since_which_all_fail():
     job_row(actor="sync", finished_at=now_ms() - 90_000)
     fail("KeyError", 6)
     for row in JobRow.objects.filter(error_type="KeyError"):
@@ -407,7 +405,7 @@ def test_retries_do_not_move_the_moment_since_which_all_fail() -> None:
     assert 50_000 < now_ms() - found.first_at.timestamp() * 1_000 < 80_000
 
 
-def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() -> None:
+def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds():
     at = now_ms() - MENDED_MS - 1_000
     rows = [
         job_row(actor="sync", finished_at=at + 500, failed_at=at, error_type="KeyError", error_message="no")
@@ -423,7 +421,7 @@ def test_failures_that_all_succeeded_in_a_retry_are_past_after_some_seconds() ->
     assert present.startswith("all of sync's jobs failed with KeyError") and present.endswith("5 succeeded later")
 
 
-def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it() -> None:
+def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it():
     at = now_ms() - MENDED_MS - 1_000
     for ago_ms in (1_000, 41_000):
         fail("TimeoutError", 10, ago_ms=MENDED_MS + ago_ms)
@@ -440,7 +438,7 @@ def test_failures_are_past_once_as_many_ran_without_one_as_would_have_shown_it()
     assert said()[0].startswith("20 of 140 jobs of sync failed with TimeoutError in the last 5 min, the last at ")
 
 
-def test_an_outbreak_in_which_all_failed_is_past_after_a_few_jobs_and_is_no_part_of_the_next() -> None:
+def test_an_outbreak_in_which_all_failed_is_past_after_a_few_jobs_and_is_no_part_of_the_next():
     fail("KeyError", 44, ago_ms=100_000)
     for ago_ms in (200_000, 80_000):
         for _ in range(100):
@@ -456,7 +454,7 @@ def test_an_outbreak_in_which_all_failed_is_past_after_a_few_jobs_and_is_no_part
     assert "only" not in present, "the process that ran the others has ended"
 
 
-def test_many_jobs_that_crash_their_workers_are_told_together_and_no_process_is_blamed() -> None:
+def test_many_jobs_that_crash_their_workers_are_told_together_and_no_process_is_blamed():
     at = now_ms() - 1_000
     for number in range(6):
         project(letter(actor="sync", exception="Poison", reason="poison", died_at=at))
@@ -472,7 +470,7 @@ def test_many_jobs_that_crash_their_workers_are_told_together_and_no_process_is_
     assert not any("only process" in one.seen for one in look())
 
 
-def test_the_count_of_what_is_over_stands_while_its_jobs_succeed_in_retries() -> None:
+def test_the_count_of_what_is_over_stands_while_its_jobs_succeed_in_retries():
     at = now_ms() - MENDED_MS - 1_000
     failed_at = [at - (24 + 20 * n) % 49 for n in range(49)]  # they are tried again in another order
     rows = [job_row(actor="sync", finished_at=at, failed_at=each, error_type="KeyError") for each in failed_at]

@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from django.test import Client
 
-from switchyard.broker.interface import Facilities
-from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.operations.findings.finding import Finding
 from tests.chaos.server import ServerUnderTest
 from tests.factories.commands import end_of
@@ -62,7 +59,7 @@ def watch(yard: WatchedYard) -> Open:
     return open_terminal
 
 
-def test_the_overview_is_drawn_again_in_any_size(yard: WatchedYard, watch: Open) -> None:
+def test_the_overview_is_drawn_again_in_any_size(yard, watch):
     with watch() as terminal:
         first = terminal.shows("Recent alerts", 60)
         yard.send("export_invoices", "default", 15_000, count=2)
@@ -79,7 +76,7 @@ def test_the_overview_is_drawn_again_in_any_size(yard: WatchedYard, watch: Open)
     assert max(map(len, narrow.splitlines())) <= 60
 
 
-def test_the_broker_goes_away_and_comes_back(yard: WatchedYard, watch: Open) -> None:
+def test_the_broker_goes_away_and_comes_back(yard, watch):
     with watch() as terminal:
         terminal.shows("Pools  4 of 4 up", 60)
         yard.server.kill()
@@ -99,7 +96,7 @@ def test_the_broker_goes_away_and_comes_back(yard: WatchedYard, watch: Open) -> 
         (signal.SIGINT, 0),
     ],
 )
-def test_a_signal_restores_the_terminal(yard: WatchedYard, watch: Open, sent: signal.Signals, code: int) -> None:
+def test_a_signal_restores_the_terminal(yard, watch, sent, code):
     with watch() as terminal:
         terminal.shows("The yard", 60)
         assert FIRST_SCREEN not in terminal.raw
@@ -110,7 +107,7 @@ def test_a_signal_restores_the_terminal(yard: WatchedYard, watch: Open, sent: si
         assert "Traceback" not in terminal.raw
 
 
-def test_a_terminal_that_cannot_move_its_cursor_is_refused_with_what_to_write(yard: WatchedYard, watch: Open) -> None:
+def test_a_terminal_that_cannot_move_its_cursor_is_refused_with_what_to_write(yard, watch):
     with watch(TERM="dumb") as terminal:
         assert terminal.ends(60) == 1
         wait_for(lambda: re.search("leave it out for one\\s+frame", terminal.raw), 10, what="the remedy")
@@ -122,7 +119,7 @@ def joined(text: str) -> str:
 
 
 @pytest.mark.django_db
-def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slow_pool: PoolReport) -> None:
+def test_it_says_what_the_page_says(facilities, watcher, slow_pool):
     page = text_of(watcher.get(LIVE).content.decode())
     code, shown = end_of("status")
 
@@ -138,7 +135,7 @@ def test_it_says_what_the_page_says(facilities: Facilities, watcher: Client, slo
 
 
 @pytest.mark.django_db
-def test_its_exit_code_is_the_doctors(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_exit_code_is_the_doctors(facilities, monkeypatch):
     monkeypatch.setattr(
         "switchyard.operations.findings.examine.KeptFindings.findings",
         lambda self, wait_s=0.3: [Finding("database", "locked", "error", "the database is locked, by pid 4711")],

@@ -10,7 +10,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -71,9 +70,7 @@ def read(facilities: Facilities, report: PoolReport) -> Instruction:
     return found
 
 
-def test_a_ticked_supervisor_is_quieted_after_a_question(
-    operator: Client, facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis
-) -> None:
+def test_a_ticked_supervisor_is_quieted_after_a_question(operator, facilities, supervisor, valkey):
     listed = operator.get(PAGE).content.decode()
     asked = text_of(operator.get(QUIET, {"member": chosen(supervisor)}))
     assert facilities.pools.write(supervisor).instruction is None, "nothing changes on GET"
@@ -90,9 +87,7 @@ def test_a_ticked_supervisor_is_quieted_after_a_question(
     assert (row.act, row.target, row.reason, row.count) == ("worker.quiet", supervisor.member, "leaks", 1)
 
 
-def test_all_supervisors_of_a_pool_are_quieted(
-    operator: Client, facilities: Facilities, supervisor: PoolReport
-) -> None:
+def test_all_supervisors_of_a_pool_are_quieted(operator, facilities, supervisor):
     second = replace(supervisor, host="h2", pid=7)
     facilities.pools.write(second)
     page = operator.get(PAGE).content.decode()
@@ -109,9 +104,7 @@ def test_all_supervisors_of_a_pool_are_quieted(
     assert set(rows) == {("worker.quiet", each.member, "deploy") for each in (supervisor, second)}
 
 
-def test_all_supervisors_of_a_host_are_quieted_together(
-    operator: Client, facilities: Facilities, supervisor: PoolReport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_supervisors_of_a_host_are_quieted_together(operator, facilities, supervisor, monkeypatch):
     monkeypatch.setattr(command, "PATIENCE_S", 0.0)
     there = [replace(supervisor, host="h2", pid=pid, pool=pool) for pid, pool in ((7, "slow"), (8, "default"))]
     for report in there:
@@ -127,9 +120,7 @@ def test_all_supervisors_of_a_host_are_quieted_together(
     assert facilities.pools.write(supervisor).instruction is None, "it is on another host"
 
 
-def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(
-    operator: Client, facilities: Facilities, supervisor: PoolReport
-) -> None:
+def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(operator, facilities, supervisor):
     by_ada = Instruction("1", "quiet", supervisor.started_at, now_ms() - 65_000, "ada", "leaks")
     facilities.pools.write(replace(supervisor, state="quieted"), by_ada)
 
@@ -142,9 +133,7 @@ def test_pages_say_who_quieted_a_supervisor_and_how_it_takes_work_again(
     assert "Let 1 supervisor take work again?" in text_of(operator.get(RESUME, {"pool": "slow"}))
 
 
-def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
-    operator: Client, facilities: Facilities, supervisor: PoolReport
-) -> None:
+def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(operator, facilities, supervisor):
     facilities.pools.write(replace(supervisor, state="quieted"))
 
     page = staff("view_operations", "pause_queue").get(reverse("switchyard-queues")).content.decode()
@@ -162,9 +151,7 @@ def test_a_queue_whose_only_pool_is_quieted_is_not_on_time(
     ],
     ids=["no child", "draining", "a successor"],
 )
-def test_a_supervisor_that_would_not_obey_is_left_out_in_words(
-    operator: Client, facilities: Facilities, supervisor: PoolReport, changes: dict[str, Any], why: str
-) -> None:
+def test_a_supervisor_that_would_not_obey_is_left_out_in_words(operator, facilities, supervisor, changes, why):
     facilities.pools.write(replace(supervisor, **changes))
 
     page = operator.post(STOP, {"member": chosen(supervisor), "reason": "x"})
@@ -173,7 +160,7 @@ def test_a_supervisor_that_would_not_obey_is_left_out_in_words(
     assert facilities.pools.write(supervisor).instruction is None
 
 
-def test_without_a_reason_nothing_is_stopped(operator: Client, facilities: Facilities, supervisor: PoolReport) -> None:
+def test_without_a_reason_nothing_is_stopped(operator, facilities, supervisor):
     page = operator.post(STOP, {"member": chosen(supervisor)})
 
     assert page.status_code == 422 and "Write a reason. Nothing was done." in text_of(page)
@@ -188,18 +175,14 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize(("key", "written"), [(key, each) for key, written in BY_HAND.items() for each in written])
-def test_what_somebody_wrote_by_hand_stops_no_supervisor(
-    facilities: Facilities, supervisor: PoolReport, valkey: redis.Redis, key: str, written: bytes
-) -> None:
+def test_what_somebody_wrote_by_hand_stops_no_supervisor(facilities, supervisor, valkey, key, written):
     valkey.set(getattr(Keys(), key)(supervisor.member), written)
 
     answer = facilities.pools.write(supervisor)
     assert (answer.instruction, answer.stacks) == (None, "")
 
 
-def test_command_says_who_disobeys(
-    facilities: Facilities, supervisor: PoolReport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_says_who_disobeys(facilities, supervisor, monkeypatch):
     monkeypatch.setattr(command, "PATIENCE_S", 0.0)
     out = io.StringIO()
 
@@ -218,9 +201,7 @@ def looker() -> Client:
     return staff("view_operations", "dump_stacks")
 
 
-def test_page_names_every_supervisor_its_children_and_what_it_runs_since_when(
-    slow_pool: PoolReport, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_names_every_supervisor_its_children_and_what_it_runs_since_when(slow_pool, monkeypatch):
     since, worker = now_ms() - 5_000, "slow.h.1.0a1b2c3d.4.1"
     job = Job("11112222-run", "render_report", "slow", "running", attempts=1, started_at=since, worker=worker)
     monkeypatch.setattr(overview_views, "running_or_none", lambda: [job])
@@ -236,7 +217,7 @@ def test_page_names_every_supervisor_its_children_and_what_it_runs_since_when(
     assert "render_report" not in staff("view_operations").get(PAGE).content.decode()
 
 
-def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> None:
+def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool):
     client = staff("dump_stacks", enforce_csrf_checks=True)
     address = reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member])
 
@@ -244,9 +225,7 @@ def test_stacks_are_asked_for_by_a_form_of_ours_alone(slow_pool: PoolReport) -> 
     assert client.get(address).status_code == 405
 
 
-def test_request_reaches_the_supervisor_and_its_answer_the_page(
-    looker: Client, facilities: Facilities, slow_pool: PoolReport
-) -> None:
+def test_request_reaches_the_supervisor_and_its_answer_the_page(looker, facilities, slow_pool):
     asked = looker.post(reverse("switchyard-operations-ask-for-stacks", args=[slow_pool.member]))
     waiting = looker.get(asked["Location"]).content.decode()
     request = facilities.pools.write(slow_pool).stacks
@@ -305,7 +284,7 @@ def shown(page: str, *arguments: str) -> str:
     return text_of(client.get(reverse(page, args=arguments)))
 
 
-def test_what_a_silent_child_runs_counts_as_running_and_all_pages_agree(held: list[str]) -> None:
+def test_what_a_silent_child_runs_counts_as_running_and_all_pages_agree(held):
     [job] = running_jobs()
 
     assert (job.id, job.actor, job.silent_ms) == (held[0], "parse_address", 8_123)
@@ -321,7 +300,7 @@ def test_what_a_silent_child_runs_counts_as_running_and_all_pages_agree(held: li
     assert "Child 24636 of default on h holds it, and has answered nothing for 8.1 s." in runs
 
 
-def test_a_job_is_queued_again_once_the_child_answers(held: list[str], facilities: Facilities) -> None:
+def test_a_job_is_queued_again_once_the_child_answers(held, facilities):
     report(facilities, [])
 
     assert running_jobs() == []
@@ -329,7 +308,7 @@ def test_a_job_is_queued_again_once_the_child_answers(held: list[str], facilitie
     assert "Not known yet: what they run has no record of that." in shown("switchyard-queue", "default")
 
 
-def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
+def test_commands_and_doctor_say_it_too(held):
     printed = output_of("workers", "--pool", "default")
     [found] = silences()
 
@@ -348,9 +327,7 @@ def test_commands_and_doctor_say_it_too(held: list[str]) -> None:
     assert held[0] in found.then
 
 
-def test_children_that_are_silent_one_after_the_other_are_told_between_them(
-    held: list[str], facilities: Facilities, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_children_that_are_silent_one_after_the_other_are_told_between_them(held, facilities, monkeypatch):
     seen_before = {24_635: (now_ms() - 20_000, held[1], "parse_address")}
     monkeypatch.setattr(pools, "SILENT", defaultdict(dict, {"default": seen_before}))
     silences()

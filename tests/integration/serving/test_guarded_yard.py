@@ -88,7 +88,7 @@ def rows() -> list[Row]:
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("server", "writes_history"), YARDS)
-def test_no_process_needs_more_than_its_roles_rights(yard: GuardedYard, browser: Browser, writes_history: str) -> None:
+def test_no_process_needs_more_than_its_roles_rights(yard, browser, writes_history):
     yard.rows(PASSED_TICK, SCHEDULE)
     yard.rows(A_ROW)
     yard.start("worker", "runpools", "--no-history")

@@ -151,7 +151,7 @@ def problem(answer: http.client.HTTPResponse, status: int) -> dict[str, Any]:
     return document
 
 
-def test_the_web_is_told_who_asks_whatever_the_client_claims(proxy: Proxy) -> None:
+def test_the_web_is_told_who_asks_whatever_the_client_claims(proxy):
     claimed = {"X_Forwarded_For": "203.0.113.7", "X_Forwarded_Proto": "http"}
     seen = json.loads(proxy.request("POST", "/some", b"x" * 3 * MIB, Host="yard.example:1", **claimed).read())
 
@@ -159,7 +159,7 @@ def test_the_web_is_told_who_asks_whatever_the_client_claims(proxy: Proxy) -> No
     assert (seen["headers"]["x-forwarded-for"], seen["headers"]["host"]) == ("127.0.0.1", "yard.example:1")
 
 
-def test_plain_http_is_redirected_and_metrics_are_not_forwarded(proxy: Proxy, upstream: Upstream) -> None:
+def test_plain_http_is_redirected_and_metrics_are_not_forwarded(proxy, upstream):
     connection = http.client.HTTPConnection("127.0.0.1", proxy.plain_port, timeout=30)
     connection.request("GET", "/admin/?a=1", headers={"Host": "yard.example"})
     answer = connection.getresponse()
@@ -169,7 +169,7 @@ def test_plain_http_is_redirected_and_metrics_are_not_forwarded(proxy: Proxy, up
     assert (proxy.request("GET", "/metrics").status, upstream.asked) == (404, 0)
 
 
-def test_too_large_a_body_is_refused_before_the_web_sees_it(proxy: Proxy, upstream: Upstream) -> None:
+def test_too_large_a_body_is_refused_before_the_web_sees_it(proxy, upstream):
     with proxy.connect() as client:
         client.sendall(b"POST /some HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99000000\r\n\r\n")
         with http.client.HTTPResponse(client) as answer:
@@ -179,7 +179,7 @@ def test_too_large_a_body_is_refused_before_the_web_sees_it(proxy: Proxy, upstre
     assert upstream.asked == 0
 
 
-def test_slow_and_idle_clients_are_cut_before_the_web_sees_them(proxy: Proxy, upstream: Upstream) -> None:
+def test_slow_and_idle_clients_are_cut_before_the_web_sees_them(proxy, upstream):
     silent, head, body, idle = (proxy.connect() for _ in range(4))
     head.sendall(START + b"X-Slow: a")
     body.sendall(b"POST /some HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000\r\n\r\nx")
@@ -190,7 +190,7 @@ def test_slow_and_idle_clients_are_cut_before_the_web_sees_them(proxy: Proxy, up
     assert ([answer.count(b"HTTP/1.1 200") for answer in answers], upstream.asked) == ([0, 0, 0, 0], 0)
 
 
-def test_too_large_a_head_is_refused(proxy: Proxy, upstream: Upstream) -> None:
+def test_too_large_a_head_is_refused(proxy, upstream):
     with proxy.connect() as client:
         client.sendall(START + b"X-Long: " + b"a" * 9_000 + b"\r\n\r\n")
 
@@ -198,7 +198,7 @@ def test_too_large_a_head_is_refused(proxy: Proxy, upstream: Upstream) -> None:
     assert upstream.asked == 0
 
 
-def test_a_slow_reader_holds_nothing_of_the_web_and_is_cut(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_slow_reader_holds_nothing_of_the_web_and_is_cut(proxy, upstream):
     with proxy.connect() as client:
         client.sendall(START.replace(b"/some", b"/large") + b"\r\n")
 
@@ -208,7 +208,7 @@ def test_a_slow_reader_holds_nothing_of_the_web_and_is_cut(proxy: Proxy, upstrea
         assert cut.poll(60_000)
 
 
-def test_event_streams_are_not_held_back_and_one_address_has_fifty(proxy: Proxy) -> None:
+def test_event_streams_are_not_held_back_and_one_address_has_fifty(proxy):
     streams = [proxy.request("GET", "/events") for _ in range(50)]
     first = {stream.read(5) for stream in streams}
 

@@ -43,7 +43,7 @@ def refused(answer: bytes) -> bool:
 
 
 @pytest.mark.parametrize("what", ENDLESS_HEADS)
-def test_an_endless_head_is_refused_and_cut(web: WebProcess, what: str) -> None:
+def test_an_endless_head_is_refused_and_cut(web, what):
     start, piece = ENDLESS_HEADS[what]
 
     with probing(web) as probe, web.connect() as client:
@@ -57,7 +57,7 @@ def test_an_endless_head_is_refused_and_cut(web: WebProcess, what: str) -> None:
     assert probe.grown_mib <= MOST_GROWN_MIB
 
 
-def test_a_head_of_30_kib_is_accepted(web: WebProcess) -> None:
+def test_a_head_of_30_kib_is_accepted(web):
     status, _, _ = web.request("GET", "/healthz", headers={"X-Long": "a" * 30_000})
 
     assert status == 200
@@ -66,7 +66,7 @@ def test_a_head_of_30_kib_is_accepted(web: WebProcess) -> None:
 @pytest.mark.parametrize(
     "request_bytes", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET /?\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"]
 )
-def test_what_is_no_http_is_refused(web: WebProcess, request_bytes: bytes) -> None:
+def test_what_is_no_http_is_refused(web, request_bytes):
     with web.connect() as client:
         client.sendall(request_bytes)
 
@@ -74,7 +74,7 @@ def test_what_is_no_http_is_refused(web: WebProcess, request_bytes: bytes) -> No
 
 
 @pytest.mark.parametrize("body", [b"Content-Length: 46\r\n", b"Transfer-Encoding: chunked\r\n"])
-def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_request(web: WebProcess, body: bytes) -> None:
+def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_request(web, body):
     asking = START + b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + body + b"\r\n"
     with web.connect() as client:
         client.sendall(asking + START + b"\r\n")
@@ -92,7 +92,7 @@ def test_the_body_of_a_request_that_asks_for_another_protocol_is_no_request(web:
     ],
     ids=["many trailers", "one trailer", "pipelined requests"],
 )
-def test_endless_trailers_and_many_pipelined_requests_are_cut(web: WebProcess, start: bytes, piece: bytes) -> None:
+def test_endless_trailers_and_many_pipelined_requests_are_cut(web, start, piece):
     with probing(web) as probe, web.connect() as client:
         client.sendall(start)
         sent = flood(client, piece, 100 * MIB)
@@ -101,7 +101,7 @@ def test_endless_trailers_and_many_pipelined_requests_are_cut(web: WebProcess, s
     assert probe.grown_mib <= MOST_GROWN_MIB
 
 
-def test_many_endless_heads_at_once_leave_the_web_as_it_was(web: WebProcess) -> None:
+def test_many_endless_heads_at_once_leave_the_web_as_it_was(web):
     with probing(web) as probe:
         for start, piece in ENDLESS_HEADS.values():
             with contextlib.ExitStack() as open_sockets:
@@ -113,7 +113,7 @@ def test_many_endless_heads_at_once_leave_the_web_as_it_was(web: WebProcess) -> 
     assert probe.grown_mib <= MOST_GROWN_MIB
 
 
-def test_bodies_without_a_token_are_not_kept(web: WebProcess) -> None:
+def test_bodies_without_a_token_are_not_kept(web):
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
     head = (
         b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n"
@@ -132,7 +132,7 @@ def test_bodies_without_a_token_are_not_kept(web: WebProcess) -> None:
     assert probe.grown_mib <= MOST_GROWN_MIB
 
 
-def test_unfinished_small_bodies_hold_little_and_no_thread(web: WebProcess) -> None:
+def test_unfinished_small_bodies_hold_little_and_no_thread(web):
     threads_before = web.ps.num_threads()
     head = b"POST /api/v1/emails HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
     with probing(web) as probe, contextlib.ExitStack() as open_sockets:
@@ -161,7 +161,7 @@ def test_unfinished_small_bodies_hold_little_and_no_thread(web: WebProcess) -> N
     assert probe.grown_mib <= MOST_GROWN_MIB
 
 
-def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess) -> None:
+def test_five_hundred_streams_of_one_token_are_capped(web):
     job_id = json.loads(web.request("POST", "/api/v1/emails", body=MAIL, headers=web.bearer | JSON)[2])["job_id"]
     request = (
         f"GET /api/v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {web.token}\r\n\r\n"
@@ -186,7 +186,7 @@ def test_five_hundred_streams_of_one_token_are_capped(web: WebProcess) -> None:
 
 
 @pytest.mark.sqlite
-def test_a_database_that_is_moved_away_is_missed_and_not_made_again(web: WebProcess) -> None:
+def test_a_database_that_is_moved_away_is_missed_and_not_made_again(web):
     database, away = web.folder / "db.sqlite3", web.folder / "away.sqlite3"
     assert web.request("GET", "/readyz")[0] == 200
     database.rename(away)

@@ -31,7 +31,7 @@ def add_group(name: str) -> None:
     Group.objects.create(name=f"{name}-{Group.objects.count()}")
 
 
-def test_an_actor_that_can_be_repeated_passes() -> None:
+def test_an_actor_that_can_be_repeated_passes():
     def work(name: str) -> str:
         with once() as first:
             if first:
@@ -50,7 +50,7 @@ def test_an_actor_that_can_be_repeated_passes() -> None:
     assert Group.objects.filter(name__in=["a", "b"]).count() == 2
 
 
-def test_the_one_that_cannot_is_named_and_no_other() -> None:
+def test_the_one_that_cannot_is_named_and_no_other():
     actor("good", lambda: Group.objects.get_or_create(name="good")[0].pk).send()
     actor("planted", add_group).send("charge")
     actor("reads", lambda: Group.objects.count() < 0).send()
@@ -106,7 +106,7 @@ counter = itertools.count()
     ],
     ids=["mail", "file", "content", "deleted row", "changed row", "result"],
 )
-def test_each_kind_of_effect_is_compared(work: Any, words: str) -> None:
+def test_each_kind_of_effect_is_compared(work, words):
     Group.objects.create(pk=101, name="one")
     Group.objects.create(pk=102, name="two")
     Group.objects.create(pk=103, name="three")
@@ -118,7 +118,7 @@ def test_each_kind_of_effect_is_compared(work: Any, words: str) -> None:
     assert words in str(refused.value)
 
 
-def test_a_message_that_is_sent_again_is_named_and_not_run_twice() -> None:
+def test_a_message_that_is_sent_again_is_named_and_not_run_twice():
     runs: list[int] = []
     follows = actor("follows", runs.append)
 
@@ -135,7 +135,7 @@ def test_a_message_that_is_sent_again_is_named_and_not_run_twice() -> None:
     assert_enqueued(follows, args=(7,))
 
 
-def test_an_actor_that_fails_only_when_repeated_is_named() -> None:
+def test_an_actor_that_fails_only_when_repeated_is_named():
     actor("planted", lambda: Group.objects.create(name="unique")).send()
 
     with pytest.raises(NotRepeatable, match="raised IntegrityError"):
@@ -144,7 +144,7 @@ def test_an_actor_that_fails_only_when_repeated_is_named() -> None:
     assert Group.objects.filter(name="unique").count() == 1
 
 
-def test_columns_and_keys_of_results_are_left_out_on_request() -> None:
+def test_columns_and_keys_of_results_are_left_out_on_request():
     Group.objects.create(name="one")
 
     def work() -> dict[str, Any]:
@@ -160,7 +160,7 @@ def test_columns_and_keys_of_results_are_left_out_on_request() -> None:
         redelivered(ignore=["name"])
 
 
-def test_what_the_first_run_raises_is_raised() -> None:
+def test_what_the_first_run_raises_is_raised():
     actor("broken", lambda: 1 // 0).send()
 
     with pytest.raises(ZeroDivisionError):

@@ -124,7 +124,7 @@ def pytest_in(folder: Path, *arguments: str, url: str = SERVER.url) -> str:
     return run(folder, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(folder), *plugins, *arguments, url=url)
 
 
-def test_pytest_shows_one_warning_for_each_test_that_forgot_it(folder: Path) -> None:
+def test_pytest_shows_one_warning_for_each_test_that_forgot_it(folder):
     output = pytest_in(folder, "test_hello.py")
 
     assert "6 passed, 2 warnings" in output
@@ -133,13 +133,13 @@ def test_pytest_shows_one_warning_for_each_test_that_forgot_it(folder: Path) -> 
     assert REMEDY in output
 
 
-def test_a_broker_that_is_away_does_not_hide_it(folder: Path) -> None:
+def test_a_broker_that_is_away_does_not_hide_it(folder):
     output = pytest_in(folder, "-k", "test_forgotten", "test_hello.py", url="redis://127.0.0.1:9/0")
 
     assert "BrokerUnavailable" in output and REMEDY in output
 
 
-def test_djangos_runner_shows_it_as_well(folder: Path) -> None:
+def test_djangos_runner_shows_it_as_well(folder):
     output = run(folder, "-m", "django", "test", "test_hello")
 
     assert "Ran 2 tests" in output
@@ -150,7 +150,7 @@ NOWHERE = "redis://127.0.0.1:9/0"
 
 
 @pytest.mark.parametrize("runner", ["pytest", "django"])
-def test_the_set_up_of_a_class_in_memory_sends_nothing_to_the_server(folder: Path, runner: str) -> None:
+def test_the_set_up_of_a_class_in_memory_sends_nothing_to_the_server(folder, runner):
     (folder / "test_set_ups.py").write_text(SET_UPS)
 
     if runner == "pytest":
@@ -161,7 +161,7 @@ def test_the_set_up_of_a_class_in_memory_sends_nothing_to_the_server(folder: Pat
     assert "2 passed" in output or ("Ran 2 tests" in output and "OK" in output), output
 
 
-def test_a_fixture_that_sends_is_warned_or_covered_by_the_setting(folder: Path) -> None:
+def test_a_fixture_that_sends_is_warned_or_covered_by_the_setting(folder):
     (folder / "test_fixtures.py").write_text(FIXTURES)
 
     warned = pytest_in(folder, "test_fixtures.py")
@@ -184,7 +184,7 @@ def on_memory(settings: Any) -> Iterator[None]:
 
 @pytest.mark.usefixtures("on_memory")
 @pytest.mark.django_db
-def test_a_task_runs_after_the_commit_and_its_result_is_read() -> None:
+def test_a_task_runs_after_the_commit_and_its_result_is_read():
     with transaction.atomic():
         result = tasks.add.enqueue(40, right=2)
         assert_nothing_enqueued()
@@ -197,7 +197,7 @@ def test_a_task_runs_after_the_commit_and_its_result_is_read() -> None:
 
 @pytest.mark.usefixtures("on_memory")
 @pytest.mark.django_db
-def test_a_task_can_be_run_again_after_a_crash() -> None:
+def test_a_task_can_be_run_again_after_a_crash():
     tasks.add.enqueue(1)
     assert len(enqueued()) == 1
 
@@ -207,7 +207,7 @@ def test_a_task_can_be_run_again_after_a_crash() -> None:
     assert redelivered() == [f"{tasks.__name__}.add"]
 
 
-def test_every_actor_of_a_product_is_repeated_in_a_test() -> None:
+def test_every_actor_of_a_product_is_repeated_in_a_test():
     folder = Path(settings.BASE_DIR) / "tests/integration"
     missing = []
     for name, actor in dramatiq.get_broker().actors.items():
@@ -322,7 +322,7 @@ class RealCommits(TransactionTestCase):
 
 
 @pytest.mark.django_db
-def test_the_fixture_fits_djangos_helper(switchyard_broker: object, django_capture_on_commit_callbacks: Any) -> None:
+def test_the_fixture_fits_djangos_helper(switchyard_broker, django_capture_on_commit_callbacks):
     make_group = make_group_actor()
 
     with django_capture_on_commit_callbacks(execute=True), transaction.atomic():
@@ -335,7 +335,7 @@ def test_the_fixture_fits_djangos_helper(switchyard_broker: object, django_captu
 
 
 @pytest.mark.django_db
-def test_a_dead_letter_has_its_row_for_people(switchyard_broker: object) -> None:
+def test_a_dead_letter_has_its_row_for_people(switchyard_broker):
     @dramatiq.actor(queue_name="default", permanent=(ValueError,))
     def broken() -> None:
         raise ValueError

@@ -11,7 +11,7 @@ import pytest
 
 import switchyard
 from project.config import BASE_DIR as REPOSITORY
-from tests.integration.wheel.environments import Environment, clean_environment, run
+from tests.integration.wheel.environments import clean_environment, run
 from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
@@ -66,7 +66,7 @@ MIDDLEWARE += ["middleware.stamp.stamp", "switchyard.api.middleware.problem_docu
 
 
 @pytest.mark.long
-def test_project_with_packages_of_the_same_names_works(full: Environment, broker_url: str, tmp_path: Path) -> None:
+def test_project_with_packages_of_the_same_names_works(full, broker_url, tmp_path):
     namesake = tmp_path / "switchyard/broker"
     namesake.mkdir(parents=True)
     (namesake / "__init__.py").touch()
@@ -110,7 +110,7 @@ print(status, *sorted(name for name in sys.modules if name in USELESS or ".migra
 """
 
 
-def test_project_without_ninja_works_and_loads_little(least: Environment, broker_url: str, tmp_path: Path) -> None:
+def test_project_without_ninja_works_and_loads_little(least, broker_url, tmp_path):
     host = Host(least, write_host(tmp_path), broker_url)
 
     checked = host.python("-c", CHECK)
@@ -132,7 +132,7 @@ STATIC_ROOT = BASE_DIR / "static"
 """
 
 
-def test_in_production_commands_need_no_broker_or_name_all_that_lacks(least: Environment, tmp_path: Path) -> None:
+def test_in_production_commands_need_no_broker_or_name_all_that_lacks(least, tmp_path):
     host = Host(least, write_host(tmp_path, last=PRODUCTION))
 
     for command in ("makemigrations --check", "collectstatic --noinput", "migrate", "test"):
@@ -175,7 +175,7 @@ for address in ("/metrics", "/healthz", "/readyz", "/admin/operations/", "/api/v
 """
 
 
-def test_project_without_room_or_api_works_and_is_measured(least: Environment, broker_url: str, tmp_path: Path) -> None:
+def test_project_without_room_or_api_works_and_is_measured(least, broker_url, tmp_path):
     host = Host(least, write_host(tmp_path, BARE, last=BARE_SETTINGS), f"{broker_url}?db=1")
 
     assert "System check identified no issues" in host.manage("check")
@@ -244,7 +244,7 @@ filterwarnings = error
 }
 
 
-def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full: Environment, tmp_path: Path) -> None:
+def test_tests_of_a_project_run_with_the_plugin_and_without_a_server(full, tmp_path):
     folder = write_host(tmp_path, TESTED_APP, last='INSTALLED_APPS += ["news"]')
 
     output = Host(full, folder, "redis://127.0.0.1:9/0").python("-m", "pytest", "--trace-config")
@@ -311,7 +311,7 @@ def modules(wheel: Path) -> list[str]:
     return [name for name in dotted if name not in PATCH_FIRST and not name.endswith("__main__")]
 
 
-def test_every_module_is_imported(full: Environment, wheel: Path, tmp_path: Path) -> None:
+def test_every_module_is_imported(full, wheel, tmp_path):
     names = modules(wheel)
 
     output = full.run("-W", "error", "-c", IMPORT_ALL, json.dumps(names), cwd=write_host(tmp_path))
@@ -320,12 +320,12 @@ def test_every_module_is_imported(full: Environment, wheel: Path, tmp_path: Path
     assert json.loads(output.splitlines()[-1]) == CLIENTS
 
 
-def test_module_that_patches_its_process_is_imported_alone(full: Environment, tmp_path: Path) -> None:
+def test_module_that_patches_its_process_is_imported_alone(full, tmp_path):
     for name in PATCH_FIRST:
         full.run("-W", "error", "-c", f"import {name}", cwd=tmp_path)
 
 
-def test_without_extras_only_their_modules_lack_something(least: Environment, wheel: Path, tmp_path: Path) -> None:
+def test_without_extras_only_their_modules_lack_something(least, wheel, tmp_path):
     output = least.run("-c", IMPORT_ALL, json.dumps(modules(wheel)), cwd=write_host(tmp_path))
 
     missing = json.loads(output.splitlines()[-1])
@@ -335,7 +335,7 @@ def test_without_extras_only_their_modules_lack_something(least: Environment, wh
 
 
 @pytest.mark.long
-def test_strictly_typed_actors_of_a_host_find_the_types(full: Environment, tmp_path: Path) -> None:
+def test_strictly_typed_actors_of_a_host_find_the_types(full, tmp_path):
     (tmp_path / "actors.py").write_text(ACTORS)
     wrong = tmp_path / "wrong.py"
     wrong.write_text(ACTORS.replace('Queue("default", 1_000', 'Queue(1_000, "default"'))
@@ -351,17 +351,17 @@ def test_strictly_typed_actors_of_a_host_find_the_types(full: Environment, tmp_p
 FOLDERS = {"middleware": "switchyard/middleware", "switchyard": "switchyard"}
 
 
-def test_command_prints_the_path_of_the_wheel(clone: Path, wheel: Path) -> None:
+def test_command_prints_the_path_of_the_wheel(clone, wheel):
     assert wheel == clone / f"dist/switchyard-{switchyard.__version__}-py3-none-any.whl"
     assert "bin/package [FOLDER]" in run(clone / "bin/package", "--help", cwd=clone, environment=clean_environment())
 
 
-def test_wheel_is_small(wheel: Path) -> None:
+def test_wheel_is_small(wheel):
     # 1.51 MB, of which 0.13 are the room's two fonts, which no compression makes smaller.
     assert wheel.stat().st_size < 1_600_000
 
 
-def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel: Path) -> None:
+def test_wheel_holds_every_file_of_its_packages_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
         f"{new}/{file.relative_to(REPOSITORY / old)}"

@@ -129,7 +129,7 @@ def newest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return environment
 
 
-def test_the_wheel_leaves_django_as_it_was(newest: Environment, tmp_path: Path) -> None:
+def test_the_wheel_leaves_django_as_it_was(newest, tmp_path):
     printed = newest.run(
         "-c", "import django, switchyard; print(django.__version__, switchyard.__file__)", cwd=tmp_path
     )
@@ -139,7 +139,7 @@ def test_the_wheel_leaves_django_as_it_was(newest: Environment, tmp_path: Path) 
     assert place.startswith(str(newest.folder))
 
 
-def test_a_project_is_checked_works_and_shows_its_pages(newest: Environment, broker_url: str, tmp_path: Path) -> None:
+def test_a_project_is_checked_works_and_shows_its_pages(newest, broker_url, tmp_path):
     host = Host(newest, write_host(tmp_path, NEWS, last=SETTINGS), broker_url)
 
     def ended() -> bool:

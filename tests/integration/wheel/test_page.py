@@ -19,7 +19,7 @@ from urllib.request import HTTPCookieProcessor, Request, build_opener
 import pytest
 
 from tests.held_port import held_port
-from tests.integration.wheel.environments import Index, clean_environment, run
+from tests.integration.wheel.environments import clean_environment, run
 from tests.unit.documentation.pages import read
 from tests.waiting import wait_for
 
@@ -56,7 +56,7 @@ PAGE = "docs/how-to/put-it-into-an-existing-project.md"
 PORT = "127.0.0.1:8000"
 
 
-def test_every_step_of_the_page_works(clone: Path, index: Index, tmp_path: Path) -> None:
+def test_every_step_of_the_page_works(clone, index, tmp_path):
     with held_port() as port:
         address = f"127.0.0.1:{port}"
         page = read(PAGE).replace("/path/to/switchyard", str(clone)).replace(PORT, address)

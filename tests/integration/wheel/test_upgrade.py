@@ -13,7 +13,7 @@ import psutil
 import pytest
 from django.conf import settings
 
-from tests.integration.wheel.environments import Environment, Index
+from tests.integration.wheel.environments import Environment
 from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
@@ -113,9 +113,7 @@ def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Upgrad
 
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name.split("-")[1])
-def test_a_yard_is_upgraded_and_taken_back_without_a_loss(
-    release: Path, host: Upgraded, index: Index, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_yard_is_upgraded_and_taken_back_without_a_loss(release, host, index, tmp_path_factory):
     before = replace(index, wheel=release).make(tmp_path_factory.mktemp("before") / "venv", "embedded")
     old = replace(host, environment=before)
 
@@ -133,5 +131,5 @@ def test_a_yard_is_upgraded_and_taken_back_without_a_loss(
     assert {name for name in ran if ran.count(name) > 1} == set()
 
 
-def test_a_release_is_kept() -> None:
+def test_a_release_is_kept():
     assert RELEASES

@@ -118,7 +118,7 @@ def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
         pytest.param("webhook", "defy", marks=long),
     ],
 )
-def test_a_task_in_python_ends_soon_and_its_neighbours_go_on(jobs: Jobs, queue: str, how: str, within_s: float) -> None:
+def test_a_task_in_python_ends_soon_and_its_neighbours_go_on(jobs, queue, how, within_s):
     neighbour = jobs.running(queue, ms=3_000)
     token = jobs.running(queue, how)
 
@@ -142,8 +142,8 @@ def test_a_task_in_python_ends_soon_and_its_neighbours_go_on(jobs: Jobs, queue: 
     ],
 )
 def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_start_again_at_once(
-    jobs: Jobs, pools: subprocess.Popen[bytes], queue: str, how: str, within_s: float, again_within_s: float
-) -> None:
+    jobs, pools, queue, how, within_s, again_within_s
+):
     before = jobs.replaced(queue), jobs.cancelled(queue)
     neighbours = [] if queue == "slow" else [jobs.running(queue) for _ in range(2)]
     token = jobs.running(queue, how)
@@ -169,7 +169,7 @@ def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_st
 
 
 @pytest.mark.long
-def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs: Jobs) -> None:
+def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs):
     neighbour = jobs.running("webhook", ms=3_000)
     token = jobs.running("webhook", "hold")
 
@@ -179,7 +179,7 @@ def test_c_code_that_a_signal_wakes_ends_in_a_gevent_pool_without_its_child(jobs
     assert len(jobs.starts(neighbour)) == 1
 
 
-def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(jobs: Jobs) -> None:
+def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(jobs):
     neighbour = jobs.running("urgent", ms=8_000)
     token = jobs.running("urgent", "refuse")
     assert jobs.cancel(token) == "asked"
@@ -194,7 +194,7 @@ def test_a_killed_child_reruns_its_tasks_but_for_the_one_that_was_asked_to_stop(
 
 
 @pytest.mark.parametrize("queue", ["urgent", pytest.param("webhook", marks=long)])
-def test_what_runs_alone_ends_as_well(jobs: Jobs, queue: str) -> None:
+def test_what_runs_alone_ends_as_well(jobs, queue):
     token = jobs.running(queue, "spin")
     os.kill(jobs.starts(token)[0]["pid"], signal.SIGKILL)
     wait_for(lambda: len(jobs.starts(token)) == 2)
@@ -205,7 +205,7 @@ def test_what_runs_alone_ends_as_well(jobs: Jobs, queue: str) -> None:
     assert len(jobs.starts(token)) == 2
 
 
-def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs: Jobs) -> None:
+def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs):
     failed = jobs.bench.send("urgent", how="fail")
     wait_for(lambda: jobs.record(failed).state == "retrying")
     for _ in range(4):
@@ -226,7 +226,7 @@ def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs: Jobs) ->
         assert not family.calls.command("HEXISTS", family.keys.bodies, jobs.bench.ids[token])
 
 
-def test_what_a_worker_has_in_stock_does_not_start(jobs: Jobs) -> None:
+def test_what_a_worker_has_in_stock_does_not_start(jobs):
     running = [jobs.running("webhook", ms=8_000) for _ in range(8)]
     stocked = [jobs.bench.send("webhook") for _ in range(3)]
     family = jobs.bench.broker.families["webhook"]

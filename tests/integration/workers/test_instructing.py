@@ -12,7 +12,6 @@ import psutil
 import pytest
 from dramatiq import Message
 
-from switchyard.broker.interface import Facilities
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import BulkRunner
 from tests.factories.commands import json_of
@@ -34,7 +33,7 @@ def instruct(bench: Bench, verb: str, pool: str) -> str:
     return str(done.stdout)
 
 
-def test_quieted_pool_ends_what_runs_takes_nothing_and_goes_on_when_it_may(bench: Bench) -> None:
+def test_quieted_pool_ends_what_runs_takes_nothing_and_goes_on_when_it_may(bench):
     parent = bench.up("runpools", "slow")
     running = bench.begun("slow", ms=4_000)
     first = bench.report("slow")
@@ -72,7 +71,7 @@ def cancel() -> int:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, facilities: Facilities) -> None:
+def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench, facilities):
     bench.up("runpool", "urgent")
     family = bench.broker.families["urgent"]
     for hangs in (False, True):
@@ -102,7 +101,7 @@ def test_a_pause_and_a_cancel_end_it_also_in_a_child_that_hangs(bench: Bench, fa
 
 
 @pytest.mark.long
-def test_a_greenlet_that_computes_ends_in_pools_that_share_a_parent(bench: Bench) -> None:
+def test_a_greenlet_that_computes_ends_in_pools_that_share_a_parent(bench):
     jobs = Jobs(bench)
     bench.start("runpools", "webhook", "retries", yard="two gevent")
     bench.wait_for_log("pool webhook: ready")
@@ -158,7 +157,7 @@ def changing(bench: Bench) -> Changing:
     return app
 
 
-def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(bench: Bench, changing: Changing) -> None:
+def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(bench, changing):
     [command] = code_blocks(read(PAGE), "sh")
     words = command.split()
     assert words[:3] == ["manage.py", "switchyard", "runpools"]
@@ -181,7 +180,7 @@ def test_changed_code_runs_after_a_drain_and_a_syntax_error_changes_nothing(benc
     assert bench.log().count("pools: all drained") == 2
 
 
-def test_pools_whose_code_fails_come_back_with_a_change_and_lose_nothing(bench: Bench, changing: Changing) -> None:
+def test_pools_whose_code_fails_come_back_with_a_change_and_lose_nothing(bench, changing):
     reloader = bench.up("runpools", "--reload", "urgent", apps=f"{BENCH} changing")
 
     changing.replace("import no_such_module\n")
@@ -195,7 +194,7 @@ def test_pools_whose_code_fails_come_back_with_a_change_and_lose_nothing(bench: 
 
 
 @pytest.mark.long
-def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, changing: Changing) -> None:
+def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench, changing):
     reloader = bench.up("runpools", "--reload", "slow", "urgent", apps=f"{BENCH} changing")
     stuck = bench.begun("slow", ms=60_000, how="refuse")
 
@@ -208,7 +207,7 @@ def test_a_stuck_task_delays_neither_the_new_code_nor_the_end(bench: Bench, chan
     assert reloader.wait(60) is not None
 
 
-def test_ctrl_c_during_a_restart_ends_everything_and_a_second_one_at_once(bench: Bench, changing: Changing) -> None:
+def test_ctrl_c_during_a_restart_ends_everything_and_a_second_one_at_once(bench, changing):
     reloader = bench.up("runpools", "--reload", "--grace", "60", "urgent", apps=f"{BENCH} changing")
     bench.begun("urgent", ms=60_000)
 

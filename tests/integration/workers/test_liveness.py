@@ -8,7 +8,6 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -16,7 +15,6 @@ import psutil
 import pytest
 from dramatiq.middleware import Middleware
 
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.pool_reports import SilentChild
 from switchyard.workers.child.main import all_work
 from tests.factories.yards import small_yard
@@ -37,7 +35,7 @@ def health(bench: Bench, pool: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def test_a_pool_is_well_while_it_idles_works_and_waits_for_a_long_task(bench: Bench) -> None:
+def test_a_pool_is_well_while_it_idles_works_and_waits_for_a_long_task(bench):
     bench.up("runpool", "slow")
     wait_for(lambda: health(bench, "slow") == (200, "ok\n"))
     tokens = [bench.send("slow", ms=60_000) for _ in range(3)]
@@ -47,7 +45,7 @@ def test_a_pool_is_well_while_it_idles_works_and_waits_for_a_long_task(bench: Be
     assert len(tokens) == 3
 
 
-def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_it(bench: Bench) -> None:
+def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_it(bench):
     pool = bench.up("runpool", "urgent")
     child = titles_below(pool.pid)["urgent child 1"]
 
@@ -60,7 +58,7 @@ def test_an_idle_child_that_hangs_is_replaced_and_the_probe_does_not_hang_with_i
 
 
 @pytest.mark.long
-def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) -> None:
+def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench):
     pool = bench.up("runpool", "urgent")
     below = titles_below(pool.pid)
     members = [pool.pid, *below.values()]
@@ -77,7 +75,7 @@ def test_a_pool_that_was_stopped_as_a_whole_kills_nobody_for_it(bench: Bench) ->
 
 
 @pytest.mark.parametrize("reader", ["stops", "ends"])
-def test_an_output_that_nobody_reads_stops_no_task_and_no_supervisor(bench: Bench, reader: str) -> None:
+def test_an_output_that_nobody_reads_stops_no_task_and_no_supervisor(bench, reader):
     os.mkfifo(bench.folder / "log")
     output = os.open(bench.folder / "log", os.O_RDONLY | os.O_NONBLOCK)
     parent = bench.start("runpools", "urgent", "webhook", "--no-history")
@@ -94,7 +92,7 @@ def test_an_output_that_nobody_reads_stops_no_task_and_no_supervisor(bench: Benc
 
 
 @pytest.mark.parametrize("queue", ["urgent", pytest.param("webhook", marks=pytest.mark.long)])
-def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_tasks_line(bench: Bench, queue: str) -> None:
+def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_tasks_line(bench, queue):
     pool = bench.up("runpool", queue)
     child = titles_below(pool.pid)[f"{queue} child 1"]
 
@@ -112,7 +110,7 @@ def test_a_child_whose_task_keeps_the_interpreter_is_reported_with_the_tasks_lin
     wait_for(lambda: not silent())
 
 
-def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench: Bench) -> None:
+def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench):
     bench.environment["SWITCHYARD_CHILD_MIDDLEWARE"] = "tests.integration.workers.bench.losing.Losing"
     bench.up("runpools", "urgent", "webhook", "--no-history", yard="short")
     for queue in ("urgent", "webhook"):
@@ -130,7 +128,7 @@ def test_a_child_that_holds_a_message_which_no_thread_runs_is_replaced(bench: Be
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_child_notices_a_thread_that_ended(yard_broker: Callable[..., RedisBroker], run_worker: Any) -> None:
+def test_a_child_notices_a_thread_that_ended(yard_broker, run_worker):
     class ExitCause(Middleware):
         def after_process_message(self, broker: Any, message: Any, **how: Any) -> None:
             raise SystemExit
@@ -149,7 +147,7 @@ def test_a_child_notices_a_thread_that_ended(yard_broker: Callable[..., RedisBro
     assert before
 
 
-def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Bench) -> None:
+def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench):
     bench.up("runpool", "urgent", yard="aging")
     long = bench.send("urgent", ms=60_000)
     first = wait_for(lambda: bench.started(long))
@@ -181,7 +179,7 @@ def test_a_child_that_crashes_while_it_is_replaced_counts_as_a_crash(bench: Benc
         (["hold_log"], "stuck_message", 2),
     ],
 )
-def test_a_littered_child_is_replaced_no_neighbour_blamed(bench: Bench, hows: list[str], why: str, runs: int) -> None:
+def test_a_littered_child_is_replaced_no_neighbour_blamed(bench, hows, why, runs):
     bench.up("runpool", "urgent", "--grace", "1")
     for times, how in enumerate(hows, start=1):
         neighbour = bench.send("urgent", ms=3_000)
@@ -200,7 +198,7 @@ def test_a_littered_child_is_replaced_no_neighbour_blamed(bench: Bench, hows: li
     assert "Unexpected failure" not in bench.log()
 
 
-def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench: Bench) -> None:
+def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_longer(bench):
     bench.up("runpool", "urgent", "--grace", "1")
 
     bench.send("urgent", ms=3_000, how="cut_off")
@@ -209,7 +207,7 @@ def test_a_child_that_can_reach_no_server_as_it_drains_has_the_grace_and_no_long
     bench.ran("urgent")
 
 
-def test_a_child_that_is_replaced_and_stands_still_is_killed(bench: Bench) -> None:
+def test_a_child_that_is_replaced_and_stands_still_is_killed(bench):
     bench.up("runpool", "urgent", "--grace", "5")
     ill = bench.send("urgent", ms=60_000, how="open_nothing")
     bench.wait_for_log("no file descriptor left; it is replaced")
@@ -226,7 +224,7 @@ SHARED = (
 )
 
 
-def test_what_all_jobs_of_a_process_share_is_put_back_in_the_name_of_the_actor(bench: Bench) -> None:
+def test_what_all_jobs_of_a_process_share_is_put_back_in_the_name_of_the_actor(bench):
     bench.environment["BENCH"] = "1"
     parent = bench.up("runpools", "urgent", "webhook", "--no-history")
     left = [("umask", "urgent"), ("limits of the process", "urgent"), ("working folder", "webhook")]
@@ -244,7 +242,7 @@ def test_what_all_jobs_of_a_process_share_is_put_back_in_the_name_of_the_actor(b
     assert parent.wait(60) == 0
 
 
-def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced(bench: Bench) -> None:
+def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced(bench):
     bench.up("runpools", "urgent", "webhook", "--no-history")
 
     line = "a thread keeps a transaction after its job; the child is replaced"
@@ -257,7 +255,7 @@ def test_a_child_in_which_a_thread_keeps_a_transaction_after_its_job_is_replaced
         bench.ran(queue)
 
 
-def test_jobs_that_wait_for_a_transaction_which_a_thread_keeps_go_back_and_their_neighbours_end(bench: Bench) -> None:
+def test_jobs_that_wait_for_a_transaction_which_a_thread_keeps_go_back_and_their_neighbours_end(bench):
     bench.up("runpool", "urgent")
     bench.ran("urgent", how="leave_transaction")
 

@@ -31,7 +31,7 @@ MOST_BYTES = 400_000_000
 
 
 @pytest.mark.long
-def test_nine_pools_take_less_than_400_mb(bench: Bench) -> None:
+def test_nine_pools_take_less_than_400_mb(bench):
     parent = bench.up("runpools", "--no-history", settings="nine_settings")
     members = [parent.pid, *titles_below(parent.pid).values()]
     used_bytes = sum(psutil.Process(pid).memory_full_info().pss for pid in members)
@@ -42,7 +42,7 @@ def test_nine_pools_take_less_than_400_mb(bench: Bench) -> None:
     assert used_bytes < MOST_BYTES
 
 
-def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: Bench) -> None:
+def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench):
     parent = bench.up("runpools", "webhook", "webhook-retry", "--no-history", settings="nine_settings")
     before = titles_below(parent.pid)
     assert set(before) == {
@@ -62,7 +62,7 @@ def test_gevent_pools_share_a_parent_that_is_started_again_when_it_dies(bench: B
     "stopped",
     ["greenlet pools", *(pytest.param(name, marks=pytest.mark.long) for name in ("pool urgent", "pool webhook"))],
 )
-def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench, stopped: str) -> None:
+def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench, stopped):
     parent = bench.up("runpools", "urgent", "webhook", "webhook-retry", "--no-history", settings="hung_settings")
     before = titles_below(parent.pid)
 
@@ -76,7 +76,7 @@ def test_a_supervisor_that_is_stopped_is_replaced_with_its_children(bench: Bench
     assert parent.wait(60) == 0
 
 
-def test_every_thread_of_a_pinned_child_runs_on_its_cpus_and_nobody_else_does(bench: Bench) -> None:
+def test_every_thread_of_a_pinned_child_runs_on_its_cpus_and_nobody_else_does(bench):
     ours = os.sched_getaffinity(0)
     parent = bench.up("runpools", yard="pinned")
 
@@ -97,7 +97,7 @@ def threads_cpus(pid: int) -> list[set[int]]:
 PAGE = "docs/how-to/choose-a-pool.md"
 
 
-def test_an_actor_of_the_reader_is_measured_as_the_page_says(bench: Bench) -> None:
+def test_an_actor_of_the_reader_is_measured_as_the_page_says(bench):
     [shown] = code_blocks(read(PAGE), "sh")
     assert shown.split()[:2] == ["bin/bench", "plateau"]
 
@@ -124,7 +124,7 @@ def done(bench: Bench) -> list[dict[str, Any]]:
     return [json.loads(note) for note in bench.client.lrange(DONE, 0, -1)]  # type: ignore[union-attr]
 
 
-def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_a_coroutine_is_interrupted(bench: Bench) -> None:
+def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_a_coroutine_is_interrupted(bench):
     pools = bench.up("runpools", *POOLS, apps=f"{BENCH} tests.integration.workers.kinds")
     word = {"urgent": "Hi", "slow": "Good evening"}
 
@@ -153,7 +153,7 @@ def test_each_kind_of_actor_runs_in_both_pools_its_callbacks_follow_a_coroutine_
     assert {"interrupted": "stopped"} in done(bench)
 
 
-def test_a_task_in_a_greenlet_runs_no_event_loop_that_others_would_be_inside_of(bench: Bench) -> None:
+def test_a_task_in_a_greenlet_runs_no_event_loop_that_others_would_be_inside_of(bench):
     bench.up("runpools", "webhook", "retries", "--no-history")
     loops = [bench.send("webhook", ms=1_500, how=how) for how in ("loop", "loop_elsewhere")]
     wait_for(lambda: all(map(bench.started, loops)))
@@ -187,7 +187,7 @@ LETTER = DeadLetter(
 )  # fmt: skip
 
 
-def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(bench: Bench) -> None:
+def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(bench):
     dead = DeadLists(RedisCalls(bench.client), Keys())
     dead.add(LETTER)
 
@@ -200,7 +200,7 @@ def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(be
     assert not [note for note in bench.notes("bench:started") if note["token"] == "given up"]
 
 
-def test_a_task_that_asks_ends_at_once_and_waits_for_another_worker(bench: Bench) -> None:
+def test_a_task_that_asks_ends_at_once_and_waits_for_another_worker(bench):
     queues = ("urgent", "webhook", "slow")
     pools = bench.up("runpools", *queues, "--no-history", "--grace", "20")
     told = {queue: bench.send(queue, ms=60_000, notify_shutdown=True, max_retries=0) for queue in queues}
@@ -236,7 +236,7 @@ sys.addaudithook(note)
 OURS = ("apps", "middleware", "switchyard")
 
 
-def test_no_process_of_a_yard_loads_a_file_under_two_names(bench: Bench, tmp_path: Path) -> None:
+def test_no_process_of_a_yard_loads_a_file_under_two_names(bench, tmp_path):
     hook = tmp_path / "hook"
     hook.mkdir()
     notes = f"{tmp_path}/loaded-"

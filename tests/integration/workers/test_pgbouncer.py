@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-import redis
 
 from project.config import BASE_DIR
 from tests.chaos.pgbouncer import PgBouncerUnderTest
@@ -83,7 +82,7 @@ def findings(environment: dict[str, str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def test_migrations_go_past_the_bouncer_and_nothing_else(bounced: dict[str, str], bouncer: PgBouncerUnderTest) -> None:
+def test_migrations_go_past_the_bouncer_and_nothing_else(bounced, bouncer):
     used = "from django.conf import settings; print(settings.DATABASES['default']['PORT'])"
 
     shell = manage(bounced, "shell", "--verbosity=0", "-c", used)
@@ -96,7 +95,7 @@ def test_migrations_go_past_the_bouncer_and_nothing_else(bounced: dict[str, str]
     assert shell.strip() == str(bouncer.port)
 
 
-def test_a_declared_bouncer_is_no_finding_but_its_timeout(bounced: dict[str, str], server: PostgresUnderTest) -> None:
+def test_a_declared_bouncer_is_no_finding_but_its_timeout(bounced, server):
     without = findings(bounced)
     server.execute("ALTER ROLE yard SET lock_timeout = '5s'")
     # Past the connections that the bouncer has opened before.
@@ -108,7 +107,7 @@ def test_a_declared_bouncer_is_no_finding_but_its_timeout(bounced: dict[str, str
     assert "endless_locks" not in with_timeout["doctor"] and "ok" in with_timeout["doctor"]
 
 
-def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str], valkey: redis.Redis) -> None:
+def test_a_bouncer_that_refuses_our_options_is_told_once(bounced, valkey):
     done = run({**bounced, "DATABASE_BOUNCED": "0"}, "doctor", "--json")
     told = json.loads(done.stdout)
 
@@ -119,7 +118,7 @@ def test_a_bouncer_that_refuses_our_options_is_told_once(bounced: dict[str, str]
     assert told["exit_code"] == done.returncode == 2
 
 
-def test_a_bouncer_that_nobody_declared_is_refused(bounced: dict[str, str], server: PostgresUnderTest) -> None:
+def test_a_bouncer_that_nobody_declared_is_refused(bounced, server):
     with PgBouncerUnderTest(server, ignored="options") as bouncer:
         found = findings({**bounced, "DATABASE_BOUNCED": "0", "DATABASE_URL": bouncer.url})
     direct = findings({**bounced, "DATABASE_BOUNCED": "0", "DATABASE_URL": server.url})
@@ -129,13 +128,13 @@ def test_a_bouncer_that_nobody_declared_is_refused(bounced: dict[str, str], serv
     assert "switchyard.W010" in direct["checks"], "100 connections are fewer than this yard may open"
 
 
-def test_rows_are_iterated_by_threads_that_share_connections(bounced: dict[str, str]) -> None:
+def test_rows_are_iterated_by_threads_that_share_connections(bounced):
     counts = manage(bounced, "shell", "--verbosity=0", "-c", ITERATE)
 
     assert counts.split() == ["1", "20"]
 
 
-def test_the_bouncer_of_these_tests_breaks_what_needs_a_session(bouncer: PgBouncerUnderTest) -> None:
+def test_the_bouncer_of_these_tests_breaks_what_needs_a_session(bouncer):
     with pytest.raises(psycopg.OperationalError, match="unsupported startup parameter"):
         psycopg.connect(bouncer.url, options="-c lock_timeout=5s")
 

@@ -32,7 +32,7 @@ def pools(module_bench: Bench) -> Iterator[Popen]:
     yield process
 
 
-def test_each_pool_says_when_it_is_ready_and_its_processes_are_named_for_ps(module_bench: Bench, pools: Popen) -> None:
+def test_each_pool_says_when_it_is_ready_and_its_processes_are_named_for_ps(module_bench, pools):
     log = module_bench.log()
 
     assert "pool urgent: ready (1 × 4 threads)" in log
@@ -44,7 +44,7 @@ def test_each_pool_says_when_it_is_ready_and_its_processes_are_named_for_ps(modu
 @pytest.mark.parametrize(
     ("queue", "patched", "nice"), [("urgent", False, 0), ("slow", False, 10), ("webhook", True, 0)]
 )
-def test_a_pool_of_each_kind_runs_jobs(module_bench: Bench, pools: Popen, queue: str, patched: bool, nice: int) -> None:
+def test_a_pool_of_each_kind_runs_jobs(module_bench, pools, queue, patched, nice):
     token = module_bench.send(queue)
 
     ended = wait_for(lambda: module_bench.ended(token))
@@ -56,7 +56,7 @@ def test_a_pool_of_each_kind_runs_jobs(module_bench: Bench, pools: Popen, queue:
 
 
 @pytest.mark.parametrize("queue", ["urgent", "slow", "webhook"])
-def test_the_soft_limit_ends_a_task_in_every_kind_of_child(module_bench: Bench, pools: Popen, queue: str) -> None:
+def test_the_soft_limit_ends_a_task_in_every_kind_of_child(module_bench, pools, queue):
     dead = DeadLists(RedisCalls(module_bench.client), Keys())
     before = dead.count(queue)
 
@@ -66,7 +66,7 @@ def test_the_soft_limit_ends_a_task_in_every_kind_of_child(module_bench: Bench, 
     assert not module_bench.ended(token)
 
 
-def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: Popen) -> None:
+def test_greenlets_of_one_child_wait_side_by_side(module_bench, pools):
     tokens = [module_bench.send("webhook", ms=3_000) for _ in range(8)]
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
@@ -75,7 +75,7 @@ def test_greenlets_of_one_child_wait_side_by_side(module_bench: Bench, pools: Po
     assert max(starts) < min(end["at"] for end in ends)
 
 
-def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, pools: Popen) -> None:
+def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench, pools):
     tokens = [module_bench.send("slow", ms=1_500) for _ in range(4)]
 
     ends = [wait_for(lambda token=token: module_bench.ended(token)) for token in tokens]
@@ -85,7 +85,7 @@ def test_each_child_is_a_worker_of_its_own_to_the_broker(module_bench: Bench, po
     assert len(set(by_pid.values())) == 2
 
 
-def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: Popen) -> None:
+def test_the_reports_tell_slots_children_and_work(module_bench, pools):
     token = module_bench.begun("slow", ms=8_000)
 
     report = wait_for(lambda: (found := module_bench.report("slow")) and found.busy == 1 and found)
@@ -97,7 +97,7 @@ def test_the_reports_tell_slots_children_and_work(module_bench: Bench, pools: Po
     wait_for(lambda: module_bench.ended(token))
 
 
-def test_a_pool_serves_its_own_metrics_to_this_machine_only(module_bench: Bench, pools: Popen) -> None:
+def test_a_pool_serves_its_own_metrics_to_this_machine_only(module_bench, pools):
     module_bench.ran("urgent")
     report = wait_for(lambda: module_bench.report("urgent"))
 
@@ -116,7 +116,7 @@ def test_a_pool_serves_its_own_metrics_to_this_machine_only(module_bench: Bench,
     assert listening == {"127.0.0.1"}
 
 
-def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench: Bench, pools: Popen) -> None:
+def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench, pools):
     report = wait_for(lambda: module_bench.report("slow"))
     text = fetch(f"http://127.0.0.1:{report.metrics_port}/metrics")
 
@@ -125,7 +125,7 @@ def test_promtool_has_nothing_to_say_about_a_pools_metrics(module_bench: Bench, 
     assert (linted.returncode, linted.stdout, linted.stderr) == (0, "", "")
 
 
-def test_after_kill_9_of_a_child_under_load_all_jobs_complete_no_other_stops(module_bench: Bench, pools: Popen) -> None:
+def test_after_kill_9_of_a_child_under_load_all_jobs_complete_no_other_stops(module_bench, pools):
     before = titles_below(pools.pid)
     tokens = [module_bench.send("slow", ms=20) for _ in range(150)]
     held = [module_bench.send("slow", ms=700) for _ in range(2)]
@@ -148,7 +148,7 @@ def test_after_kill_9_of_a_child_under_load_all_jobs_complete_no_other_stops(mod
     assert report.restarts == {"SIGKILL": 1}
 
 
-def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(module_bench: Bench, pools: Popen) -> None:
+def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(module_bench, pools):
     before = titles_below(pools.pid)
 
     os.kill(before["pool webhook"], signal.SIGKILL)
@@ -159,7 +159,7 @@ def test_a_dead_supervisor_is_started_again_and_the_other_pools_go_on(module_ben
     assert {title for title in before if after.get(title) != before[title]} == {"pool webhook", "webhook child 1"}
 
 
-def test_all_pools_load_django_once(pools: Popen) -> None:
+def test_all_pools_load_django_once(pools):
     members = [pools.pid, *titles_below(pools.pid).values()]
 
     megabytes = sum(psutil.Process(pid).memory_full_info().pss for pid in members) / 1e6

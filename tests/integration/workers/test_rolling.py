@@ -70,7 +70,7 @@ def roll(bench: Bench) -> Roll:
     return Roll(bench)
 
 
-def test_what_only_new_code_knows_is_seen_parked_and_runs_when_a_new_pool_starts(roll: Roll) -> None:
+def test_what_only_new_code_knows_is_seen_parked_and_runs_when_a_new_pool_starts(roll):
     roll.start("old")
     tokens = {roll.send("audit", 0.0): 0.0 for _ in range(20)} | {
         roll.send("urgent_job", seconds=0.001): 0.001 for _ in range(20)
@@ -92,7 +92,7 @@ def test_what_only_new_code_knows_is_seen_parked_and_runs_when_a_new_pool_starts
     assert {found.attempts for token in tokens if (found := roll.record(token))} == {1}
 
 
-def test_rolling_with_work_waiting_has_each_job_done_by_a_worker_that_can_none_with_wrong_arguments(roll: Roll) -> None:
+def test_rolling_with_work_waiting_has_each_job_done_by_a_worker_that_can_none_with_wrong_arguments(roll):
     old_tokens = [roll.bench.send("urgent", ms=5) for _ in range(60)]
     new_tokens = {roll.send("audit", 0.005): 0.005 for _ in range(60)}
     old = roll.start("old")

@@ -32,7 +32,7 @@ from tests.processes import is_alive, titles_below
 from tests.waiting import wait_for
 
 
-def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench: Bench) -> None:
+def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench):
     one = bench.start("runpool", "urgnet", log="one")
     several = bench.start("runpools", "urgent", "slwo", log="several")
 
@@ -42,7 +42,7 @@ def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench: Bench) 
     assert "pool 'slwo' is not declared" in bench.log("several")
 
 
-def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench: Bench) -> None:
+def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench):
     one = bench.start("runpool", "urgent", yard="wrong", log="one")
     several = bench.start("runpools", yard="wrong", log="several")
 
@@ -53,7 +53,7 @@ def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench: Bench) -> 
         assert "(switchyard.E011)" in log
 
 
-def test_a_taken_metrics_port_is_refused(bench: Bench) -> None:
+def test_a_taken_metrics_port_is_refused(bench):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         pool = bench.start("runpool", "urgent", "--metrics-port", str(taken.getsockname()[1]))
 
@@ -61,7 +61,7 @@ def test_a_taken_metrics_port_is_refused(bench: Bench) -> None:
         assert "cannot serve metrics" in bench.log()
 
 
-def test_a_pool_starts_without_its_broker_and_works_when_it_comes(bench: Bench, tmp_path: Path) -> None:
+def test_a_pool_starts_without_its_broker_and_works_when_it_comes(bench, tmp_path):
     server = EmbeddedServer(tmp_path / "valkey").start()
     server.stop()
     late = Bench(server.url, tmp_path)
@@ -77,7 +77,7 @@ def test_a_pool_starts_without_its_broker_and_works_when_it_comes(bench: Bench, 
     server.stop()
 
 
-def test_a_thread_that_runs_before_the_fork_is_named_and_no_other(bench: Bench) -> None:
+def test_a_thread_that_runs_before_the_fork_is_named_and_no_other(bench):
     starts = "import threading\nthreading.Thread(target=threading.Event().wait, name='sender', daemon=True).start()"
     (bench.folder / "sitecustomize.py").write_text(starts)
     bench.environment["PYTHONPATH"] = f"{bench.folder}:{bench.environment.get('PYTHONPATH', '')}"
@@ -87,7 +87,7 @@ def test_a_thread_that_runs_before_the_fork_is_named_and_no_other(bench: Bench) 
         assert bench.log(pool).count("warning: 1 threads run before the pools fork, sender: ") == 1
 
 
-def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> None:
+def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench):
     bench.up("runpool", "urgent", log="first")
 
     bench.start("runpool", "urgent", log="second")
@@ -97,7 +97,7 @@ def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench: Bench) -> N
     assert {path.name for path in (bench.folder / "metrics").iterdir() if path.is_dir()} == {"urgent", "urgent.2"}
 
 
-def test_the_web_and_the_scheduler_refuse_a_wrong_yard_as_well(bench: Bench) -> None:
+def test_the_web_and_the_scheduler_refuse_a_wrong_yard_as_well(bench):
     scheduler = bench.start("runscheduler", yard="wrong", log="scheduler")
     web = bench.start_module("uvicorn", "project.asgi:application", "--port", "0", yard="wrong", log="web")
 
@@ -125,7 +125,7 @@ def heaps(pid: int) -> int:
     )
 
 
-def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_killed(bench: Bench) -> None:
+def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_killed(bench):
     run = start(bench, "first")
     wait_for(lambda: set(titles_below(run.pid)) == {"small child 1", "schedules and history"})
     wait_for(lambda: all(bench.client.exists(Keys().lock(name)) for name in (SCHEDULER, HISTORY_WRITER)))
@@ -153,7 +153,7 @@ def test_a_small_yard_keeps_its_promises_and_loses_nothing_when_all_of_it_is_kil
     assert not bench.client.exists(Keys().lock(SCHEDULER))
 
 
-def test_run_refuses_a_yard_of_pools_and_names_the_setting(bench: Bench) -> None:
+def test_run_refuses_a_yard_of_pools_and_names_the_setting(bench):
     assert bench.start("switchyard", "run").wait(60) == 78
 
     assert "SWITCHYARD_SMALL: is not set" in bench.log()
@@ -181,7 +181,7 @@ def ids(url: str, *, debug: bool = False) -> list[str | None]:
     return [message.id for message in unsafe_server(url, debug=debug)]
 
 
-def test_a_server_that_evicts_is_refused_everywhere(server: EmbeddedServer, admin: redis.Redis) -> None:
+def test_a_server_that_evicts_is_refused_everywhere(server, admin):
     admin.config_set("maxmemory-policy", "volatile-ttl")
 
     [message] = unsafe_server(server.url, debug=True)
@@ -190,7 +190,7 @@ def test_a_server_that_evicts_is_refused_everywhere(server: EmbeddedServer, admi
     assert "CONFIG SET maxmemory-policy noeviction" in str(message.hint)
 
 
-def test_snapshots_alone_are_a_warning_in_production(server: EmbeddedServer, admin: redis.Redis) -> None:
+def test_snapshots_alone_are_a_warning_in_production(server, admin):
     admin.config_set("appendonly", "no")
     admin.config_set("save", "3600 1")
 
@@ -200,7 +200,7 @@ def test_snapshots_alone_are_a_warning_in_production(server: EmbeddedServer, adm
     assert ids(server.url, debug=True) == []
 
 
-def test_a_wrong_password_is_told_as_one(server: EmbeddedServer) -> None:
+def test_a_wrong_password_is_told_as_one(server):
     [message] = unsafe_server(f"redis://:wrong@127.0.0.1:{server.port}/0", debug=True)
 
     assert message.msg == "the server refuses the login; eviction and persistence were not checked"
@@ -217,13 +217,13 @@ def test_a_wrong_password_is_told_as_one(server: EmbeddedServer) -> None:
         ("redis+sentinel://127.0.0.1:1/yard/0", "no sentinel names the master"),
     ],
 )
-def test_a_server_that_is_not_reached_is_told_with_the_reason(url: str, why: str) -> None:
+def test_a_server_that_is_not_reached_is_told_with_the_reason(url, why):
     [message] = unsafe_server(url, debug=True)
 
     assert message.msg == f"the server does not answer ({why}); eviction and persistence were not checked"
 
 
-def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedServer, admin: redis.Redis) -> None:
+def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server, admin):
     admin.flushdb()
     with override_settings(SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
         assert mark_keyspace() == []
@@ -238,7 +238,7 @@ def test_a_start_marks_a_new_keyspace_and_tells_of_one_in_use(server: EmbeddedSe
     assert marker and not admin.exists(Keys().generation())
 
 
-def test_work_sent_before_any_pool_is_no_finding_in_development(server: EmbeddedServer, admin: redis.Redis) -> None:
+def test_work_sent_before_any_pool_is_no_finding_in_development(server, admin):
     admin.flushdb()
     admin.rpush(Keys().queue("default").waiting("live")[1], "a")
     with override_settings(DEBUG=True, SWITCHYARD=replace(settings.SWITCHYARD, broker_url=server.url)):
@@ -261,7 +261,7 @@ def own(tmp_path: Path) -> Iterator[Bench]:
         bench.stop_all()
 
 
-def test_no_pool_starts_on_a_server_with_an_evicting_policy(own: Bench) -> None:
+def test_no_pool_starts_on_a_server_with_an_evicting_policy(own):
     own.client.config_set("maxmemory-policy", "allkeys-lru")  # all of them: test_broker_checks.py
 
     process = own.start("runpool", "urgent")
@@ -273,9 +273,7 @@ def test_no_pool_starts_on_a_server_with_an_evicting_policy(own: Bench) -> None:
 
 
 @pytest.mark.parametrize("within_s", [60.0, pytest.param(15.0, marks=pytest.mark.long)])
-def test_evicting_stops_enqueuing_and_an_emptied_keyspace_pauses_until_it_is_accepted(
-    own: Bench, within_s: float
-) -> None:
+def test_evicting_stops_enqueuing_and_an_emptied_keyspace_pauses_until_it_is_accepted(own, within_s):
     pools = own.up("runpools", "urgent", "slow", "--no-history")
     own.ran("urgent")
 
@@ -402,9 +400,7 @@ import loyalty.jobs
     ],
     ids=["an option", "a send", "a second actor", "a second import", "none: a lazy object is not evaluated"],
 )
-def test_a_mistake_in_a_file_of_actors_is_refused_with_actor_file_and_line(
-    project: Project, code: str, exit_code: int, words: str
-) -> None:
+def test_a_mistake_in_a_file_of_actors_is_refused_with_actor_file_and_line(project, code, exit_code, words):
     project.write("loyalty/jobs.py", ONE)
     project.write("loyalty/actors.py", code)
 
@@ -418,7 +414,7 @@ def environment(tmp_path: Path, valkey_url: str) -> dict[str, str]:
     return {**os.environ, "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}", "SWITCHYARD_BROKER_URL": valkey_url}
 
 
-def test_a_process_that_starts_without_its_tables_says_what_makes_them(environment: dict[str, str]) -> None:
+def test_a_process_that_starts_without_its_tables_says_what_makes_them(environment):
     start = "refuse_if_wrong()"
     code = "; print('next', flush=True); ".join(
         ("call_command('migrate', 'switchyard_jobs')", start, "call_command('migrate', skip_checks=False)", start)

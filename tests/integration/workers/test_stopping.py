@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +23,7 @@ from tests.processes import is_alive, titles_below
 from tests.waiting import wait_for
 
 
-def test_ctrl_c_in_a_terminal_lets_what_runs_end_in_all_pools_takes_no_new_work_and_exits_0(bench: Bench) -> None:
+def test_ctrl_c_in_a_terminal_lets_what_runs_end_in_all_pools_takes_no_new_work_and_exits_0(bench):
     parent = bench.up("runpools", "urgent", "slow")
     running = [bench.send(queue, ms=1_000) for queue in ("urgent", "slow", "slow")]
     wait_for(lambda: all(bench.started(token) for token in running))
@@ -42,7 +41,7 @@ def test_ctrl_c_in_a_terminal_lets_what_runs_end_in_all_pools_takes_no_new_work_
 
 
 @pytest.mark.parametrize("command", [["runpools", "urgent", "slow"], ["runpool", "urgent"]])
-def test_a_terminal_that_closes_lets_what_runs_end_although_it_signals_twice(bench: Bench, command: list[str]) -> None:
+def test_a_terminal_that_closes_lets_what_runs_end_although_it_signals_twice(bench, command):
     parent = bench.start(*command)
     bench.wait_for_log("pools: all ready" if command[0] == "runpools" else "pool urgent: ready")
     running = bench.begun("urgent", ms=2_000)
@@ -55,7 +54,7 @@ def test_a_terminal_that_closes_lets_what_runs_end_although_it_signals_twice(ben
     assert bench.ended(running)
 
 
-def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
+def test_a_second_signal_stops_all_pools_at_once(bench):
     parent = bench.up("runpools", "urgent", "slow")
     below = titles_below(parent.pid).values()
     bench.begun("urgent", ms=60_000)
@@ -68,7 +67,7 @@ def test_a_second_signal_stops_all_pools_at_once(bench: Bench) -> None:
     wait_for(lambda: not any(is_alive(pid) for pid in below))
 
 
-def test_kill_9_of_the_common_parent_leaves_no_process(bench: Bench) -> None:
+def test_kill_9_of_the_common_parent_leaves_no_process(bench):
     top = bench.up("runpools")
     bench.begun("slow", ms=60_000)
     below = titles_below(top.pid).values()
@@ -89,7 +88,7 @@ def held(bench: Bench, queue: str) -> list[str]:
     return [owner for owner in found.owners() for _ in found.held(owner)]
 
 
-def test_a_child_that_lost_its_lease_is_replaced_nothing_is_leased_in_stock_a_drain_leaves_none(bench: Bench) -> None:
+def test_a_child_that_lost_its_lease_is_replaced_nothing_is_leased_in_stock_a_drain_leaves_none(bench):
     pools = bench.up("runpools", "urgent", "slow", "--no-history", "--grace", "0.2")
     token = bench.send("urgent", ms=4_000)
     first = wait_for(lambda: bench.started(token))
@@ -124,7 +123,7 @@ def test_a_child_that_lost_its_lease_is_replaced_nothing_is_leased_in_stock_a_dr
 
 
 @pytest.mark.parametrize("kind", ["kill", pytest.param("stop", marks=pytest.mark.long)])
-def test_a_child_dying_without_a_server_is_replaced_before_it_is_back(bench: Bench, tmp_path: Path, kind: str) -> None:
+def test_a_child_dying_without_a_server_is_replaced_before_it_is_back(bench, tmp_path, kind):
     with ServerUnderTest(tmp_path / "server") as server:
         away = Bench(server.url, tmp_path)
         pool = away.up("runpool", "urgent")
@@ -147,7 +146,7 @@ MB = 1_000_000
 ALL_ENDED_S = 80.0  # on a busy machine; they take 4 s
 
 
-def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: Bench) -> None:
+def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench):
     pool = bench.up("runpool", "urgent", yard="aging")
 
     tokens = [bench.send("urgent", ms=10) for _ in range(800)]
@@ -166,7 +165,7 @@ def test_children_are_replaced_by_count_and_nothing_runs_twice_or_waits(bench: B
     assert set(report.restarts) == {"recycled"}
 
 
-def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(bench: Bench) -> None:
+def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(bench):
     pool = bench.up("runpool", "urgent", "--grace", "0.2", yard="growing")
     child = titles_below(pool.pid)["urgent child 1"]
     heaviest = resident_bytes(child)
@@ -199,7 +198,7 @@ def test_a_child_that_holds_too_much_is_replaced_and_what_it_runs_ends_in_peace(
 
 
 @pytest.mark.long
-def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Bench) -> None:
+def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench):
     pool = bench.up("runpool", "urgent", "--grace", "0.2", yard="aging")
     bench.begun("urgent", ms=60_000)
     children = set(titles_below(pool.pid))
@@ -214,7 +213,7 @@ def test_a_drain_gives_a_child_that_is_replaced_its_grace_and_no_more(bench: Ben
     assert bench.waiting("urgent") == 1
 
 
-def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> None:
+def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own():
     program = [sys.executable, "-m", "tests.integration.workers.child.forking_greenlets"]
     whole = os.environ | {"PYTHONUNBUFFERED": ""}  # else a line's end is a write of its own, and copies write between
     done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True, env=whole)
@@ -222,7 +221,7 @@ def test_a_copy_of_a_greenlet_runs_no_other_greenlet_and_ends_with_its_own() -> 
     assert lines == ["joined", *["slept in a copy"] * 2, *["woke in the original"] * 2], done.stderr
 
 
-def test_a_child_for_what_runs_alone_ends_when_there_is_none_and_what_a_task_forks_is_no_child(bench: Bench) -> None:
+def test_a_child_for_what_runs_alone_ends_when_there_is_none_and_what_a_task_forks_is_no_child(bench):
     pools = bench.up("runpools", "urgent", "slow", "webhook", "--no-history")
     token = bench.send("urgent", ms=3_000)
     os.kill(wait_for(lambda: bench.started(token))["pid"], signal.SIGKILL)

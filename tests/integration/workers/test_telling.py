@@ -18,9 +18,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import redis
 import structlog
-from django.test import Client
 from dramatiq import Message
 
 from switchyard.broker.admin.browse import family_stats
@@ -79,7 +77,7 @@ def look(clock: Mock, until_s: float, *supervisors: StandIn) -> None:
             supervisor.look()
 
 
-def test_one_of_two_supervisors_starts_it_without_leader_and_ends_it(valkey: redis.Redis, started: list[Popen]) -> None:
+def test_one_of_two_supervisors_starts_it_without_leader_and_ends_it(valkey, started):
     clock, calls = Mock(return_value=1_000.0), RedisCalls(valkey)
     with with_alert_urls("mailto:ops@example.com"):
         one, other = (StandIn(calls, KEYS, close_inherited=(), clock=clock) for _ in range(2))
@@ -106,7 +104,7 @@ def test_one_of_two_supervisors_starts_it_without_leader_and_ends_it(valkey: red
     assert not valkey.exists(KEYS.lock("alerts"))
 
 
-def test_it_starts_where_the_other_supervisor_is_gone(valkey: redis.Redis, started: list[Popen]) -> None:
+def test_it_starts_where_the_other_supervisor_is_gone(valkey, started):
     clock, calls = Mock(return_value=1_000.0), RedisCalls(valkey)
     with with_alert_urls("mailto:ops@example.com"):
         gone, other = (StandIn(calls, KEYS, close_inherited=(), clock=clock) for _ in range(2))
@@ -120,7 +118,7 @@ def test_it_starts_where_the_other_supervisor_is_gone(valkey: redis.Redis, start
     wait_for(lambda: not is_alive(started[0].pid))
 
 
-def test_without_a_channel_nothing_is_asked_or_started(started: list[Popen]) -> None:
+def test_without_a_channel_nothing_is_asked_or_started(started):
     clock, calls = Mock(return_value=1_000.0), Mock()
     with with_alert_urls():
         supervisor = StandIn(calls, KEYS, close_inherited=(), clock=clock)
@@ -130,7 +128,7 @@ def test_without_a_channel_nothing_is_asked_or_started(started: list[Popen]) -> 
     assert started == [] and not calls.command.called
 
 
-def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey: redis.Redis) -> None:
+def test_the_first_report_forgets_supervisors_that_were_killed_long_ago(valkey):
     beats = Keys().pool_beats()
     valkey.hset(beats, "urgent:gone:7", 1)
     pool = declared_yard().pools[0]
@@ -150,7 +148,7 @@ def held(bench: Bench, queue: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["slow", "webhook"])
-def test_each_attempt_is_counted_once_whatever_child_is_killed(bench: Bench, kind: str) -> None:
+def test_each_attempt_is_counted_once_whatever_child_is_killed(bench, kind):
     store = FactStore(RedisCalls(bench.client), Keys())
     supervisor = bench.up("runpool", kind)
     report = wait_for(lambda: bench.report(kind))
@@ -186,7 +184,7 @@ COUNTED = re.compile(r'switchyard_messages_total\{actor="urgent_job",outcome="su
 GAPS = re.compile(r'switchyard_metrics_gaps_total\{pool="urgent"\} (\S+)')
 
 
-def test_metrics_come_back_after_their_folder_or_its_files_were_removed(bench: Bench) -> None:
+def test_metrics_come_back_after_their_folder_or_its_files_were_removed(bench):
     bench.up("runpool", "urgent")
     folder = bench.folder / "metrics" / "urgent"
 
@@ -216,7 +214,7 @@ def test_metrics_come_back_after_their_folder_or_its_files_were_removed(bench: B
     assert "metrics folder was removed while the pool runs" in bench.log()
 
 
-def test_a_count_of_gaps_that_is_being_made_is_none_yet(tmp_path: Path) -> None:
+def test_a_count_of_gaps_that_is_being_made_is_none_yet(tmp_path):
     assert gaps_of(tmp_path) == 0
     (tmp_path / GAPS_FILE).touch()
     assert gaps_of(tmp_path) == 0
@@ -243,7 +241,7 @@ def lines_of(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_lines_of_supervisor_child_and_scheduler(bench: Bench) -> None:
+def test_lines_of_supervisor_child_and_scheduler(bench):
     bench.environment["SWITCHYARD_LOG_FORMAT"] = "json"
     run = bench.start("switchyard", "run", yard="small form")
     bench.wait_for_log("pool small: ready (1")
@@ -265,7 +263,7 @@ def test_lines_of_supervisor_child_and_scheduler(bench: Bench) -> None:
     assert all(line.keys() >= OF_JOB and line["request"] == "r-1" for line in ends)
 
 
-def test_lines_of_the_web(client: Client, own_logs: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_the_web(client, own_logs, capsys):
     logs.configure("json", release="7")  # here: a test's captured stream is another one than its fixtures'
 
     client.get("/nowhere", headers={"X-Request-ID": "r-2"})
@@ -283,7 +281,7 @@ def test_lines_of_the_web(client: Client, own_logs: None, capsys: pytest.Capture
         pytest.param("webhook", "sleep", marks=pytest.mark.long),
     ],
 )
-def test_signal_and_request_show_where_a_child_is_even_while_c_holds_it_up(bench: Bench, pool: str, how: str) -> None:
+def test_signal_and_request_show_where_a_child_is_even_while_c_holds_it_up(bench, pool, how):
     supervisor = bench.up("runpools", pool, "--no-history")
     token = bench.send(pool, ms=30_000, how=how)
     pid = wait_for(lambda: bench.started(token))["pid"]
@@ -322,7 +320,7 @@ def test_signal_and_request_show_where_a_child_is_even_while_c_holds_it_up(bench
 
 
 @pytest.mark.long
-def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench: Bench) -> None:
+def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench):
     parent = bench.up("runpools", "urgent", "slow")
 
     parent.send_signal(signal.SIGUSR1)
@@ -331,7 +329,7 @@ def test_one_signal_to_the_common_parent_reaches_all_pools_and_ends_none(bench: 
     assert parent.poll() is None
 
 
-def test_a_crash_says_where_it_was_and_leaves_no_file(bench: Bench) -> None:
+def test_a_crash_says_where_it_was_and_leaves_no_file(bench):
     bench.up("runpool", "urgent")
     token = bench.send("urgent", ms=50, how="crash")
     pid = wait_for(lambda: bench.started(token))["pid"]

@@ -53,7 +53,7 @@ SECOND = replace(FIRST, id="2-0")
 BOTH = [FIRST, SECOND]
 
 
-def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_log() -> None:
+def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_log():
     mail = EmailChannel(("ops@example.com", "on-call@example.com"))
     urls = ["log:", "mailto:ops@example.com,on-call@example.com", SECRET, "http://127.0.0.1:9000/x"]
 
@@ -77,7 +77,7 @@ def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_lo
         ("jira://canary-canary@127.0.0.1:80/OPS", ("Bearer canary-canary", "http://127.0.0.1:80", "OPS", "Task")),
     ],
 )
-def test_address_of_jira_names_credential_place_project_and_type(url: str, found: tuple[str, ...]) -> None:
+def test_address_of_jira_names_credential_place_project_and_type(url, found):
     name, channel = parse(url, 1)
 
     assert channel == JiraChannel(*found)
@@ -85,11 +85,11 @@ def test_address_of_jira_names_credential_place_project_and_type(url: str, found
     assert "canary" not in channel.name + repr(channel)
 
 
-def test_address_of_jira_without_a_host_is_apprise_s() -> None:
+def test_address_of_jira_without_a_host_is_apprise_s():
     assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel)
 
 
-def test_two_urls_of_one_host_are_two_channels_without_their_secrets_and_a_label_names_one() -> None:
+def test_two_urls_of_one_host_are_two_channels_without_their_secrets_and_a_label_names_one():
     found = channels(["https://hooks.example.com/a-canary", "https://hooks.example.com/b-canary"])
 
     assert len(found) == 2
@@ -112,14 +112,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize("url", WRONG)
-def test_wrong_url_is_refused_by_its_place(url: str) -> None:
+def test_wrong_url_is_refused_by_its_place(url):
     with pytest.raises(InvalidSetting, match="entry 3") as refusal:
         parse(url, 3)
 
     assert "canary" not in str(refusal.value)
 
 
-def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_is_well() -> None:
+def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_is_well():
     with with_alert_urls("log:", SECRET):
         assert check_alert_urls(None) == []
     with with_alert_urls("log:", "token-canary", "mailto:"):
@@ -130,7 +130,7 @@ def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_
     assert "canary" not in str(found)
 
 
-def test_what_apprise_cannot_use_is_refused_for_a_deployment_and_by_the_scheduler() -> None:
+def test_what_apprise_cannot_use_is_refused_for_a_deployment_and_by_the_scheduler():
     with with_alert_urls("log:", "team=slack://token-canary", "nosuch://canary"):
         at_each_start, deployed = check_alert_urls(None), check_apprise(None)
         with pytest.raises(InvalidSetting, match="entry 2"):
@@ -141,14 +141,14 @@ def test_what_apprise_cannot_use_is_refused_for_a_deployment_and_by_the_schedule
     assert "canary" not in str(deployed)
 
 
-def test_entry_of_a_service_names_the_missing_package_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_of_a_service_names_the_missing_package_and_its_extra(monkeypatch):
     monkeypatch.setattr("switchyard.setting_values._exists", lambda module: module != "apprise")
 
     with pytest.raises(InvalidSetting, match=r"entry 1, slack: needs the package apprise.*the extra alerts"):
         parse("slack://token-canary/b/c", 1)
 
 
-def test_no_check_and_no_name_loads_apprise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_check_and_no_name_loads_apprise(monkeypatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
     monkeypatch.setattr("switchyard.setting_values._exists", lambda module: True)
     urls = ["slack://T0/B0/canary", "mailto:a@example.com", "pagerduty://canary-canary"]
@@ -166,7 +166,7 @@ def batch(answer: Any, notices: list[Notice] = BOTH) -> ChannelBatch:
     return ChannelBatch("c", SimpleNamespace(name="c", send=Mock(side_effect=answer)), notices)
 
 
-def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_answer_is_left_alone_at_once() -> None:
+def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_answer_is_left_alone_at_once():
     refusing = batch([ChannelFailed("c", "answered 400", answered=True), None])
     silent = batch(ChannelFailed("c", "no connection"))
 
@@ -178,7 +178,7 @@ def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_an
     assert set(silent.results) == {FIRST.id}
 
 
-def test_broken_channel_is_a_failure_of_its_own() -> None:
+def test_broken_channel_is_a_failure_of_its_own():
     work, well = batch(ZeroDivisionError("canary"), [FIRST]), batch([None], [FIRST])
 
     send_all([work, well])
@@ -189,7 +189,7 @@ def test_broken_channel_is_a_failure_of_its_own() -> None:
     assert well.results == {FIRST.id: None}
 
 
-def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch):
     monkeypatch.setattr(sending, "BATCH_ENDS_S", 0.2)
     release = threading.Event()
     hung, well = batch(lambda notice: release.wait(60)), batch([None, None])
@@ -202,7 +202,7 @@ def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch: pytest.Monk
     release.set()
 
 
-def test_first_message_tells_what_where_and_the_link_and_a_webhook_gets_plain_json_values() -> None:
+def test_first_message_tells_what_where_and_the_link_and_a_webhook_gets_plain_json_values():
     assert FIRST.headline == "[critical] report gave up: KeyError"
     assert "exhausted after 6 attempts" in FIRST.text
     steps = "Steps: http://127.0.0.1:8000/admin/operations/steps/#dead-letters"
@@ -212,7 +212,7 @@ def test_first_message_tells_what_where_and_the_link_and_a_webhook_gets_plain_js
     assert body["first_at"] == "2026-11-20T02:51:00.000000+00:00"
 
 
-def test_digest_tells_how_many_are_new_and_how_many_there_are() -> None:
+def test_digest_tells_how_many_are_new_and_how_many_there_are():
     digest = replace(FIRST, count=1_000, reported=1)
 
     assert digest.headline.endswith("(1,000 times)")
@@ -236,11 +236,11 @@ def with_rules(*rules: AlertRule, urls: tuple[str, ...] = ("log:",), quiet: tupl
         (msgspec.structs.replace(LATE, kind="dead_letter", fingerprint="f00dfacef00dface"), "dead_letter"),
     ],
 )
-def test_an_alert_has_the_name_of_its_finding(fact: AlertFact, name: str) -> None:
+def test_an_alert_has_the_name_of_its_finding(fact, name):
     assert fact.name == name
 
 
-def test_the_first_rule_that_matches_chooses_the_channels_and_those_beyond() -> None:
+def test_the_first_rule_that_matches_chooses_the_channels_and_those_beyond():
     names = ["team", "oncall", "boss"]
     late = AlertRule("queues.late", channels=("team",), escalate_after_s=600, escalate_to=("oncall", "gone"))
     with with_rules(late, AlertRule("*", channels=("boss",))):
@@ -254,7 +254,7 @@ def test_the_first_rule_that_matches_chooses_the_channels_and_those_beyond() -> 
 
 
 @override_settings(TIME_ZONE="UTC")
-def test_quiet_hours_may_go_over_midnight() -> None:
+def test_quiet_hours_may_go_over_midnight():
     found = {}
     for quiet in (("22:00", "07:00"), ("09:00", "23:00"), ("09:00", "10:00"), None):
         with with_rules(quiet=quiet):
@@ -263,7 +263,7 @@ def test_quiet_hours_may_go_over_midnight() -> None:
     assert [*found.values()] == [[True, True, False], [True, False, False], [False] * 3, [False] * 3]
 
 
-def test_a_rule_says_after_which_time_a_person_is_called() -> None:
+def test_a_rule_says_after_which_time_a_person_is_called():
     [late] = ranked([Finding("queues", "late", "error", "default is late", "", "", "default")])
     assert after_s(late) == 30.0
     with with_rules(AlertRule("queues.*", after_s=300)):
@@ -279,18 +279,18 @@ def test_a_rule_says_after_which_time_a_person_is_called() -> None:
         *(({"escalate_to": ("oncall",)}, "escalate_to"), ({"escalate_after_s": 60}, "escalate_to")),
     ],
 )
-def test_a_rule_that_cannot_be_used_is_refused(wrong: dict[str, Any], option: str) -> None:
+def test_a_rule_that_cannot_be_used_is_refused(wrong, option):
     with pytest.raises(InvalidDeclaration, match=option):
         AlertRule(**{"finding": "queues.late", **wrong})
 
 
 @pytest.mark.parametrize("hours", [("22:00",), ("22:00", "22:00"), ("22", "7"), "22:00", ("25:00", "07:00")])
-def test_quiet_hours_that_cannot_be_used_are_refused(hours: Any) -> None:
+def test_quiet_hours_that_cannot_be_used_are_refused(hours):
     with pytest.raises(InvalidDeclaration, match="quiet_hours"):
         Yard((), (), quiet_hours=hours)
 
 
-def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error() -> None:
+def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error():
     rules = AlertRule("queues.lat", channels=("oncal",)), AlertRule("dead_letter"), AlertRule("history.*")
     with with_rules(*rules, urls=("oncall=log:",)):
         names, labels = check_rule_names(None), check_alert_urls(None)
@@ -306,9 +306,7 @@ def test_a_rule_for_a_finding_or_a_label_that_there_is_not_is_an_error() -> None
 
 
 @pytest.mark.parametrize(("severity", "seconds", "called"), [("warning", 60.0, "warning"), ("error", 30.0, "critical")])
-def test_late_often_waits_for_a_minute_and_for_the_end_of_quiet_hours_unless_it_is_bad(
-    severity: Any, seconds: float, called: str
-) -> None:
+def test_late_often_waits_for_a_minute_and_for_the_end_of_quiet_hours_unless_it_is_bad(severity, seconds, called):
     [often] = ranked([Finding("queues", "burning", severity, "x", "y", "z", "default")])
 
     assert (after_s(often), fact_of([often]).severity) == (seconds, called)

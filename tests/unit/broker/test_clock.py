@@ -26,7 +26,7 @@ def unmeasured() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("off_s", [0, 0.9, -0.9])
-def test_a_clock_that_is_about_right_is_kept(off_s: float) -> None:
+def test_a_clock_that_is_about_right_is_kept(off_s):
     CLOCK.measured(time.time_ns() + int(off_s * 1e9))
 
     assert not CLOCK.wrong
@@ -37,7 +37,7 @@ def test_a_clock_that_is_about_right_is_kept(off_s: float) -> None:
 
 
 @pytest.mark.parametrize("off_s", [MINUTE_S, -MINUTE_S])
-def test_a_wrong_clock_gives_way_to_the_servers(off_s: int) -> None:
+def test_a_wrong_clock_gives_way_to_the_servers(off_s):
     server_ns = time.time_ns()
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=off_s), tick=True):
         CLOCK.measured(server_ns)
@@ -48,7 +48,7 @@ def test_a_wrong_clock_gives_way_to_the_servers(off_s: int) -> None:
         assert abs(utc_now() - (EPOCH + timedelta(microseconds=server_ns // 1_000))) < timedelta(milliseconds=NEAR_MS)
 
 
-def test_a_wrong_clock_that_is_set_changes_nothing_before_the_next_measurement() -> None:
+def test_a_wrong_clock_that_is_set_changes_nothing_before_the_next_measurement():
     with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True) as clock:
         server_ns = time.time_ns() - 3_600 * 10**9
         CLOCK.measured(server_ns)
@@ -61,7 +61,7 @@ def test_a_wrong_clock_that_is_set_changes_nothing_before_the_next_measurement()
 
 
 @pytest.mark.parametrize("off_s", [MINUTE_S, -MINUTE_S])
-def test_a_message_of_a_host_with_a_wrong_clock_bears_the_servers_time_once(off_s: int) -> None:
+def test_a_message_of_a_host_with_a_wrong_clock_bears_the_servers_time_once(off_s):
     server_ms, envelope = int(time.time() * 1_000), Envelope()
     with time_machine.travel(datetime.now(UTC) + timedelta(seconds=off_s), tick=True):
         CLOCK.measured(server_ms * 1_000_000)

@@ -49,7 +49,7 @@ class Canary:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_no_module_of_ours_imports_pickle(folder: str) -> None:
+def test_no_module_of_ours_imports_pickle(folder):
     sources = list((ROOT / folder).rglob("*.py"))
 
     offending = {path.name for path in sources if imported(path.read_text()) & (FORBIDDEN | FORBIDDEN_NAMES)}
@@ -58,7 +58,7 @@ def test_no_module_of_ours_imports_pickle(folder: str) -> None:
     assert offending == set()
 
 
-def test_messages_results_sessions_and_cache_use_json() -> None:
+def test_messages_results_sessions_and_cache_use_json():
     assert not isinstance(get_encoder(), dramatiq.PickleEncoder)
     assert isinstance(RedisBackend(client=None).encoder, JSONEncoder | type(get_encoder()))
     assert settings.SESSION_SERIALIZER == "django.contrib.sessions.serializers.JSONSerializer"
@@ -69,7 +69,7 @@ def test_messages_results_sessions_and_cache_use_json() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_crafted_pickle_runs_nothing(tmp_path: Path, protocol: int) -> None:
+def test_a_crafted_pickle_runs_nothing(tmp_path, protocol):
     canary = tmp_path / "canary"
     body = pickle.dumps(Canary(canary), protocol)
 

@@ -76,7 +76,7 @@ def declared(file: Path, kind: str) -> Words:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_header_tells_name_purpose_answer_and_cost_and_what_a_full_server_does(file: Path) -> None:
+def test_header_tells_name_purpose_answer_and_cost_and_what_a_full_server_does(file):
     text = file.read_text()
 
     assert text.splitlines()[0] == ("#!lua" if file.stem in REFUSED_WHEN_FULL else "#!lua flags=allow-oom")
@@ -88,7 +88,7 @@ def test_header_tells_name_purpose_answer_and_cost_and_what_a_full_server_does(f
 
 @pytest.mark.parametrize("kind", ["KEYS", "ARGV"])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_word_used_is_declared_and_every_word_declared_is_used(file: Path, kind: str) -> None:
+def test_every_word_used_is_declared_and_every_word_declared_is_used(file, kind):
     words = declared(file, kind)
     used = {int(match[2]) for match in USED.finditer(code(file)) if match[1] == kind}
     is_computed = any(kind in match.groups() for match in COMPUTED.finditer(code(file)))
@@ -181,25 +181,25 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     return wire.calls
 
 
-def test_every_operation_has_a_method_that_calls_it(calls: list[tuple[str, list[str], list[Word]]]) -> None:
+def test_every_operation_has_a_method_that_calls_it(calls):
     assert {name for name, _, _ in calls} == NAMES
 
 
-def test_every_call_passes_what_the_header_declares(calls: list[tuple[str, list[str], list[Word]]]) -> None:
+def test_every_call_passes_what_the_header_declares(calls):
     for name, keys, args in calls:
         file = LUA / "queue" / f"{name}.lua"
         assert declared(file, "KEYS").fit(len(keys)), f"{name} is passed {len(keys)} keys"
         assert declared(file, "ARGV").fit(len(args)), f"{name} is passed {len(args)} arguments"
 
 
-def test_all_keys_of_a_call_share_one_hash_tag(calls: list[tuple[str, list[str], list[Word]]]) -> None:
+def test_all_keys_of_a_call_share_one_hash_tag(calls):
     for name, keys, _ in calls:
         assert keys, name
         assert {re.findall(r"\{(.*?)\}", key)[0] for key in keys} == {"mail"}, name
 
 
 @pytest.mark.parametrize("groups", [(), (("mail", "first"), ("sms", "first"))])
-def test_all_keys_of_a_family_are_in_one_hash_slot(groups: tuple[tuple[str, str], ...]) -> None:
+def test_all_keys_of_a_family_are_in_one_hash_slot(groups):
     family = Keys(slot_groups=groups).queue("mail")
     names = [*family.all_keys(), family.hold("o"), family.ended_bucket(3), family.kept_result("j")]
     names += [family.job_events("j"), *family.aside("p"), *family.aside_waiting("p", "live")]
@@ -208,7 +208,7 @@ def test_all_keys_of_a_family_are_in_one_hash_slot(groups: tuple[tuple[str, str]
     assert len({slot_of(name) for name in names}) == 1
 
 
-def test_queues_of_one_slot_group_share_a_slot_and_no_key() -> None:
+def test_queues_of_one_slot_group_share_a_slot_and_no_key():
     yard = Yard((queue("mail", "first"), queue("sms", "first"), queue("first"), queue("other")), ())
     keys = yard.keys
     families = [keys.queue(name) for name in ("mail", "sms", "first")]
@@ -385,12 +385,12 @@ GIVEN = re.compile(r"(?<!#)\bKEYS\[[^\[\]]*\](?!, #KEYS)")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_key_of_a_script_is_given_to_it(name: str) -> None:
+def test_every_key_of_a_script_is_given_to_it(name):
     assert list(LuaKeys(source(name)).stray()) == []
 
 
 @pytest.mark.parametrize("name", TRIED)
-def test_an_argument_in_place_of_any_key_of_a_script_is_noticed(name: str) -> None:
+def test_an_argument_in_place_of_any_key_of_a_script_is_noticed(name):
     text = re.sub(r"--[^\n]*", "", source(name))
 
     for key in GIVEN.finditer(text):

@@ -57,7 +57,7 @@ def store() -> Iterator[Store]:
 one, two = (pytest.fixture(store, name=name) for name in ("one", "two"))
 
 
-def test_without_stores_the_record_holds_every_result_up_to_its_limit() -> None:
+def test_without_stores_the_record_holds_every_result_up_to_its_limit():
     stores = ResultStores()
 
     assert stores.limit_bytes == RECORD_LIMIT_BYTES
@@ -65,7 +65,7 @@ def test_without_stores_the_record_holds_every_result_up_to_its_limit() -> None:
     assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
 
 
-def test_the_chosen_store_keeps_every_result(one: Store) -> None:
+def test_the_chosen_store_keeps_every_result(one):
     stores = ResultStores({"one": lambda: one}, first="one")
 
     assert stores.limit_bytes == STORE_LIMIT_BYTES
@@ -74,14 +74,14 @@ def test_the_chosen_store_keeps_every_result(one: Store) -> None:
     assert stores.load("k", "one:row-k") is None
 
 
-def test_large_results_leave_the_record_and_small_ones_stay(one: Store) -> None:
+def test_large_results_leave_the_record_and_small_ones_stay(one):
     stores = ResultStores({"one": lambda: one}, large=("one",))
 
     assert stores.keep("small", "1") == ""
     assert stores.keep("large", LARGE) == "one:row-large"
 
 
-def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(one: Store, two: Store) -> None:
+def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(one, two):
     stores = ResultStores({"one": lambda: one, "two": lambda: two}, first="one", large=("two",), left_out_s=2.0)
     one.error = OSError("secret://address")
 
@@ -94,7 +94,7 @@ def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(on
     assert asked == 1
 
 
-def test_a_store_that_hangs_costs_no_job_more_than_its_share(one: Store, two: Store) -> None:
+def test_a_store_that_hangs_costs_no_job_more_than_its_share(one, two):
     stores = ResultStores(
         {"one": lambda: one, "two": lambda: two}, first="one", large=("two",), store_s=0.2, whole_s=0.3
     )
@@ -107,7 +107,7 @@ def test_a_store_that_hangs_costs_no_job_more_than_its_share(one: Store, two: St
     assert (one.asked, two.asked) == (1, 1)
 
 
-def test_a_store_that_hangs_leaves_the_threads_of_the_next_one_alone(one: Store, two: Store) -> None:
+def test_a_store_that_hangs_leaves_the_threads_of_the_next_one_alone(one, two):
     stores = ResultStores({"one": lambda: one, "two": lambda: two}, large=("one", "two"), store_s=0.05, whole_s=10)
     one.answers.clear()
     too_large = "x" * (RECORD_LIMIT_BYTES + 1)
@@ -118,7 +118,7 @@ def test_a_store_that_hangs_leaves_the_threads_of_the_next_one_alone(one: Store,
     assert kept == [f"two:row-{number}" for number in range(THREADS)]
 
 
-def test_a_result_that_no_thread_was_free_for_is_not_written_later(one: Store) -> None:
+def test_a_result_that_no_thread_was_free_for_is_not_written_later(one):
     stores = ResultStores({"one": lambda: one}, first="one", store_s=0.05, left_out_s=0.0)
     one.answers.clear()
 
@@ -131,14 +131,14 @@ def test_a_result_that_no_thread_was_free_for_is_not_written_later(one: Store) -
     assert str(THREADS) not in one.kept
 
 
-def test_a_result_too_large_for_the_record_is_refused_while_no_store_answers(one: Store) -> None:
+def test_a_result_too_large_for_the_record_is_refused_while_no_store_answers(one):
     stores = ResultStores({"one": lambda: one}, large=("one",))
     one.error = OSError("down")
 
     assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
 
 
-def test_a_store_that_fails_to_read_is_named_without_its_error(one: Store) -> None:
+def test_a_store_that_fails_to_read_is_named_without_its_error(one):
     stores = ResultStores({"one": lambda: one}, first="one")
     one.error = OSError("secret://address")
 
@@ -147,6 +147,6 @@ def test_a_store_that_fails_to_read_is_named_without_its_error(one: Store) -> No
     assert "secret" not in str(failed.value)
 
 
-def test_a_place_in_a_store_that_is_not_configured_is_told(one: Store) -> None:
+def test_a_place_in_a_store_that_is_not_configured_is_told(one):
     with pytest.raises(ResultStoreUnavailable, match="result store other is not configured in this process"):
         ResultStores({"one": lambda: one}).load("j", "other:")

@@ -22,16 +22,16 @@ from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, RetryPolic
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_every_lane_of_this_yard_is_served_by_exactly_one_pool() -> None:
+def test_every_lane_of_this_yard_is_served_by_exactly_one_pool():
     assert {lane: len(YARD.pools_of(lane)) for lane in YARD.lanes} == dict.fromkeys(YARD.lanes, 1)
 
 
-def test_no_pool_serves_a_dead_list() -> None:
+def test_no_pool_serves_a_dead_list():
     assert all(not YARD.pools_of(queue.dead_list) for queue in YARD.queues)
     assert not any(lane.endswith("-dead") for lane in YARD.lanes)
 
 
-def test_retry_lanes_that_no_pool_names_are_shared() -> None:
+def test_retry_lanes_that_no_pool_names_are_shared():
     assert [pool.name for pool in YARD.pools_of("webhook-retry")] == ["webhook-retry"]
     assert [pool.name for pool in YARD.pools_of("images-retry")] == ["images-retry"]
     assert [pool.name for pool in YARD.pools_of("slow-retry")] == ["retries"]
@@ -69,15 +69,13 @@ REFUSED: dict[str, tuple[Any, list[tuple[str, Any]]]] = {
 @pytest.mark.parametrize(
     ("named", "option", "value"), [(named, *option) for named, (_, options) in REFUSED.items() for option in options]
 )
-def test_an_option_that_cannot_be_used_is_refused_by_name_when_it_is_declared(
-    named: str, option: str, value: Any
-) -> None:
+def test_an_option_that_cannot_be_used_is_refused_by_name_when_it_is_declared(named, option, value):
     with pytest.raises(InvalidDeclaration, match=rf"^{named}: {option} is .*; write "):
         REFUSED[named][0](**{option: value})
 
 
 @pytest.mark.parametrize("name", ["", "two words", 7, None, "../up"])
-def test_a_pool_name_that_cannot_name_a_folder_is_refused(name: Any) -> None:
+def test_a_pool_name_that_cannot_name_a_folder_is_refused(name):
     with pytest.raises(InvalidDeclaration, match=r"^pool: name is .*; write 1 to 64 of"):
         Pool(**POOL | {"name": name})
 
@@ -92,14 +90,12 @@ def test_a_pool_name_that_cannot_name_a_folder_is_refused(name: Any) -> None:
         ((WORK,), (WORK,), "yard: pools is .*; write a tuple of Pool"),
     ],
 )
-def test_a_yard_of_anything_but_queues_and_pools_with_names_of_their_own_is_refused(
-    queues: Any, pools: Any, fact: str
-) -> None:
+def test_a_yard_of_anything_but_queues_and_pools_with_names_of_their_own_is_refused(queues, pools, fact):
     with pytest.raises(InvalidDeclaration, match=f"^{fact}"):
         Yard(queues, pools)
 
 
-def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) -> None:
+def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path):
     declared = "from switchyard.broker.topology import *\n"
     declared += "YARD = Yard((), (Pool('mail', 'threads', ('mail',), 1, 1, nice=20),))\n"
     (tmp_path / "wrong_topology.py").write_text(declared)
@@ -122,13 +118,13 @@ def test_a_topology_that_cannot_be_used_stops_the_start_with_78(tmp_path: Path) 
         "refused",
     ],
 )
-def test_a_hostile_queue_name_is_refused_when_it_is_declared(name: str) -> None:
+def test_a_hostile_queue_name_is_refused_when_it_is_declared(name):
     with pytest.raises(InvalidDeclaration, match="; use 1 to 64"):
         Queue(name, objective_ms=None, soft_limit_ms=1, hard_limit_ms=2)
 
 
 @given(st.text(alphabet="abcz09_.-:{}/ é\0\n") | st.text())
-def test_a_name_is_taken_only_if_its_keys_are_its_own(name: str) -> None:
+def test_a_name_is_taken_only_if_its_keys_are_its_own(name):
     try:
         Queue(name, objective_ms=None, soft_limit_ms=1, hard_limit_ms=2)
     except InvalidDeclaration:
@@ -156,24 +152,22 @@ FIXED = Pool("retries", "threads", (), processes=3, slots=2, shared_retries=True
         (8, 10 * MB, 1),
     ],
 )
-def test_there_are_as_many_children_as_cores_and_memory_carry_and_at_least_one(
-    cores: int, memory_bytes: int | None, children: int
-) -> None:
+def test_there_are_as_many_children_as_cores_and_memory_carry_and_at_least_one(cores, memory_bytes, children):
     assert SUMS.children_on(cores, memory_bytes) == children
 
 
-def test_pinned_pool_has_no_more_children_than_cpus() -> None:
+def test_pinned_pool_has_no_more_children_than_cpus():
     assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
 
 
-def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch):
     monkeypatch.setattr("switchyard.broker.topology.cores_here", lambda: 6)
     monkeypatch.setattr("switchyard.broker.topology.memory_here", lambda: None)
 
     assert (SUMS.children, SUMS.total_slots, SUMS.most_running, SUMS.most_children) == (6, 6, 9, 9)
 
 
-def test_yard_on_a_number_of_cores_resolves_only_the_pools_of_cores() -> None:
+def test_yard_on_a_number_of_cores_resolves_only_the_pools_of_cores():
     yard = Yard((SUMS_QUEUE,), (SUMS, FIXED)).with_cores(5)
 
     assert [pool.children for pool in yard.pools] == [5, 3]
@@ -181,20 +175,20 @@ def test_yard_on_a_number_of_cores_resolves_only_the_pools_of_cores() -> None:
     assert yard.pools[1] is FIXED and FIXED.most_memory_bytes is None
 
 
-def test_kind_decides_how_many_isolated_children_a_pool_may_have_that_says_nothing() -> None:
+def test_kind_decides_how_many_isolated_children_a_pool_may_have_that_says_nothing():
     assert [replace(FIXED, kind=kind).most_isolated for kind in ("threads", "processes", "gevent")] == [4, 4, 2]
 
 
 HOUR = 3_600_000
 
 
-def test_the_default_lasts_for_hours() -> None:
+def test_the_default_lasts_for_hours():
     policy = RetryPolicy()
 
     assert (policy.retries, policy.longest_ms(1), policy.span_ms()) == (12, 5_000, (6_157_500, 12_315_000))
 
 
-def test_named_delays_say_how_often_and_when() -> None:
+def test_named_delays_say_how_often_and_when():
     policy = RetryPolicy(delays_ms=(5_000, 300_000))
 
     assert policy.retries == 2
@@ -204,7 +198,7 @@ def test_named_delays_say_how_often_and_when() -> None:
     assert policy.span_ms(retries=0) == (0, 0)
 
 
-def test_a_function_counts_as_it_answers_and_a_failing_one_as_the_policys_delays() -> None:
+def test_a_function_counts_as_it_answers_and_a_failing_one_as_the_policys_delays():
     policy = RetryPolicy(max_retries=3, base_ms=1_000, backoff=lambda retry: retry * 10)
 
     assert policy.span_ms() == (60, 60)
@@ -213,7 +207,7 @@ def test_a_function_counts_as_it_answers_and_a_failing_one_as_the_policys_delays
 
 
 @pytest.mark.parametrize("value", [5_000, [5_000], (-1,), (1.5,), ("5000",), (True,), (10**15,), None])
-def test_delays_that_cannot_be_used_are_refused(value: Any) -> None:
+def test_delays_that_cannot_be_used_are_refused(value):
     with pytest.raises(InvalidDeclaration, match=r"delays_ms is .* one for each retry, such as"):
         RetryPolicy(delays_ms=value)
 
@@ -221,12 +215,12 @@ def test_delays_that_cannot_be_used_are_refused(value: Any) -> None:
 @pytest.mark.parametrize(
     ("option", "value"), [("max_retries", 3), ("base_ms", 1_000), ("cap_ms", HOUR * 2), ("backoff", lambda retry: 5)]
 )
-def test_what_named_delays_already_say_is_refused_beside_them(option: str, value: Any) -> None:
+def test_what_named_delays_already_say_is_refused_beside_them(option, value):
     with pytest.raises(InvalidDeclaration, match=rf"{option} is .*leave it out: delays_ms already says"):
         RetryPolicy(delays_ms=(5_000, 300_000), **{option: value})
 
 
-def test_what_a_queue_calls_is_a_text_and_the_speed_of_a_yard_a_number() -> None:
+def test_what_a_queue_calls_is_a_text_and_the_speed_of_a_yard_a_number():
     with pytest.raises(InvalidDeclaration, match="queue mail: calls is True"):
         Queue("mail", 1_000, 1_000, 2_000, calls=True)  # type: ignore[arg-type]
     with pytest.raises(InvalidDeclaration, match="yard: retry_speed is 0"):
@@ -251,13 +245,13 @@ def machine(root: Path, **files: str) -> Path:
     ("quota", "cores"),
     [("max 100000", 16), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("rubbish", 16), ("", 16)],
 )
-def test_quota_of_version_2_is_rounded_down_and_at_least_one(quota: str, cores: int, tmp_path: Path) -> None:
+def test_quota_of_version_2_is_rounded_down_and_at_least_one(quota, cores, tmp_path):
     root = machine(tmp_path, proc__self__cgroup="0::/", sys__fs__cgroup__cpu_dot_max=quota)
 
     assert cores_here(root) == cores
 
 
-def test_lowest_quota_of_all_groups_above_counts(tmp_path: Path) -> None:
+def test_lowest_quota_of_all_groups_above_counts(tmp_path):
     root = machine(
         tmp_path, proc__self__cgroup="0::/yard/pool", sys__fs__cgroup__yard__cpu_dot_max="300000 100000",
         sys__fs__cgroup__yard__pool__cpu_dot_max="max 100000", sys__fs__cgroup__yard__memory_dot_max="2000000",
@@ -267,7 +261,7 @@ def test_lowest_quota_of_all_groups_above_counts(tmp_path: Path) -> None:
     assert (cores_here(root), memory_here(root)) == (3, 2_000_000)
 
 
-def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path: Path) -> None:
+def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path):
     root = machine(
         tmp_path,
         proc__self__cgroup="5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc",
@@ -279,5 +273,5 @@ def test_version_1_in_a_container_is_read_at_its_mounted_root(tmp_path: Path) ->
     assert (cores_here(root), memory_here(root)) == (2, 1_000_000)
 
 
-def test_without_control_groups_the_affinity_counts(tmp_path: Path) -> None:
+def test_without_control_groups_the_affinity_counts(tmp_path):
     assert (cores_here(tmp_path), memory_here(tmp_path)) == (16, None)

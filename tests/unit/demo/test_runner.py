@@ -52,7 +52,7 @@ def needs_file(path: Path) -> Callable[[], str]:
     return lambda: "" if path.exists() else f"no {path.name}"
 
 
-def test_start_returns_when_every_part_is_ready(tmp_path: Path) -> None:
+def test_start_returns_when_every_part_is_ready(tmp_path):
     slow = part_of(tmp_path, "slow", f"sleep 0.2; touch {tmp_path}/up; sleep 60", missing=needs_file(tmp_path / "up"))
     quick = part_of(tmp_path, "quick", "sleep 60")
     runner = runner_of()
@@ -64,7 +64,7 @@ def test_start_returns_when_every_part_is_ready(tmp_path: Path) -> None:
     runner.stop()
 
 
-def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path: Path) -> None:
+def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path):
     (tmp_path / "web.log").write_text("old story\n")
     runner = runner_of()
 
@@ -74,7 +74,7 @@ def test_part_that_ends_at_start_is_named_with_its_log_and_last_lines(tmp_path: 
     assert str(tmp_path / "web.log") in str(failure.value) and "old story" not in str(failure.value)
 
 
-def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path: Path) -> None:
+def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path):
     part = part_of(tmp_path, "pools", "sleep 60", missing=lambda: "slow is not up", ready_timeout_s=0.1)
     runner = runner_of()
 
@@ -85,7 +85,7 @@ def test_part_that_is_not_ready_in_time_is_named_with_what_it_lacks(tmp_path: Pa
     assert part.pid is None
 
 
-def test_asking_to_stop_ends_a_start_that_waits(tmp_path: Path) -> None:
+def test_asking_to_stop_ends_a_start_that_waits(tmp_path):
     part = part_of(tmp_path, "web", "sleep 60", missing=lambda: "no answer")
     stop = StopRequest()
     stop.set()
@@ -98,7 +98,7 @@ def test_asking_to_stop_ends_a_start_that_waits(tmp_path: Path) -> None:
     assert part.pid is None
 
 
-def test_part_that_dies_is_started_again_and_both_are_said(tmp_path: Path) -> None:
+def test_part_that_dies_is_started_again_and_both_are_said(tmp_path):
     said: list[str] = []
     part = part_of(tmp_path, "web", "sleep 60")
     runner = runner_of(said.append)
@@ -115,7 +115,7 @@ def test_part_that_dies_is_started_again_and_both_are_said(tmp_path: Path) -> No
     runner.stop()
 
 
-def test_part_that_dies_again_and_again_is_started_at_growing_intervals(tmp_path: Path) -> None:
+def test_part_that_dies_again_and_again_is_started_at_growing_intervals(tmp_path):
     said: list[str] = []
     part = part_of(tmp_path, "web", f"test -e {tmp_path}/once && exit 1; touch {tmp_path}/once; sleep 60")
     runner = runner_of(said.append)
@@ -128,7 +128,7 @@ def test_part_that_dies_again_and_again_is_started_at_growing_intervals(tmp_path
     runner.stop()
 
 
-def test_parts_stop_last_started_first(tmp_path: Path) -> None:
+def test_parts_stop_last_started_first(tmp_path):
     ends = tmp_path / "ends"
     on_term = "trap 'echo {name} >> {ends}; exit' TERM; echo up; while :; do sleep 0.01; done"
     broker, pools, web = (
@@ -147,7 +147,7 @@ def test_parts_stop_last_started_first(tmp_path: Path) -> None:
     assert (ends.read_text().split(), runner.pids) == (["web", "pools", "broker"], {})
 
 
-def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path: Path) -> None:
+def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path):
     said: list[str] = []
     log = tmp_path / "deaf.log"
     part = part_of(
@@ -163,7 +163,7 @@ def test_part_that_ignores_the_request_to_stop_is_killed_and_said(tmp_path: Path
     assert said == [f"deaf did not end within 0.2 s: killed; its log is {log}"]
 
 
-def test_parts_end_with_a_runner_that_was_killed(tmp_path: Path) -> None:
+def test_parts_end_with_a_runner_that_was_killed(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from demo.runner import Part, Runner, StopRequest\n"
         "part = Part('web', lambda: time.sleep(600), Path(sys.argv[1]) / 'web.log')\n"
@@ -181,7 +181,7 @@ def test_parts_end_with_a_runner_that_was_killed(tmp_path: Path) -> None:
     wait_for(lambda: not is_alive(pid))
 
 
-def test_part_has_the_exit_code_and_the_log_of_its_job(tmp_path: Path) -> None:
+def test_part_has_the_exit_code_and_the_log_of_its_job(tmp_path):
     def refuse() -> None:
         os.write(1, b"refused\n")
         sys.exit(78)
@@ -220,7 +220,7 @@ def news(log: Path, *texts: str, sample: str = "") -> list[str]:
     return said
 
 
-def test_each_end_of_an_attempt_is_shown_but_for_jobs_of_the_sample_and_other_lines(log: Path) -> None:
+def test_each_end_of_an_attempt_is_shown_but_for_jobs_of_the_sample_and_other_lines(log):
     other = f"{AT} [info     ] counted 3 of 4                 [apps.loyalty] actor=greet job_id=9\n"
     retried = line("retried", "7", duration_ms=3, error="\"'missing'\"", raised="KeyError")
 
@@ -234,7 +234,7 @@ def test_each_end_of_an_attempt_is_shown_but_for_jobs_of_the_sample_and_other_li
     assert news(log, line("succeeded", "7"), other, "a print()\n", sample="7") == []
 
 
-def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
+def test_a_parked_job_a_reload_and_a_refusal_are_shown(log):
     shown = news(
         log,
         f"{AT} [warning  ] parked until a worker knows it (logged once a minute) [m.parking] actor=x job_id=1\n",
@@ -249,13 +249,13 @@ def test_a_parked_job_a_reload_and_a_refusal_are_shown(log: Path) -> None:
     ]
 
 
-def test_a_burst_is_summed_up_with_the_name_of_the_log(log: Path) -> None:
+def test_a_burst_is_summed_up_with_the_name_of_the_log(log):
     shown = news(log, *(line("succeeded", str(number)) for number in range(MOST_LINES + 5)))
 
     assert (len(shown), shown[-1]) == (MOST_LINES + 1, f"and 5 more, see {log}")
 
 
-def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log: Path) -> None:
+def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log):
     said: list[str] = []
     lines = JobLines(log, said.append)
     log.unlink()
@@ -269,7 +269,7 @@ def test_a_log_that_is_missing_or_made_anew_is_read_from_its_start(log: Path) ->
     assert said == ["greet 3: succeeded"]
 
 
-def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
+def test_children_reach_exactly_the_demos_own_parts(tmp_path):
     identity = load_identity(tmp_path / "none")
 
     config = load_config(settings_for(StateFolder(tmp_path), identity, ADDRESSES))
@@ -284,7 +284,7 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path: Path) -> None:
     assert (config.storage.folder, config.library.state_dir) == (f"{tmp_path}/media", tmp_path)
 
 
-def test_a_shell_takes_the_settings_over(tmp_path: Path) -> None:
+def test_a_shell_takes_the_settings_over(tmp_path):
     file = tmp_path / "environment"
     write_private_text(file, as_exports({"A": "it's $HOME", "B": "log: mailto:x"}))
 
@@ -293,13 +293,13 @@ def test_a_shell_takes_the_settings_over(tmp_path: Path) -> None:
     assert (ran.stdout, file.stat().st_mode & 0o777) == ("it's $HOME|log: mailto:x", 0o600)
 
 
-def test_settings_of_another_yard_do_not_leak_in() -> None:
+def test_settings_of_another_yard_do_not_leak_in():
     base = {"PATH": "/bin", "DJANGO_DEBUG": "0", "SWITCHYARD_METRICS_TOKEN": "x", "DATABASE_URL": "postgres://other"}
 
     assert without_settings(base) == {"PATH": "/bin"}
 
 
-def test_retries_are_hurried_here_and_not_in_the_projects_settings() -> None:
+def test_retries_are_hurried_here_and_not_in_the_projects_settings():
     code = "from demo.settings import SWITCHYARD as a; from project.settings import SWITCHYARD as b; "
     code += "print(a.topology.retry_speed, b.topology.retry_speed)"
 
@@ -308,7 +308,7 @@ def test_retries_are_hurried_here_and_not_in_the_projects_settings() -> None:
     assert done.stdout.split() == [str(addresses.RETRY_SPEED), "1"]
 
 
-def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) -> None:
+def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path):
     state = StateFolder(tmp_path)
 
     config = load_config({"SWITCHYARD_STATE_DIR": str(tmp_path)})
@@ -318,7 +318,7 @@ def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path: Path) ->
     assert config.storage.folder == str(state.media)
 
 
-def test_next_free_port_follows_one_that_is_taken() -> None:
+def test_next_free_port_follows_one_that_is_taken():
     with addresses.listen(0) as taken:
         first = addresses.port_of(taken)
 
@@ -326,7 +326,7 @@ def test_next_free_port_follows_one_that_is_taken() -> None:
             assert first < addresses.port_of(found) <= first + addresses.NEXT_PORTS
 
 
-def test_port_of_last_time_is_taken_again_where_it_is_free() -> None:
+def test_port_of_last_time_is_taken_again_where_it_is_free():
     with addresses.listen(0) as last:
         port = addresses.port_of(last)
     with addresses.listen_near(port, next_ports=1) as again, addresses.listen_near(port, next_ports=1) as other:
@@ -334,7 +334,7 @@ def test_port_of_last_time_is_taken_again_where_it_is_free() -> None:
         assert addresses.port_of(other) != port
 
 
-def test_port_for_a_server_that_chooses_itself_is_zero_when_taken() -> None:
+def test_port_for_a_server_that_chooses_itself_is_zero_when_taken():
     with addresses.listen(0) as taken:
         port = addresses.port_of(taken)
 
@@ -380,7 +380,7 @@ def world() -> World:
     return World()
 
 
-def test_every_reset_must_have_been_mailed_exactly_once(world: World) -> None:
+def test_every_reset_must_have_been_mailed_exactly_once(world):
     for number in range(5):
         world.job(f"job-{number}")
         world.mail("ada@example.com", f"<job-{number}.password_reset@switchyard.example>")
@@ -391,7 +391,7 @@ def test_every_reset_must_have_been_mailed_exactly_once(world: World) -> None:
     assert not work.resets(world.order).as_expected
 
 
-def test_cancelled_job_must_have_sent_nothing(world: World) -> None:
+def test_cancelled_job_must_have_sent_nothing(world):
     world.job("job", "cancelled")
     assert work.cancelled(world.order).as_expected
 
@@ -400,7 +400,7 @@ def test_cancelled_job_must_have_sent_nothing(world: World) -> None:
     assert not work.cancelled(world.order).as_expected
 
 
-def test_payment_that_was_sent_twice_must_be_booked_once(world: World) -> None:
+def test_payment_that_was_sent_twice_must_be_booked_once(world):
     world.order.statuses = [202, 202]
     world.rows["shop.Payment"] = 1
     assert work.payments(world.order, "pay", [202, 202], 1) == Seen("202, 202, booked 1 times", as_expected=True)
@@ -410,7 +410,7 @@ def test_payment_that_was_sent_twice_must_be_booked_once(world: World) -> None:
     assert not work.payments(world.order, "pay", [202, 202], 1).as_expected
 
 
-def test_healthy_endpoint_must_get_each_delivery_once_and_signed(world: World) -> None:
+def test_healthy_endpoint_must_get_each_delivery_once_and_signed(world):
     world.job("job")
     world.arrive("/healthy", 200, signed=False)
     assert not work.healthy(world.order).as_expected
@@ -423,7 +423,7 @@ def test_healthy_endpoint_must_get_each_delivery_once_and_signed(world: World) -
     assert not work.healthy(world.order).as_expected
 
 
-def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World) -> None:
+def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world):
     world.job("job", "dead", reason="exhausted", attempts=6)
     world.rows["switchyard_dead_letters.DeadLetter"] = 1
     for _ in range(6):
@@ -437,7 +437,7 @@ def test_broken_endpoint_must_end_in_one_dead_letter_and_one_alert(world: World)
     assert not work.broken(world.order).as_expected
 
 
-def test_ten_mails_go_to_one_reader_and_the_limit_holds_the_others(world: World) -> None:
+def test_ten_mails_go_to_one_reader_and_the_limit_holds_the_others(world):
     for number in range(10):
         world.job(f"job-{number}-")
         world.mail("ada@readers.example", f"<job-{number}-.newsletter@switchyard.example>")
@@ -449,7 +449,7 @@ def test_ten_mails_go_to_one_reader_and_the_limit_holds_the_others(world: World)
     assert work.limited(world.order).as_expected
 
 
-def test_a_reconciliation_must_have_waited_for_the_lock_of_its_month(world: World) -> None:
+def test_a_reconciliation_must_have_waited_for_the_lock_of_its_month(world):
     times = {"enqueued_at": "2026-11-28T12:00:00+00:00", "started_at": "2026-11-28T12:00:00.1+00:00"}
     world.job("job", result=dict.fromkeys(work.COUNTS, 1), **times)
     assert not work.reconciliation(world.order).as_expected
@@ -459,7 +459,7 @@ def test_a_reconciliation_must_have_waited_for_the_lock_of_its_month(world: Worl
     assert work.reconciliation(world.order).as_expected
 
 
-def test_the_other_customer_must_not_be_served_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_customer_must_not_be_served_last(world, monkeypatch):
     monkeypatch.setattr(work, "cores_here", lambda: 2)
     for second in range(12):
         world.job(f"many-{second}", started_at=f"12:00:{second:02}")
@@ -471,7 +471,7 @@ def test_the_other_customer_must_not_be_served_last(world: World, monkeypatch: p
     assert not work.in_turn(world.order).as_expected
 
 
-def test_before_anything_was_sent_nothing_but_what_needs_no_work_is_as_expected(world: World) -> None:
+def test_before_anything_was_sent_nothing_but_what_needs_no_work_is_as_expected(world):
     assert not [row.what for row in WORK if row.look(world.order).as_expected]
 
 
@@ -486,7 +486,7 @@ def state(tmp_path: Path) -> StateFolder:
     return state
 
 
-def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_beside_it(state: StateFolder) -> None:
+def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_beside_it(state):
     first = StateLock(state)
     first.acquire(is_stopping=never)
     first.announce("http://127.0.0.1:8000/")
@@ -500,7 +500,7 @@ def test_second_demo_on_a_folder_is_told_who_runs_the_first_and_how_to_start_bes
     first.release()
 
 
-def test_processes_that_a_killed_demo_left_are_waited_for(state: StateFolder) -> None:
+def test_processes_that_a_killed_demo_left_are_waited_for(state):
     program = (
         "import sys, subprocess; from pathlib import Path; from demo.state import StateFolder, StateLock\n"
         "lock = StateLock(StateFolder(Path(sys.argv[1]))); lock.acquire(is_stopping=lambda: False)\n"
@@ -516,7 +516,7 @@ def test_processes_that_a_killed_demo_left_are_waited_for(state: StateFolder) ->
     lock.release()
 
 
-def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(state: StateFolder) -> None:
+def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(state):
     first = StateLock(state)
     first.acquire(is_stopping=never)
     write_private(state.owner, {"pid": 0})
@@ -527,14 +527,14 @@ def test_waiting_for_a_folder_ends_when_somebody_asks_to_stop(state: StateFolder
     first.release()
 
 
-def test_folder_and_its_secrets_are_for_their_owner_only(state: StateFolder) -> None:
+def test_folder_and_its_secrets_are_for_their_owner_only(state):
     load_identity(state.identity).save(state.identity)
 
     assert stat.S_IMODE(state.root.stat().st_mode) == 0o700
     assert stat.S_IMODE(state.identity.stat().st_mode) == 0o600
 
 
-def test_what_is_ours_in_a_folder_that_others_can_look_into_is_closed_to_them(tmp_path: Path) -> None:
+def test_what_is_ours_in_a_folder_that_others_can_look_into_is_closed_to_them(tmp_path):
     state = StateFolder(tmp_path / "state")
     state.root.mkdir(mode=0o755)
     state.mailbox.mkdir(mode=0o755)
@@ -546,7 +546,7 @@ def test_what_is_ours_in_a_folder_that_others_can_look_into_is_closed_to_them(tm
     assert [path.name for path in ours if path.stat().st_mode & 0o077] == []
 
 
-def test_identity_stays_the_same_over_restarts(tmp_path: Path) -> None:
+def test_identity_stays_the_same_over_restarts(tmp_path):
     path = tmp_path / "identity.json"
     first = replace(load_identity(path), broker_port=1234, smtp_port=2345, receiver_port=3456)
     first.save(path)
@@ -556,7 +556,7 @@ def test_identity_stays_the_same_over_restarts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"django_secret_key": "", "broker_port": "1"}'])
-def test_identity_that_cannot_be_used_is_made_anew(tmp_path: Path, content: str) -> None:
+def test_identity_that_cannot_be_used_is_made_anew(tmp_path, content):
     path = tmp_path / "identity.json"
     path.write_text(content)
 
@@ -566,7 +566,7 @@ def test_identity_that_cannot_be_used_is_made_anew(tmp_path: Path, content: str)
     assert made.broker_port == 0
 
 
-def test_private_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_private_file_is_replaced_whole(tmp_path):
     path = tmp_path / "secrets.json"
     write_private(path, {"a": 1})
 

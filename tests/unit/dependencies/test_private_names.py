@@ -70,7 +70,7 @@ def takes(function: Any, *names: str) -> None:
 
 
 @pytest.mark.parametrize("names", ROWS)
-def test_a_private_name_is_as_it_was(names: str) -> None:
+def test_a_private_name_is_as_it_was(names):
     package, files, breaks = ROWS[names]
     try:
         canaries[names]()
@@ -78,12 +78,12 @@ def test_a_private_name_is_as_it_was(names: str) -> None:
         pytest.fail(f"{package} changed {names} ({error!r}). Without it: {breaks} Look at {files}.")
 
 
-def test_every_row_has_a_canary_and_every_canary_a_row() -> None:
+def test_every_row_has_a_canary_and_every_canary_a_row():
     assert canaries.keys() == ROWS.keys()
 
 
 @pytest.mark.parametrize("names", ROWS)
-def test_every_file_of_a_row_uses_one_of_its_names(names: str) -> None:
+def test_every_file_of_a_row_uses_one_of_its_names(names):
     last = [name.rpartition(".")[2].partition("_<")[0].partition("(")[0] for name in re.findall(r"`([^`]+)`", names)]
 
     for file in re.findall(r"`([^`]+)`", ROWS[names][1]):
@@ -91,7 +91,7 @@ def test_every_file_of_a_row_uses_one_of_its_names(names: str) -> None:
         assert any(name in text for name in (*last, "actor_options", "multiprocess")), f"{file} uses none of {names}"
 
 
-def test_no_private_name_is_used_that_has_no_row() -> None:
+def test_no_private_name_is_used_that_has_no_row():
     used: dict[str, set[str]] = {}
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")

@@ -71,7 +71,7 @@ def title(document: Document) -> str:
 @pytest.mark.parametrize(
     ("path", "document"), [*RENDERED, *OWN], ids=lambda each: title(each) if isinstance(each, dict) else ""
 )
-def test_document_is_valid_and_a_field_that_it_cannot_have_is_found(path: str, document: Document) -> None:
+def test_document_is_valid_and_a_field_that_it_cannot_have_is_found(path, document):
     wrong = copy.deepcopy(document)
     wrong.get("spec", wrong)["replica"] = 1
 
@@ -79,7 +79,7 @@ def test_document_is_valid_and_a_field_that_it_cannot_have_is_found(path: str, d
     assert problems(wrong), path
 
 
-def test_every_pool_is_a_deployment_that_runs_it_and_outlives_its_drain() -> None:
+def test_every_pool_is_a_deployment_that_runs_it_and_outlives_its_drain():
     for pool in YARD.pools:
         spec = SMALL[f"pool-{pool.name}"]["spec"]["template"]["spec"]
         [container] = spec["containers"]
@@ -90,7 +90,7 @@ def test_every_pool_is_a_deployment_that_runs_it_and_outlives_its_drain() -> Non
         assert container["resources"]["limits"]["memory"] == f"{memory_mib(pool)}Mi"
 
 
-def test_no_process_of_the_yard_is_the_first_of_its_namespace() -> None:
+def test_no_process_of_the_yard_is_the_first_of_its_namespace():
     """The kernel ignores a signal that such a process does not handle yet, and nobody but it can reap an orphan."""
     templates = [found["spec"]["template"]["spec"] for _, found in RENDERED if "template" in found.get("spec", {})]
 
@@ -98,28 +98,28 @@ def test_no_process_of_the_yard_is_the_first_of_its_namespace() -> None:
     assert all(template["shareProcessNamespace"] for template in templates)
 
 
-def test_pool_that_computes_gets_whole_processors_and_others_a_part_of_one() -> None:
+def test_pool_that_computes_gets_whole_processors_and_others_a_part_of_one():
     assert requests(VANS) == ("3", memory_mib(VANS))
     assert requests(SPARE) == ("250m", 480)
     resources = SMALL["pool-vans"]["spec"]["template"]["spec"]["containers"][0]["resources"]
     assert resources["requests"] == resources["limits"]
 
 
-def test_web_outlives_its_drain_and_the_time_until_no_request_comes() -> None:
+def test_web_outlives_its_drain_and_the_time_until_no_request_comes():
     [web] = (found["spec"]["template"]["spec"] for _, found in RENDERED if title(found) == "Deployment-web")
     until_none_s = int(web["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
 
     assert web["terminationGracePeriodSeconds"] > server.GRACE_S + until_none_s
 
 
-def test_name_that_no_host_may_have_is_written_as_one() -> None:
+def test_name_that_no_host_may_have_is_written_as_one():
     rendered = render("kubernetes", Yard(YARD.queues, (replace(VANS, name="Big_Vans.2"), SPARE)))[POOLS]
     [found] = (each for each in documents_of(rendered) if title(each) == "Deployment-pool-big-vans-2")
 
     assert found["spec"]["template"]["spec"]["containers"][0]["command"][4] == "Big_Vans.2"
 
 
-def test_both_autoscalers_ask_for_the_same_number_by_pod() -> None:
+def test_both_autoscalers_ask_for_the_same_number_by_pod():
     scaled, autoscaled = (
         {title(found).removeprefix(f"{kind}-"): found["spec"] for _, found in RENDERED if found.get("kind") == kind}
         for kind in ("ScaledObject", "HorizontalPodAutoscaler")
@@ -132,7 +132,7 @@ def test_both_autoscalers_ask_for_the_same_number_by_pod() -> None:
         assert by_keda["maxReplicaCount"] == by_hpa["maxReplicas"] == MOST_REPLICAS
 
 
-def test_every_secret_and_setting_that_pods_ask_for_is_named_in_the_how_to() -> None:
+def test_every_secret_and_setting_that_pods_ask_for_is_named_in_the_how_to():
     page = (ROOT / "docs/how-to/deploy-on-kubernetes.md").read_text()
     asked = r"(?:secretKeyRef: \{name: switchyard, |\{)key: ([a-z-]+)(?=\}|, path)"
     keys = set(re.findall(asked, "".join(FILES.values())))
@@ -179,7 +179,7 @@ def is_met(document: Document, target: dict[str, str]) -> bool:
     )
 
 
-def test_patches_of_the_overlay_meet_what_they_are_meant_for_and_leave_it_valid() -> None:
+def test_patches_of_the_overlay_meet_what_they_are_meant_for_and_leave_it_valid():
     [overlay] = documents_of((ROOT / OVERLAYS[0] / "kustomization.yaml").read_text())
     base, patches = base_of(OVERLAYS[0]), overlay["patches"]
 
@@ -191,7 +191,7 @@ def test_patches_of_the_overlay_meet_what_they_are_meant_for_and_leave_it_valid(
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
-def test_image_of_the_overlay_is_that_of_the_containers(folder: str) -> None:
+def test_image_of_the_overlay_is_that_of_the_containers(folder):
     [overlay] = documents_of((ROOT / folder / "kustomization.yaml").read_text())
     pods = [found["spec"]["template"]["spec"] for found in base_of(folder) if "template" in found.get("spec", {})]
 
@@ -199,7 +199,7 @@ def test_image_of_the_overlay_is_that_of_the_containers(folder: str) -> None:
     assert [image["name"] for image in overlay["images"]] == ["switchyard"]
 
 
-def test_surge_of_every_pool_is_said_with_its_connections() -> None:
+def test_surge_of_every_pool_is_said_with_its_connections():
     text = FILES[POOLS]
     said = [int(count) for count in re.findall(r"opens up to (\d+) database connections more", text)]
 

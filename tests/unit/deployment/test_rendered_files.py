@@ -70,7 +70,7 @@ def filled_in(value: str) -> str:
     return re.sub(r"\$\{(?P<name>\w+)(?::\?[^}]*|:-(?P<default>[^}]*))?\}", fill, value)
 
 
-def test_every_pool_of_the_yard_has_its_container_no_dead_list_has_one_and_only_loopback_is_published() -> None:
+def test_every_pool_of_the_yard_has_its_container_no_dead_list_has_one_and_only_loopback_is_published():
     services = services_of(YARD)
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
 
@@ -80,7 +80,7 @@ def test_every_pool_of_the_yard_has_its_container_no_dead_list_has_one_and_only_
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_container_is_confined(name: str) -> None:
+def test_container_is_confined(name):
     service = SERVICES[name]
 
     assert service["read_only"] is True
@@ -89,7 +89,7 @@ def test_container_is_confined(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name not in OWN])
-def test_image_of_others_is_pinned_and_runs_without_root(name: str) -> None:
+def test_image_of_others_is_pinned_and_runs_without_root(name):
     service = SERVICES[name]
 
     assert re.search(r":v?\d+\.\d+", service["image"])
@@ -97,20 +97,20 @@ def test_image_of_others_is_pinned_and_runs_without_root(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["valkey", "postgres", "prometheus"])
-def test_store_is_on_the_inner_network_alone_and_publishes_nothing(name: str) -> None:
+def test_store_is_on_the_inner_network_alone_and_publishes_nothing(name):
     assert SERVICES[name]["networks"] == ["yard"]
     assert "ports" not in SERVICES[name]
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("pool-")])
-def test_pool_is_killed_only_after_it_had_time_to_drain(name: str) -> None:
+def test_pool_is_killed_only_after_it_had_time_to_drain(name):
     grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
 
     assert grace_s > GRACE_S + 5
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_environment_is_one_that_production_accepts(name: str) -> None:
+def test_environment_is_one_that_production_accepts(name):
     environment = {key: filled_in(value) for key, value in SERVICES[name]["environment"].items()}
 
     config = load(environment)
@@ -121,7 +121,7 @@ def test_environment_is_one_that_production_accepts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_files_and_results_may_lie_in_a_bucket(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_results_may_lie_in_a_bucket(name, monkeypatch):
     address = "s3://yard-files/production?region=eu-central-1"
     for variable in ("SWITCHYARD_STORAGE_URL", "SWITCHYARD_RESULTS_URL"):
         monkeypatch.setitem(VALUES, variable, address)
@@ -134,14 +134,14 @@ def test_files_and_results_may_lie_in_a_bucket(name: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("extra", "packages"), [("s3", CLIENT), ("rabbitmq", ("pika",))])
-def test_image_has_the_clients_as_they_are_tested(extra: str, packages: tuple[str, ...]) -> None:
+def test_image_has_the_clients_as_they_are_tested(extra, packages):
     pinned = [re.findall(rf"^{name}==[\s\S]*?(?=^\S)", DEV_LOCK + "\nend", re.MULTILINE) for name in packages]
 
     assert (ROOT / f"ops/requirements-{extra}.txt").read_text().partition("\n")[2] == "".join(one for [one] in pinned)
     assert f"!ops/requirements-{extra}.txt" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
-def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files() -> None:
+def test_container_holds_children_a_successor_and_isolated_ones_beside_supervisor_and_files():
     limited = replace(VANS, memory_limit_bytes=100 * 2**20, isolated=2)
 
     assert rendered_files.memory_mib(VANS) == 256 + 160 + (3 + 1 + 4) * rendered_files.CHILD_MIB["processes"]
@@ -150,7 +150,7 @@ def test_container_holds_children_a_successor_and_isolated_ones_beside_superviso
     assert services["pool-vans"]["deploy"]["resources"]["limits"]["memory"] == "1016M"
 
 
-def test_every_pool_and_queue_of_the_shipped_yards_has_its_limits() -> None:
+def test_every_pool_and_queue_of_the_shipped_yards_has_its_limits():
     [data_mib] = re.findall(r"--maxmemory (\d+)mb", SERVICES["valkey"]["command"][0])
     for yard in (settings.SWITCHYARD.topology, DEFAULT_YARD):
         assert all(pool.memory_limit_bytes and pool.recycle_after for pool in yard.pools)
@@ -160,7 +160,7 @@ def test_every_pool_and_queue_of_the_shipped_yards_has_its_limits() -> None:
         assert sum(depths) * 1_024 < int(data_mib) * 2**20 / 2
 
 
-def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not_touched() -> None:
+def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not_touched():
     cores = Yard(YARD.queues, (replace(VANS, processes="cores", memory_limit_bytes=10**8), SPARE))
 
     few, many = (services_of(cores, count) for count in (2, 8))
@@ -173,7 +173,7 @@ def test_pool_of_cores_is_rendered_for_a_number_of_cores_and_other_pools_are_not
     assert opened[1] - opened[0] == 6
 
 
-def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
+def test_database_offers_what_all_pools_and_the_web_may_open():
     spare = WEB_CONNECTIONS + SPARE_CONNECTIONS
 
     vans = VANS.total_slots + VANS.slots + MOST_ALONE["processes"]
@@ -183,7 +183,7 @@ def test_database_offers_what_all_pools_and_the_web_may_open() -> None:
     assert limit == planned_connections(YARD) + RESERVED_CONNECTIONS
 
 
-def test_server_never_evicts_and_keeps_an_append_only_file() -> None:
+def test_server_never_evicts_and_keeps_an_append_only_file():
     start: Any = SERVICES["valkey"]["command"][0]
 
     assert "--appendonly yes" in start and "--maxmemory-policy noeviction" in start
@@ -193,7 +193,7 @@ def test_server_never_evicts_and_keeps_an_append_only_file() -> None:
 LIMITED = Yard(YARD.queues, (replace(YARD.pools[0], memory_limit_bytes=200_000_000, isolated=1), SPARE))
 
 
-def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypatch):
     monkeypatch.setattr(rendered_files, "memory_here_mib", lambda: 5_000)
     pools = sum(rendered_files.memory_mib(pool) for pool in LIMITED.pools)
 
@@ -205,7 +205,7 @@ def test_sum_is_that_of_the_containers_and_is_compared_with_the_machine(monkeypa
     )
 
 
-def test_container_that_is_too_small_is_named_with_figures_and_remedy_and_no_other() -> None:
+def test_container_that_is_too_small_is_named_with_figures_and_remedy_and_no_other():
     text = render("compose", LIMITED)[COMPOSE_FILE]
     less = text.replace(f"memory: {rendered_files.memory_mib(LIMITED.pools[0])}M", "memory: 0.5g")
     given = rendered_files.given_mib(text)
@@ -234,20 +234,20 @@ MOST_EXPOSED = 25  # tenths of systemd's score, from 0 for a unit that may do no
 
 
 @pytest.mark.parametrize("target", ["compose", "kubernetes", "systemd"])
-def test_files_on_disk_are_what_the_yard_renders(target: str) -> None:
+def test_files_on_disk_are_what_the_yard_renders(target):
     rendered = rendered_files.render(target, settings.SWITCHYARD.topology)
 
     assert rendered_files.differences(settings.BASE_DIR, rendered) == []
 
 
-def test_every_file_says_where_it_comes_from_and_is_yaml() -> None:
+def test_every_file_says_where_it_comes_from_and_is_yaml():
     for text in rendered_files.render("compose", YARD).values():
         assert text.startswith("# Rendered by `manage.py switchyard topology render compose`")
         assert isinstance(yaml.safe_load(text), dict)
 
 
 @pytest.mark.parametrize("target", ["compose", "kubernetes", "systemd"])
-def test_every_process_starts_by_the_manage_py_of_any_project(target: str) -> None:
+def test_every_process_starts_by_the_manage_py_of_any_project(target):
     """Only this repository's own takes a command of ours without the word ``switchyard`` before it."""
     lines = "\n".join(rendered_files.render(target, YARD).values()).replace(",", "").replace('"', "").splitlines()
     started = [words for line in lines if not line.startswith("#") and (words := re.findall(r"manage\.py (\w+)", line))]
@@ -256,14 +256,14 @@ def test_every_process_starts_by_the_manage_py_of_any_project(target: str) -> No
     assert {word for words in started for word in words} <= {"switchyard", "migrate"}
 
 
-def test_every_container_of_a_pool_is_scraped_by_the_name_of_its_service() -> None:
+def test_every_container_of_a_pool_is_scraped_by_the_name_of_its_service():
     jobs = yaml.safe_load(rendered_files.render("compose", YARD)["ops/prometheus/prometheus.yml"])["scrape_configs"]
 
     assert [job["job_name"] for job in jobs] == ["web", "pool-vans", "pool-spare"]
     assert jobs[1]["dns_sd_configs"] == [{"names": ["pool-vans"], "type": "A", "port": 9191}]
 
 
-def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path: Path) -> None:
+def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path):
     rendered_files.write(tmp_path, {"ops/a.yml": "a: 1\n"})
 
     lines = rendered_files.differences(tmp_path, {"ops/a.yml": "a: 2\n", "ops/new.yml": "n: 1\n"})
@@ -278,7 +278,7 @@ ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_alert_says_its_cause_and_the_next_step(alert: dict[str, Any]) -> None:
+def test_alert_says_its_cause_and_the_next_step(alert):
     severity = alert["labels"]["severity"]
 
     assert severity in ("page", "ticket") or "switchyard_queue_objective_seconds" in severity
@@ -286,7 +286,7 @@ def test_alert_says_its_cause_and_the_next_step(alert: dict[str, Any]) -> None:
     assert all(alert["annotations"][part] for part in ("summary", "cause", "next_step", "runbook"))
 
 
-def test_no_rule_names_a_queue_or_a_pool_and_idle_slots_are_asked_for_their_reason_before_a_restart() -> None:
+def test_no_rule_names_a_queue_or_a_pool_and_idle_slots_are_asked_for_their_reason_before_a_restart():
     expressions = " ".join(rule["expr"] for group in GROUPS for rule in group["rules"])
     [told] = [alert["annotations"]["next_step"] for alert in ALERTS if alert["alert"] == "SwitchyardNothingDispatches"]
 
@@ -297,13 +297,13 @@ def test_no_rule_names_a_queue_or_a_pool_and_idle_slots_are_asked_for_their_reas
 
 
 @pytest.mark.parametrize("command", CHECKS, ids=lambda command: command[0])
-def test_workflows_are_well(command: tuple[str, ...]) -> None:
+def test_workflows_are_well(command):
     done = subprocess.run([*command, *map(str, FILES)], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_where_that_fails() -> None:
+def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_where_that_fails():
     jobs = yaml.safe_load((ROOT / "ops/github/deploy.yml").read_text())["jobs"]
     steps = [step for step in jobs["roll"]["steps"] if "name" in step]
 
@@ -319,7 +319,7 @@ def test_roll_of_a_host_project_checks_migrates_rolls_verifies_and_goes_back_whe
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_step_of_a_workflow_is_a_shell_script_that_bash_reads(path: Path) -> None:
+def test_every_step_of_a_workflow_is_a_shell_script_that_bash_reads(path):
     jobs = yaml.safe_load(path.read_text())["jobs"].values()
     scripts = [step["run"] for job in jobs for step in job["steps"] if "run" in step]
 
@@ -340,7 +340,7 @@ def written(folder: Path) -> list[str]:
     return sorted(map(str, (folder / "ops/systemd").iterdir()))
 
 
-def test_every_process_has_a_unit_that_its_target_starts() -> None:
+def test_every_process_has_a_unit_that_its_target_starts():
     names = ["web", "scheduler", "history", *(f"pool-{pool.name}" for pool in YARD.pools)]
     [target] = (text for path, text in UNITS.items() if path.endswith("switchyard.target"))
     [wanted] = (line.removeprefix("Wants=").split() for line in target.splitlines() if line.startswith("Wants="))
@@ -349,7 +349,7 @@ def test_every_process_has_a_unit_that_its_target_starts() -> None:
     assert {f"ops/systemd/{name}" for name in (*wanted, "switchyard.target")} == set(UNITS)
 
 
-def test_pool_has_its_memory_and_is_killed_after_its_drain_alone() -> None:
+def test_pool_has_its_memory_and_is_killed_after_its_drain_alone():
     unit = dict(
         line.split("=", 1) for line in UNITS["ops/systemd/switchyard-pool-vans.service"].splitlines() if "=" in line
     )
@@ -360,13 +360,13 @@ def test_pool_has_its_memory_and_is_killed_after_its_drain_alone() -> None:
     assert unit["MemoryMax"] == f"{memory_mib(VANS)}M"
 
 
-def test_systemd_has_nothing_to_say_of_any_unit(tmp_path: Path) -> None:
+def test_systemd_has_nothing_to_say_of_any_unit(tmp_path):
     done = analyze("verify", *written(tmp_path))
 
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_units_may_do_little(tmp_path: Path) -> None:
+def test_units_may_do_little(tmp_path):
     units = [path for path in written(tmp_path) if path.endswith(".service")]
 
     done = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", *units)
@@ -389,7 +389,7 @@ def folder(tmp_path: Path, settings: Settings) -> Path:
     return tmp_path
 
 
-def test_table_shows_every_queue_and_every_pool() -> None:
+def test_table_shows_every_queue_and_every_pool():
     lines = run().splitlines()
 
     assert [line.split()[0] for line in lines if line][2:] != []
@@ -399,7 +399,7 @@ def test_table_shows_every_queue_and_every_pool() -> None:
         assert any(line.startswith(f"{name} ") for line in lines), name
 
 
-def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
+def test_json_tells_what_a_queue_promises_and_who_serves_it():
     queues = {queue["name"]: queue for queue in json.loads(run("--json"))["queues"]}
 
     webhook = queues["webhook"]
@@ -412,7 +412,7 @@ def test_json_tells_what_a_queue_promises_and_who_serves_it() -> None:
 
 
 @pytest.mark.parametrize("target", list(BESIDE))
-def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(target: str, folder: Path) -> None:
+def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(target, folder):
     first, second = io.StringIO(), io.StringIO()
 
     run("render", target, warnings=first)
@@ -425,7 +425,7 @@ def test_what_rendered_files_need_beside_them_is_named_until_it_is_there(target:
     assert second.getvalue() == ""
 
 
-def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(folder: Path) -> None:
+def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(folder):
     assert "ops/compose.yaml" in run("render", "compose")
     assert run("render", "compose", "--check") == ""
 
@@ -436,7 +436,7 @@ def test_check_passes_on_fresh_files_and_fails_with_a_diff_on_changed_ones(folde
         run("render", "compose", "--check")
 
 
-def test_pool_of_cores_shows_what_it_stands_for_and_containers_show_their_memory() -> None:
+def test_pool_of_cores_shows_what_it_stands_for_and_containers_show_their_memory():
     pools = {pool["name"]: pool for pool in json.loads(run("--json"))["pools"]}
     [row] = (line for line in run().splitlines() if line.startswith("slow ") and "processes" in line)
 
@@ -447,7 +447,7 @@ def test_pool_of_cores_shows_what_it_stands_for_and_containers_show_their_memory
 
 
 @pytest.mark.usefixtures("folder")
-def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files() -> None:
+def test_number_of_cores_is_repeated_in_the_command_that_mends_the_files():
     run("render", "compose", "--cores", "8")
 
     assert run("render", "compose", "--cores", "8", "--check") == ""
@@ -486,18 +486,18 @@ def probe(port: int, path: str, *, token: str = "word") -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_answer_200_is_healthy(port: int) -> None:
+def test_answer_200_is_healthy(port):
     assert probe(port, "/healthz").returncode == 0
 
 
-def test_any_other_answer_and_none_are_unhealthy_and_told_apart(port: int) -> None:
+def test_any_other_answer_and_none_are_unhealthy_and_told_apart(port):
     other, none = probe(port, "/metrics"), probe(1, "/healthz")
 
     assert (other.returncode, none.returncode) == (1, 1)
     assert "answered 503" in other.stderr and "did not answer" in none.stderr
 
 
-def test_token_may_come_from_a_file(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_may_come_from_a_file(port, tmp_path, monkeypatch):
     (tmp_path / "token").write_text("word\n")
     monkeypatch.setenv("SWITCHYARD_METRICS_TOKEN_FILE", str(tmp_path / "token"))
 
@@ -512,12 +512,12 @@ def dashboard() -> ModuleType:
     return module
 
 
-def test_dashboard_has_nothing_wrong_and_no_variable_of_grafana_is_left_in_a_query(dashboard: ModuleType) -> None:
+def test_dashboard_has_nothing_wrong_and_no_variable_of_grafana_is_left_in_a_query(dashboard):
     assert list(dashboard.problems(copy.deepcopy(DASHBOARD))) == []
     assert not [query for query in dashboard.expressions(DASHBOARD) if "$" in query]
 
 
-def test_dashboard_shows_queues_tasks_and_workers(dashboard: ModuleType) -> None:
+def test_dashboard_shows_queues_tasks_and_workers(dashboard):
     wanted = {
         *("queue_depth", "queue_oldest_age_seconds", "message_wait_seconds_bucket", "messages_total", "retries_total"),
         *("message_duration_seconds_bucket", "worker_slots_busy", "worker_memory_bytes", "worker_restarts_total"),

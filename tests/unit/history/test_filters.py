@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 from django.http import QueryDict
@@ -18,7 +17,7 @@ WHOLE = Filter(
 )  # fmt: skip
 
 
-def test_a_filter_is_read_from_what_it_writes() -> None:
+def test_a_filter_is_read_from_what_it_writes():
     assert Filter.from_query(WHOLE.to_query()) == WHOLE
     assert Filter().to_query() == {} and not Filter() and WHOLE
 
@@ -31,7 +30,7 @@ def test_a_filter_is_read_from_what_it_writes() -> None:
         {"state": "dead,expired,dead", "actor": ["send_mail"]},
     ],
 )
-def test_states_may_be_repeated_or_separated_by_commas(query: Any) -> None:
+def test_states_may_be_repeated_or_separated_by_commas(query):
     assert Filter.from_query(query) == Filter(states=("dead", "expired"), actor="send_mail")
 
 
@@ -43,7 +42,7 @@ def test_states_may_be_repeated_or_separated_by_commas(query: Any) -> None:
         ("9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59.999Z"),
     ],
 )
-def test_times_that_no_job_can_have_are_the_first_and_the_last(since: str, fixed: str) -> None:
+def test_times_that_no_job_can_have_are_the_first_and_the_last(since, fixed):
     assert Filter.from_query({"since": since, "until": since}).fixed() == Filter(since=fixed, until=fixed)
 
 
@@ -67,12 +66,12 @@ def test_times_that_no_job_can_have_are_the_first_and_the_last(since: str, fixed
         ({"actor": [1]}, "actor: [1] is not text"),
     ],
 )
-def test_an_unusable_value_is_refused_with_its_name(query: Any, words: str) -> None:
+def test_an_unusable_value_is_refused_with_its_name(query, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         Filter.from_query(query)
 
 
-def test_times_are_relative_until_they_are_fixed() -> None:
+def test_times_are_relative_until_they_are_fixed():
     before = now_ms()
 
     filter_ = Filter(since="2h", until="2026-11-21T14:00:00+01:00")

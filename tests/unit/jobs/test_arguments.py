@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -56,7 +55,7 @@ def faults_of(function: Any, fields: dict[str, str], **options: Any) -> dict[str
     return caught.value.faults
 
 
-def test_parameters_have_annotation_and_default_and_fields_become_named_arguments_without_defaults() -> None:
+def test_parameters_have_annotation_and_default_and_fields_become_named_arguments_without_defaults():
     found = {each.name: each for each in parameters_of(declared(report))}
 
     assert [(each.annotation, each.default, each.required) for each in found.values()] == [
@@ -81,12 +80,12 @@ def test_parameters_have_annotation_and_default_and_fields_become_named_argument
         ({"customer_id": "7", "tags": '["a", 1]'}, "tags", "expects list[str]; at [1] it is another value"),
     ],
 )
-def test_each_wrong_field_has_its_fault(fields: dict[str, str], field: str, words: str) -> None:
+def test_each_wrong_field_has_its_fault(fields, field, words):
     assert words in faults_of(report, fields)[field]
 
 
 @pytest.mark.parametrize("text", ["2026-09", "7", "null", "[draft] June", '"2026-09', "'s-Gravenhage"])
-def test_a_text_needs_no_quotes_where_the_parameter_takes_text(text: str) -> None:
+def test_a_text_needs_no_quotes_where_the_parameter_takes_text(text):
     def file(title: str, kind: Literal["pdf", "csv"], note: str | None = "", number: int = 1) -> None: ...
 
     written = {"title": text, "kind": "csv", "note": "see June", "number": "7"}
@@ -100,7 +99,7 @@ def test_a_text_needs_no_quotes_where_the_parameter_takes_text(text: str) -> Non
     assert set(faults_of(file, written | {"kind": "doc", "number": "seven"})) == {"kind", "number"}
 
 
-def test_a_fault_never_quotes_the_value() -> None:
+def test_a_fault_never_quotes_the_value():
     def log_in(token: Literal["a"], other: int) -> None: ...
 
     faults = faults_of(log_in, {"token": '"hunter2"', "other": "hunter2"}, redact=("token", "other"))
@@ -108,7 +107,7 @@ def test_a_fault_never_quotes_the_value() -> None:
     assert "hunter2" not in str(faults)
 
 
-def test_arguments_by_place_and_variadic_ones_find_their_place() -> None:
+def test_arguments_by_place_and_variadic_ones_find_their_place():
     def many(first: int, /, second: int = 2, *rest: int, last: int = 4, **more: str) -> None: ...
 
     actor = declared(many)
@@ -121,7 +120,7 @@ def test_arguments_by_place_and_variadic_ones_find_their_place() -> None:
     assert "multiple values" in str(faults_of(many, {"first": "1", "rest": "[3]", "more": '{"second": "3"}'}))
 
 
-def test_annotations_that_are_not_json_are_not_compared() -> None:
+def test_annotations_that_are_not_json_are_not_compared():
     def post(to: Address, also: list[Address], at: datetime.date, missing: Unknown) -> None: ...  # noqa: F821
 
     fields = {"to": "{}", "also": "[1]", "at": '"2026-11-21"', "missing": "1"}
@@ -140,7 +139,7 @@ def test_annotations_that_are_not_json_are_not_compared() -> None:
         (list[DATE], '["2026-11-21"]', ["2026-11-21"]),
     ],
 )
-def test_what_is_text_in_json_needs_no_quotes(annotation: Any, text: str, value: Any) -> None:
+def test_what_is_text_in_json_needs_no_quotes(annotation, text, value):
     def post(at: Any) -> None: ...
 
     post.__annotations__ = {"at": annotation}
@@ -149,7 +148,7 @@ def test_what_is_text_in_json_needs_no_quotes(annotation: Any, text: str, value:
     assert "expects" in faults_of(post, {"at": '{"no": 1}' if "list" in str(annotation) else "no"})["at"] or text == "7"
 
 
-def test_a_call_that_does_not_fit_the_signature_is_refused() -> None:
+def test_a_call_that_does_not_fit_the_signature_is_refused():
     with pytest.raises(ArgumentsRefused, match="unexpected keyword argument 'moth'"):
         checked(declared(report), [7], {"moth": "2026-10"})
     with pytest.raises(ArgumentsRefused, match="customer_id: expects int; this is a text"):
@@ -157,7 +156,7 @@ def test_a_call_that_does_not_fit_the_signature_is_refused() -> None:
     assert checked(declared(report), [7], {"month": "x"}).args == (7,)
 
 
-def test_a_redacted_default_is_shown_nowhere() -> None:
+def test_a_redacted_default_is_shown_nowhere():
     def log_in(user: str, password: str = "hunter2") -> None: ...
 
     actor = declared(log_in, redact=("password",))
@@ -175,7 +174,7 @@ def test_a_redacted_default_is_shown_nowhere() -> None:
         ("[" * 5_000, "nested too deeply"),
     ],
 )
-def test_json_that_is_none_or_that_no_message_can_have_is_refused_without_quoting_it(text: str, words: str) -> None:
+def test_json_that_is_none_or_that_no_message_can_have_is_refused_without_quoting_it(text, words):
     with pytest.raises(ValueError, match=words) as caught:
         read_json(text)
 
@@ -187,7 +186,7 @@ ID = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 FILE = {"file": f"results/2026/11/{'a' * 32}/a.pdf", "filename": "a.pdf", "content_type": "application/pdf"}
 
 
-def test_a_file_is_stored_described_and_opened(media: Path) -> None:
+def test_a_file_is_stored_described_and_opened(media):
     saved = save_file("October.pdf", b"%PDF-", "application/pdf")
     opened = open_result(saved["file"])
 
@@ -202,7 +201,7 @@ def test_a_file_is_stored_described_and_opened(media: Path) -> None:
         assert opened.read() == b"%PDF-"
 
 
-def test_a_file_object_is_stored_from_its_start_and_a_local_file_copied(media: Path, tmp_path: Path) -> None:
+def test_a_file_object_is_stored_from_its_start_and_a_local_file_copied(media, tmp_path):
     content, local = ContentFile(b"abc" * 100_000), tmp_path / "local.csv"
     content.read(10)
     local.write_bytes(b"a,b\n")
@@ -223,12 +222,12 @@ def test_a_file_object_is_stored_from_its_start_and_a_local_file_copied(media: P
         ["results"],
     ],
 )
-def test_other_names_are_never_opened(media: Path, name: Any) -> None:
+def test_other_names_are_never_opened(media, name):
     assert not is_result_name(name)
     assert open_result(name) is None
 
 
-def test_a_link_out_of_the_storage_is_not_followed(media: Path, tmp_path: Path) -> None:
+def test_a_link_out_of_the_storage_is_not_followed(media, tmp_path):
     canary = tmp_path / "canary"
     canary.write_text("secret")
     saved = save_file("a.txt", b"hello", "text/plain")
@@ -240,7 +239,7 @@ def test_a_link_out_of_the_storage_is_not_followed(media: Path, tmp_path: Path) 
 
 @given(st.text(max_size=300))
 @hypothesis_settings(max_examples=500, deadline=None)
-def test_a_safe_name_is_one_plain_visible_name(filename: str) -> None:
+def test_a_safe_name_is_one_plain_visible_name(filename):
     name = safe_name(filename)
 
     assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", name)
@@ -249,14 +248,14 @@ def test_a_safe_name_is_one_plain_visible_name(filename: str) -> None:
 
 @given(st.text(alphabet="./\\%2eabc\0~:", max_size=40))
 @hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_file_name_leads_out_of_the_results_folder(media: Path, filename: str) -> None:
+def test_no_file_name_leads_out_of_the_results_folder(media, filename):
     saved = save_file(filename, b"x", "text/plain")
 
     assert is_result_name(saved["file"])
     assert (media / saved["file"]).resolve().is_relative_to(media / "results")
 
 
-def test_a_full_disk_leaves_nothing_behind(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_nothing_behind(media, monkeypatch):
     rounds = []
 
     def chunks(file: ContentFile[bytes], chunk_size: int | None = None) -> Iterator[bytes]:
@@ -278,7 +277,7 @@ def record(**changes: Any) -> Job:
     return Job(**{"id": ID, "state": "queued"} | changes)
 
 
-def test_where_a_file_is_stored_stays_inside() -> None:
+def test_where_a_file_is_stored_stays_inside():
     shown = public_result(FILE | {"pages": 3})
 
     assert shown == {"filename": "a.pdf", "content_type": "application/pdf", "pages": 3}
@@ -296,7 +295,7 @@ def test_where_a_file_is_stored_stays_inside() -> None:
         ({"state": "succeeded", "result": "text"}, False),
     ],
 )
-def test_only_a_stored_file_of_a_job_that_succeeded_is_served(changes: dict[str, Any], has_file: bool) -> None:
+def test_only_a_stored_file_of_a_job_that_succeeded_is_served(changes, has_file):
     assert (result_file(record(**changes)) is not None) == has_file
 
 
@@ -311,9 +310,7 @@ def test_only_a_stored_file_of_a_job_that_succeeded_is_served(changes: dict[str,
         ({"content_type": "text/html\x00"}, "a.pdf", "application/octet-stream"),
     ],
 )
-def test_a_download_has_a_plain_name_and_type_whatever_its_actor_returned(
-    given: dict[str, Any], filename: str, content_type: str
-) -> None:
+def test_a_download_has_a_plain_name_and_type_whatever_its_actor_returned(given, filename, content_type):
     found = result_file(record(state="succeeded", result=FILE | given))
 
     assert found is not None
@@ -321,13 +318,13 @@ def test_a_download_has_a_plain_name_and_type_whatever_its_actor_returned(
 
 
 @pytest.mark.parametrize("name", ["filename", "content_type"])
-def test_a_description_without_a_part_of_it_is_served(name: str) -> None:
+def test_a_description_without_a_part_of_it_is_served(name):
     found = result_file(record(state="succeeded", result={key: FILE[key] for key in FILE if key != name}))
 
     assert found is not None and found[name] in ("result", "application/octet-stream")
 
 
 @pytest.mark.parametrize("text", ["", "1", ID.upper(), ID + "\n", ID[:-1], "../" + ID, ID.replace("-", "")])
-def test_other_texts_are_no_job_ids(text: str) -> None:
+def test_other_texts_are_no_job_ids(text):
     assert is_job_id(ID)
     assert not is_job_id(text)

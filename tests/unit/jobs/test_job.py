@@ -61,7 +61,7 @@ def sources() -> dict[str, Job]:
 
 
 @pytest.mark.parametrize("source", ["message", "live", "ended", "letter", "row"])
-def test_every_source_makes_the_same_job(source: str) -> None:
+def test_every_source_makes_the_same_job(source):
     job = sources()[source]
 
     assert (job.id, job.actor, job.queue, job.attempts, job.generation) == ("j-1", "export", "default", 1, 1)
@@ -89,9 +89,7 @@ def test_every_source_makes_the_same_job(source: str) -> None:
     ],
     ids=["scheduled", "due again", "started again, by a slow clock", "started", "adopted early"],
 )
-def test_a_job_that_was_put_off_after_its_start_does_not_run(
-    due_at: bytes, options: dict[str, Any], known: tuple[str, str | None, int, int | None]
-) -> None:
+def test_a_job_that_was_put_off_after_its_start_does_not_run(due_at, options, known):
     answer = FamilyAnswer("default", b"", b"", b"", body(attempts=0, **options), b"", b"", due_at, b"")
 
     job = job_of_live(LiveJob("j-1", "running", attempt=1, started_at=2_000), answer)
@@ -99,7 +97,7 @@ def test_a_job_that_was_put_off_after_its_start_does_not_run(
     assert (job.state, job.reason, job.attempts, job.next_attempt_at) == known
 
 
-def test_the_api_declares_every_field_of_the_json_form_in_its_order_and_takes_what_is_not_known() -> None:
+def test_the_api_declares_every_field_of_the_json_form_in_its_order_and_takes_what_is_not_known():
     shown = job_json(Job("j-1", state="queued"))
     body = JobBody.model_validate(shown)
 
@@ -108,7 +106,7 @@ def test_the_api_declares_every_field_of_the_json_form_in_its_order_and_takes_wh
     assert (body.actor, body.queue, body.owner) == ("", "", None)
 
 
-def test_an_event_says_what_is_known() -> None:
+def test_an_event_says_what_is_known():
     data = snapshot(sources()["ended"])
 
     assert (data["state"], data["attempts"], data["worker"]) == ("dead", 1, "slow on web-1 (pid 4711), child 2")
@@ -116,7 +114,7 @@ def test_an_event_says_what_is_known() -> None:
     assert "next_attempt_at" not in data and "result" not in data and "arguments" not in data
 
 
-def test_the_attempts_of_a_job_are_in_order_and_the_last_is_as_it_stands() -> None:
+def test_the_attempts_of_a_job_are_in_order_and_the_last_is_as_it_stands():
     first = AttemptRow(
         job_id="j-1", generation=0, attempt=1, state="retrying", started_at=1, finished_at=4, error_type="Timeout",
         logs="put failed",
@@ -138,7 +136,7 @@ def test_the_attempts_of_a_job_are_in_order_and_the_last_is_as_it_stands() -> No
         ({"started_at": None}, None),
     ],
 )
-def test_a_job_on_its_first_attempt_has_waited_since_it_was_ready(known: dict[str, Any], waited_ms: int | None) -> None:
+def test_a_job_on_its_first_attempt_has_waited_since_it_was_ready(known, waited_ms):
     message = body(generation=0, **{name: value for name, value in known.items() if name == "due_at"})
     ran = {"attempt": 1, "started_at": 2_000} | {name: value for name, value in known.items() if name != "due_at"}
 
@@ -154,7 +152,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value: object) -> None:
+def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value):
     text = search_text(value)
     assert text is not None
 
@@ -164,7 +162,7 @@ def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value: object) -> No
 DRAWS = 1_200
 
 
-def test_nine_of_ten_ranges_hold() -> None:
+def test_nine_of_ten_ranges_hold():
     draw = random.Random(11)
     by_place: dict[bool, list[bool]] = {True: [], False: []}
     for _ in range(DRAWS):
@@ -188,5 +186,5 @@ def test_nine_of_ten_ranges_hold() -> None:
         ([1_000 * place for place in range(60)], 600_000),  # nothing has started for ten minutes
     ],
 )  # fmt: skip
-def test_without_a_rate_nothing_is_expected(started: list[int], at: int) -> None:
+def test_without_a_rate_nothing_is_expected(started, at):
     assert expected(started, 3, at) is None

@@ -44,12 +44,12 @@ def taken(key: str) -> bool:
         return first
 
 
-def test_only_the_first_is_first() -> None:
+def test_only_the_first_is_first():
     assert [taken("a"), taken("a"), taken("b"), taken("a")] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, Interrupt])
-def test_what_fails_gives_the_key_back_with_its_effects(failure: type[BaseException]) -> None:
+def test_what_fails_gives_the_key_back_with_its_effects(failure):
     with pytest.raises(failure), once("a") as first:
         assert first
         assert taken("effect")
@@ -59,7 +59,7 @@ def test_what_fails_gives_the_key_back_with_its_effects(failure: type[BaseExcept
     assert taken("a")
 
 
-def test_a_transaction_around_it_takes_the_key_back_as_well_and_stays_usable_when_it_was_taken() -> None:
+def test_a_transaction_around_it_takes_the_key_back_as_well_and_stays_usable_when_it_was_taken():
     with pytest.raises(RuntimeError), transaction.atomic():
         assert taken("a")
         raise RuntimeError
@@ -71,7 +71,7 @@ def test_a_transaction_around_it_takes_the_key_back_as_well_and_stays_usable_whe
     assert DoneOnce.objects.filter(key="b").exists()
 
 
-def test_the_row_tells_which_job_did_it_and_under_which_lease(run_as) -> None:
+def test_the_row_tells_which_job_did_it_and_under_which_lease(run_as):
     run_as(held("job-1", 7))
     taken("a")
     run_as(held("job-2", 8))
@@ -82,7 +82,7 @@ def test_the_row_tells_which_job_did_it_and_under_which_lease(run_as) -> None:
     assert timedelta() <= timezone.now() - row.created_at < timedelta(minutes=1)
 
 
-def test_without_a_key_it_is_once_a_job(run_as) -> None:
+def test_without_a_key_it_is_once_a_job(run_as):
     firsts = []
     for job_id, token in (("job-1", 7), ("job-1", 9), ("job-2", None), ("job-2", None)):
         run_as(held(job_id, token))
@@ -94,7 +94,7 @@ def test_without_a_key_it_is_once_a_job(run_as) -> None:
     assert list(rows) == [("job-1", "job-1", 7), ("job-2", "job-2", None)]
 
 
-def test_outside_of_a_job_the_key_has_to_be_named() -> None:
+def test_outside_of_a_job_the_key_has_to_be_named():
     with pytest.raises(ValueError, match=r'pass one, such as once\("invoice-17"\)'), once():
         pass
 
@@ -102,7 +102,7 @@ def test_outside_of_a_job_the_key_has_to_be_named() -> None:
 @pytest.mark.parametrize(
     ("key", "says"), [("", "0 characters, .* 1 to 200"), ("x" * 201, "201 characters.*SHA-256"), ("a\0b", "NUL")]
 )
-def test_a_key_that_cannot_be_kept_is_refused_and_not_told(key: str, says: str) -> None:
+def test_a_key_that_cannot_be_kept_is_refused_and_not_told(key, says):
     with pytest.raises(ValueError, match=says) as refused, once(key):
         pass
 
@@ -111,7 +111,7 @@ def test_a_key_that_cannot_be_kept_is_refused_and_not_told(key: str, says: str) 
         pass
 
 
-def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
+def test_what_is_older_than_a_week_is_forgotten_and_nothing_else():
     now = timezone.now()
     ages = {"old": timedelta(days=7, minutes=1), "young": timedelta(days=6, hours=23), "new": timedelta()}
     for key, age in ages.items():
@@ -121,9 +121,7 @@ def test_what_is_older_than_a_week_is_forgotten_and_nothing_else() -> None:
     assert set(DoneOnce.objects.values_list("key", flat=True)) == {"young", "new"}
 
 
-def test_a_call_forgets_some_batches_the_next_the_rest(
-    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries
-) -> None:
+def test_a_call_forgets_some_batches_the_next_the_rest(monkeypatch, django_assert_num_queries):
     monkeypatch.setattr(database, "AT_ONCE", 10)
     monkeypatch.setattr(database, "MOST_BATCHES", 3)
     long_ago = timezone.now() - timedelta(days=8)

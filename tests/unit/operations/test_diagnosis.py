@@ -56,7 +56,7 @@ def pressed(found: Verdict) -> tuple[str, str]:
     return found.button.label, found.button.href
 
 
-def test_quiet_yard_is_healthy_once_everything_was_checked_and_without_old_dead_letters() -> None:
+def test_quiet_yard_is_healthy_once_everything_was_checked_and_without_old_dead_letters():
     found, unchecked = verdict(state()), diagnose(facts(state()), None, 0)
 
     assert (found.level, found.label, found.sentence) == ("ok", "Healthy", "Every queue is on time.")
@@ -79,7 +79,7 @@ def test_quiet_yard_is_healthy_once_everything_was_checked_and_without_old_dead_
         (Finding("a group", "to come", "warning", "something is odd"), "warn"),
     ],
 )
-def test_no_finding_of_the_doctor_stands_below_healthy(finding: Finding, level: str) -> None:
+def test_no_finding_of_the_doctor_stands_below_healthy(finding, level):
     found = verdict(state(), finding)
 
     assert found.level == level
@@ -87,7 +87,7 @@ def test_no_finding_of_the_doctor_stands_below_healthy(finding: Finding, level: 
     assert finding.seen.lstrip("t") in found.sentence
 
 
-def test_broker_that_is_away_or_serves_nobody_comes_before_everything_and_nothing_is_claimed_of_it() -> None:
+def test_broker_that_is_away_or_serves_nobody_comes_before_everything_and_nothing_is_claimed_of_it():
     found = diagnose(None, [LOCKED], 5, "the broker does not answer within 2 s")
     error = redis.ConnectionError("max number of clients reached")
     full = diagnose(None, [LOCKED], 5, broker_away(FindingGroup("broker"), error))
@@ -101,7 +101,7 @@ def test_broker_that_is_away_or_serves_nobody_comes_before_everything_and_nothin
     assert "`ss -tnp`" in full.then and full.step in full.then
 
 
-def test_broker_that_is_nearly_full_is_told_before_what_is_late_now_and_then() -> None:
+def test_broker_that_is_nearly_full_is_told_before_what_is_late_now_and_then():
     full = ServerFinding("nearly_full", "warning", "the server uses 93 % of its memory", "Raise it.")
     often = Finding("queues", "burning", "warning", "mail is late again and again", subject="mail")
     found = verdict(replace(state(scheduler_up=False), server=ServerState(findings=(full,))), often)
@@ -112,7 +112,7 @@ def test_broker_that_is_nearly_full_is_told_before_what_is_late_now_and_then() -
     assert verdict(replace(state(), server=ServerState(findings=(full,)))).level == "warn"
 
 
-def test_what_the_last_examination_said_of_the_broker_and_queues_does_not_outlive_it() -> None:
+def test_what_the_last_examination_said_of_the_broker_and_queues_does_not_outlive_it():
     stale = [
         Finding("broker", "away", "error", "gone"),
         Finding("queues", "late", "error", "late", subject="mail"),
@@ -122,7 +122,7 @@ def test_what_the_last_examination_said_of_the_broker_and_queues_does_not_outliv
     assert verdict(state(), *stale).label == "Healthy"
 
 
-def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
+def test_many_retries_are_told_before_the_first_job_gives_up():
     found = verdict(state(retry=lane("mail-retry", 3, scheduled=96, running=1)))
 
     assert (found.level, found.sentence) == ("warn", "100 failed jobs of mail wait for a retry.")
@@ -130,7 +130,7 @@ def test_many_retries_are_told_before_the_first_job_gives_up() -> None:
     assert verdict(state(retry=lane("mail-retry", scheduled=99))).label == "Healthy"
 
 
-def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch):
     now = facts(state(LATE, pool("mail", busy=4)), [running("export", "mail", ran_ms=20_000)] * 4)
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
     monkeypatch.setattr(lateness, "families", lambda queues: [])
@@ -152,9 +152,7 @@ def test_the_label_of_a_late_queue_is_the_word_of_its_row(monkeypatch: pytest.Mo
     [((), ""), (({"objective_ms": 5},), ""), (({"hard_limit_ms": 20_000},), ""), (({},), "other"),
      (({"objective_ms": None}, {"objective_ms": 60_000}), "other-1"), (({"objective_ms": 2_000},), "other")],
 )  # fmt: skip
-def test_a_blocked_queue_is_freed_by_a_move_to_a_slower_queue_alone(
-    others: tuple[dict[str, int | None], ...], to: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_blocked_queue_is_freed_by_a_move_to_a_slower_queue_alone(others, to, monkeypatch):
     values = {"objective_ms": 300_000, "soft_limit_ms": 10_000, "hard_limit_ms": 600_000}
     more = [Queue(f"other-{at}" if at else "other", **(values | change)) for at, change in enumerate(others)]
     slots = [SimpleNamespace(total_slots=4)]
@@ -191,7 +189,7 @@ def two_late() -> tuple[YardState, list[Job]]:
     return replace(now, queues=(now.queues[0], hooks)), jobs
 
 
-def test_actors_whose_calls_all_fail_are_one_cause_of_all_queues_that_are_late_by_them() -> None:
+def test_actors_whose_calls_all_fail_are_one_cause_of_all_queues_that_are_late_by_them():
     now, jobs = two_late()
     failing_now = [failing(actor="reset", queue="mail"), failing(actor="news", queue="hooks")]
     found = diagnose(facts(now, jobs, failing={"reset": hanging(), "news": hanging()}), failing_now, 0)
@@ -212,7 +210,7 @@ def test_actors_whose_calls_all_fail_are_one_cause_of_all_queues_that_are_late_b
     }  # fmt: skip
 
 
-def test_jobs_that_fail_at_once_wait_for_nobody_and_a_host_that_they_name_is_told() -> None:
+def test_jobs_that_fail_at_once_wait_for_nobody_and_a_host_that_they_name_is_told():
     now, jobs = two_late()
     quick = diagnose(facts(now, jobs, failing={"reset": hanging(slow=False, failed=15, jobs=16)}), (), 0)
     host = hanging(host="mx.example", fact="refused the connection", jobs=1, failed=1)
@@ -229,7 +227,7 @@ def test_jobs_that_fail_at_once_wait_for_nobody_and_a_host_that_they_name_is_tol
     assert [each.finding.subject for each in two.findings] == ["mail", "hooks"]
 
 
-def test_a_late_queue_whose_slots_other_actors_hold_is_not_late_by_one_that_fails() -> None:
+def test_a_late_queue_whose_slots_other_actors_hold_is_not_late_by_one_that_fails():
     now = state(LATE, pool("mail", busy=4))
     jobs = [running("export", "mail"), running("export", "mail"), running("export", "mail"), running("reset", "mail")]
     found = diagnose(facts(now, jobs, failing={"reset": hanging()}), (), 0)
@@ -237,7 +235,7 @@ def test_a_late_queue_whose_slots_other_actors_hold_is_not_late_by_one_that_fail
     assert found.label == "Late" and "3 × export hold 3 of 4 slots" in found.sentence
 
 
-def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch):
     now = facts(state(LATE, pool("mail", busy=4)), [running("fan_out", "mail", ran_ms=20_000)] * 4)
     flood = Flood(98, 100, actor="fan_out", place="newest")
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
@@ -255,7 +253,7 @@ def test_an_actor_that_sends_itself_is_to_be_paused(monkeypatch: pytest.MonkeyPa
     assert "jobs cancel --filter actor=fan_out" in found.then and "more slots" not in found.then
 
 
-def test_jobs_that_run_longer_than_before_are_neither_moved_nor_given_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_run_longer_than_before_are_neither_moved_nor_given_slots(monkeypatch):
     jobs = [running("send", "mail", ran_ms=20_000)] * 4
     monkeypatch.setattr(lateness, "_others", lambda queue, actor: True)
     counts = {"a:send": {SUCCEEDED: 40, RUNS + 4: 40}}
@@ -280,7 +278,7 @@ def test_jobs_that_run_longer_than_before_are_neither_moved_nor_given_slots(monk
     assert lateness._usually("send", begun) == "", "nothing is known of it"
 
 
-def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monkeypatch):
     now = facts(state(LATE, pool("mail", busy=4)), [running("sync", "mail", ran_ms=50)] * 4)
     monkeypatch.setattr(
         lateness, "flood_of", lambda row: Flood(97, 100, actor="sync", argument='of="a b"', place="next")
@@ -298,7 +296,7 @@ def test_the_value_that_floods_a_queue_is_to_be_paused_and_its_end_is_told(monke
     assert "more slots" not in found.then
 
 
-def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> None:
+def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it():
     by_ada = Instruction("1", "quiet", 1, now_ms() - 65_000, "ada", "leaks")
     quieted = pool("mail", slots=0, quieted=1, instructions=(by_ada,))
     waits, idle = verdict(state(LATE, quieted)), verdict(state(None, quieted))
@@ -315,7 +313,7 @@ def test_a_quieted_pool_is_told_with_who_and_why_before_what_waits_for_it() -> N
     assert half.sentence == "1 of 2 supervisors of mail takes no new work: an operator quieted it."
 
 
-def test_many_pools_that_are_down_are_told_in_one_sentence_with_all_that_waits() -> None:
+def test_many_pools_that_are_down_are_told_in_one_sentence_with_all_that_waits():
     found = verdict(state(None, *(down(one.name) for one in YARD.pools)))
     some = verdict(state(None, *(down(name) for name in ("mail", "hooks", "retries"))))
     killed = SilentSupervisor("mail", "web-2", 4711, now_ms() - 16_000)
@@ -336,7 +334,7 @@ def test_many_pools_that_are_down_are_told_in_one_sentence_with_all_that_waits()
     assert [each.finding.name for each in causes(needed.findings)] == ["pools.down"]
 
 
-def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None:
+def test_more_slots_are_advised_only_where_it_is_known_what_holds_them():
     busy = state(LATE, pool("mail", busy=4))
     locked = diagnose(facts(busy, [running("export", "mail")] * 4), [LOCKED], 0)
 
@@ -346,7 +344,7 @@ def test_more_slots_are_advised_only_where_it_is_known_what_holds_them() -> None
     assert locked.also[0].startswith("mail is 41 × behind its promise")
 
 
-def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before() -> None:
+def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before():
     ages = ((1, 999), (3, 1_100), (3, 2_100))
     quick, urgent, long = (state(lane("mail", waits, age_ms=age), pool("mail", busy=4)) for waits, age in ages)
 
@@ -355,7 +353,7 @@ def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before() -> 
     assert verdict(long).label == "Late"
 
 
-def test_a_paused_queue_that_is_full_says_what_its_senders_get(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_queue_that_is_full_says_what_its_senders_get(monkeypatch):
     now = state(lane("mail", waiting=40, scheduled=10), paused=True)
     assert "QueueFull" not in verdict(now).sentence
 
@@ -368,7 +366,7 @@ def held_back(group: HeldGroup) -> Verdict:
     return diagnose(facts(state(lane("mail", scheduled=50)), mail=(group,)), (), 0)
 
 
-def test_messages_that_are_held_back_are_told_with_the_time_of_the_last_or_once_the_first_has_waited_for_long() -> None:
+def test_messages_that_are_held_back_are_told_with_the_time_of_the_last_or_once_the_first_has_waited_for_long():
     now = datetime.now(UTC)
     last, days, ago = (timedelta(minutes=5, milliseconds=500), timedelta(days=9), now - timedelta(minutes=5))
     rate = HeldGroup("welcome", "rate limit, 10/m", 50, now, now + last, now, by_limit=True)
@@ -389,7 +387,7 @@ def test_messages_that_are_held_back_are_told_with_the_time_of_the_last_or_once_
     assert held_back(replace(place, sent=now - timedelta(seconds=20))).label == "Healthy"
 
 
-def test_failures_name_actor_exception_share_number_and_host_and_no_share_is_rounded_to_none_or_all() -> None:
+def test_failures_name_actor_exception_share_number_and_host_and_no_share_is_rounded_to_none_or_all():
     found, alone = verdict(state(), failing(letters=9, fingerprint="f00d")), verdict(state(), failing())
     one = verdict(state(), failing(failed=1, jobs=1, letters=1, fingerprint="f00d"))
     few = verdict(state(), failing(failed=16, jobs=1_783, common="customer_id 7, 27, 47"))
@@ -410,7 +408,7 @@ def test_failures_name_actor_exception_share_number_and_host_and_no_share_is_rou
     assert (down.label, down.sentence) == ("Host down", said)
 
 
-def test_a_fault_that_has_ended_is_told_in_the_past_and_below_all_that_is_present() -> None:
+def test_a_fault_that_has_ended_is_told_in_the_past_and_below_all_that_is_present():
     then = datetime.now(UTC) - timedelta(minutes=3)
     ended = failing(actor="old", letters=28, first_at=then, last_at=then)
     behind = Finding("history", "behind", "warning", "the oldest jobs that ended wait 2 min 00 s to be written")
@@ -423,7 +421,7 @@ def test_a_fault_that_has_ended_is_told_in_the_past_and_below_all_that_is_presen
     assert [each.label for each in beside.findings] == ["History", "Open alerts", "Failed"]
 
 
-def test_letters_that_a_failing_actor_has_are_told_once() -> None:
+def test_letters_that_a_failing_actor_has_are_told_once():
     mine = failing(letters=9, fingerprint="f00d")
 
     assert verdict(state(), mine, open_letters=9).also == ()
@@ -432,7 +430,7 @@ def test_letters_that_a_failing_actor_has_are_told_once() -> None:
     assert verdict(state(), mine, open_letters=10).facts[3] == ("10", "dead letters to triage")
 
 
-def test_worst_finding_leads_and_the_others_follow() -> None:
+def test_worst_finding_leads_and_the_others_follow():
     now = state(LATE, pool("mail", busy=4), down("hooks"))
     found = verdict(now, failing(actor="hook", queue="hooks"))
 
@@ -447,7 +445,7 @@ def silent_pool(silent_ms: int, **changes: object) -> PoolState:
     return pool("mail", reports=(PoolReport("mail", "h", 7, "threads", 4, 1, 0, 0, "up", silent=[child]),), **changes)
 
 
-def test_a_child_that_answers_nothing_comes_before_what_is_late_by_it_and_one_of_many_is_no_cause() -> None:
+def test_a_child_that_answers_nothing_comes_before_what_is_late_by_it_and_one_of_many_is_no_cause():
     now = facts(state(LATE, silent_pool(8_400, busy=1)), [running("parse_address", "mail")])
     found, alone = diagnose(now, (), 0), diagnose(facts(state(None, silent_pool(5_000))), (), 0)
     many = diagnose(facts(state(LATE, silent_pool(5_000, slots=12, busy=1))), (), 0)
@@ -461,7 +459,7 @@ def test_a_child_that_answers_nothing_comes_before_what_is_late_by_it_and_one_of
     assert "no start was seen yet in its free slots" in many.also[0]
 
 
-def test_a_queue_that_works_off_what_waited_catches_up_though_slots_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_works_off_what_waited_catches_up_though_slots_are_free(monkeypatch):
     monkeypatch.setattr(lateness, "lately", lambda _: Rates(2.0, 3.3, 3.3, 5.0))
     resumed = verdict(state(LATE, pool("mail", busy=1, slots=12)))
     monkeypatch.setattr(lateness, "lately", lambda _: Rates(2.0, 10.0, 10.0, 5.0))
@@ -498,7 +496,7 @@ def found(*named: tuple[str, str], word: str = "", actor: str = "") -> list[Any]
     return ranked(findings)
 
 
-def test_what_explains_most_comes_first_and_jobs_that_fail_before_slower_ones() -> None:
+def test_what_explains_most_comes_first_and_jobs_that_fail_before_slower_ones():
     everything = found(
         ("actors.leaking", "mail"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
         ("actors.silent", "urgent"), ("actors.slower", "default"), ("actors.failing", "urgent"), ("pools.down", "y"),
@@ -516,7 +514,7 @@ def test_what_explains_most_comes_first_and_jobs_that_fail_before_slower_ones() 
 
 
 @pytest.mark.parametrize(("word", "cause"), [("Blocked", "wrong_queue"), ("Flooded", "flood"), ("", "too_few_slots")])
-def test_a_late_queue_has_the_cause_of_its_label(word: str, cause: str) -> None:
+def test_a_late_queue_has_the_cause_of_its_label(word, cause):
     [told] = diagnosis.diagnose(found(("queues.late", "mail"), word=word), {}, {})
 
     assert told.cause == cause
@@ -526,7 +524,7 @@ def test_a_late_queue_has_the_cause_of_its_label(word: str, cause: str) -> None:
     )
 
 
-def test_too_few_slots_are_told_with_the_number_that_would_do_and_free_ones_are_enough() -> None:
+def test_too_few_slots_are_told_with_the_number_that_would_do_and_free_ones_are_enough():
     late = {"mail": row(waiting=600)}
 
     [told] = diagnosis.diagnose(found(("queues.late", "mail")), late, {})
@@ -542,7 +540,7 @@ def test_too_few_slots_are_told_with_the_number_that_would_do_and_free_ones_are_
     assert (told.cause, told.sentence) == ("ends_late", "queues.ends_late is so."), "its jobs start"
 
 
-def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted: dict[str, Any]) -> None:
+def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(counted):
     late, holders = {"mail": row(waiting=600)}, {"mail": "export"}
 
     counted["usual a:export"] = 30_000.0
@@ -554,7 +552,7 @@ def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(cou
     assert told.evidence.startswith("Last 2 min: export 4 attempts ended, 0 failed, half ran")
 
 
-def test_every_finding_of_a_cause_has_a_rank() -> None:
+def test_every_finding_of_a_cause_has_a_rank():
     named = {name.partition(":")[0] for cause in PRECEDENCE for name in cause.findings}
 
     ranks = {rank.name for rank in RANKS}
@@ -566,14 +564,14 @@ def test_every_finding_of_a_cause_has_a_rank() -> None:
     ("name", "cause"),
     [("queues.undeclared", "no_queue"), ("queues.lapsed", "stuck"), ("scheduler.down", "no_scheduler")],
 )
-def test_a_part_that_stands_still_is_not_told_as_if_nothing_started(name: str, cause: str) -> None:
+def test_a_part_that_stands_still_is_not_told_as_if_nothing_started(name, cause):
     [told] = diagnosis.diagnose(found((name, "renamed")), {}, {})
 
     assert told.cause == cause
 
 
 @pytest.mark.parametrize("kind", PRECEDENCE, ids=lambda kind: kind.name)
-def test_the_table_of_causes_names_the_labels_of_each(kind: diagnosis.CauseKind) -> None:
+def test_the_table_of_causes_names_the_labels_of_each(kind):
     [row] = [line for line in read("docs/reference/verdicts.md").splitlines() if line.startswith(f"| `{kind.name}` |")]
     labels = {
         name.partition(":")[2] or next(rank.label for rank in RANKS if fnmatchcase(name, rank.name))
@@ -584,7 +582,7 @@ def test_the_table_of_causes_names_the_labels_of_each(kind: diagnosis.CauseKind)
     assert row.endswith(f"| {kind.confidence * 100:.0f} % |")
 
 
-def test_what_is_less_than_sure_is_said_so() -> None:
+def test_what_is_less_than_sure_is_said_so():
     told = diagnosis.Diagnosis("slower", "Slower", "It is.", "", 0.5, "", "", "", "")
 
     assert told.said == "Most likely: It is."

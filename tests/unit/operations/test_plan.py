@@ -33,7 +33,7 @@ EXPONENTIAL = tuple(-math.log(1 - (n + 0.5) / 400) for n in range(400))
 
 
 @pytest.mark.parametrize(("slots", "load"), [(2, 1.2), (6, 4.0), (12, 9.0)])
-def test_the_simulated_queue_is_late_as_often_as_erlangs_formula_says(slots: int, load: float) -> None:
+def test_the_simulated_queue_is_late_as_often_as_erlangs_formula_says(slots, load):
     blocked = 1.0
     for number in range(1, slots + 1):
         blocked = load * blocked / (number + load * blocked)
@@ -46,7 +46,7 @@ def test_the_simulated_queue_is_late_as_often_as_erlangs_formula_says(slots: int
 
 
 @pytest.mark.parametrize("promise_s", [0.08, 0.5, 3.0])
-def test_named_slots_keep_the_promise_in_most_stretches_and_one_less_in_fewer(promise_s: float) -> None:
+def test_named_slots_keep_the_promise_in_most_stretches_and_one_less_in_fewer(promise_s):
     demand = Demand((20.0,) * 10, by_percentiles(0.08, 0.4))
 
     named = least_slots(demand, promise_s)
@@ -56,7 +56,7 @@ def test_named_slots_keep_the_promise_in_most_stretches_and_one_less_in_fewer(pr
     assert named.p95_s[0] <= promise_s
 
 
-def test_a_burst_needs_more_than_its_mean_and_a_plan_is_the_same_each_time() -> None:
+def test_a_burst_needs_more_than_its_mean_and_a_plan_is_the_same_each_time():
     steady = Demand((10.0,) * 10, by_percentiles(0.1, 0.4))
     burst = replace(steady, rates=(5.0, 55.0, *(5.0,) * 8))
 
@@ -68,7 +68,7 @@ def test_a_burst_needs_more_than_its_mean_and_a_plan_is_the_same_each_time() -> 
     assert sum(burst.busiest(2).rates) == 60.0
 
 
-def test_without_a_promise_or_with_one_longer_than_the_stretch_the_slots_keep_up() -> None:
+def test_without_a_promise_or_with_one_longer_than_the_stretch_the_slots_keep_up():
     found = least_slots(Demand((10.0,), (0.3,)), None)
 
     assert (found.slots, found.late, found.kept) == (4, 0.0, 1.0)
@@ -77,7 +77,7 @@ def test_without_a_promise_or_with_one_longer_than_the_stretch_the_slots_keep_up
     assert slots_for(3.0, 1.0, None) == 4
 
 
-def test_counted_run_times_keep_their_mean_and_classes_and_arrivals_are_what_started_and_what_waits_more() -> None:
+def test_counted_run_times_keep_their_mean_and_classes_and_arrivals_are_what_started_and_what_waits_more():
     runs_s = by_counts({RUNS + 3: 90, RUNS + 9: 10, RUN_MS: 90 * 30 + 10 * 2_000})
 
     assert mean(runs_s) == pytest.approx(0.227)
@@ -88,7 +88,7 @@ def test_counted_run_times_keep_their_mean_and_classes_and_arrivals_are_what_sta
     assert counted(minutes).rates == (1.0, 3.0, 0.5, 0.0, 0.0)
 
 
-def test_lanes_of_a_pool_mix_by_what_arrives() -> None:
+def test_lanes_of_a_pool_mix_by_what_arrives():
     mixed = together([Demand((3.0, 3.0), (0.1,)), Demand((1.0,), (1.0,))])
 
     assert mixed.rates == (4.0, 3.0)
@@ -96,7 +96,7 @@ def test_lanes_of_a_pool_mix_by_what_arrives() -> None:
     assert together([Demand((0.0,), (0.1,))]).rates == (0.0,)
 
 
-def test_each_pool_is_planned_for_its_own_lanes() -> None:
+def test_each_pool_is_planned_for_its_own_lanes():
     lanes = {"default": Demand((20.0,), (0.1,)), "webhook": Demand((0.0,), (0.1,))}
     lanes["default-retry"] = Demand((1.0,), (1.0,))
 
@@ -111,13 +111,13 @@ def test_each_pool_is_planned_for_its_own_lanes() -> None:
     assert {each.promise_s for each in plan(YARD, lanes, 0.5, minutes=1)} == {0.5}
 
 
-def test_servers_are_a_range_from_messages_in_batches_to_single_ones() -> None:
+def test_servers_are_a_range_from_messages_in_batches_to_single_ones():
     assert places_for(100.0) == (1, 1)
     assert places_for(20_000.0) == (1, 5)
     assert places_for(150_000.0) == (5, 37)
 
 
-def test_stretches_differ_by_seed() -> None:
+def test_stretches_differ_by_seed():
     demand, chance = Demand((5.0,), (0.5,)), random.Random(1)
     first, second = (simulate(demand, 3, seed=chance.randrange(STRETCHES)) for _ in range(2))
 
@@ -135,7 +135,7 @@ def late_share(slots: int, load: float, duration_s: float, promise_s: float) -> 
 @pytest.mark.parametrize(
     ("load", "duration_s", "promise_s"), [(0.5, 0.05, 0.08), (3.2, 0.4, 1.0), (12.0, 0.2, 1.0), (40.0, 10.0, 10.0)]
 )
-def test_slots_keep_a_simulated_promise_and_one_less_does_not(load: float, duration_s: float, promise_s: float) -> None:
+def test_slots_keep_a_simulated_promise_and_one_less_does_not(load, duration_s, promise_s):
     slots = slots_for(load, duration_s, promise_s)
 
     # Busy queues are late in streaks: a simulation as short as this is off by half.
@@ -159,7 +159,5 @@ def snapshot(at_s: float, ended: int, busy_s: float, *, waiting: int = 0, busy: 
     ],
     ids=["nothing waits", "a backlog grows", "it shrinks", "long jobs, none has ended", "a supervisor started since"],
 )
-def test_slots_are_needed_for_the_load_and_to_drain_what_waits_within_a_minute(
-    first: PoolSnapshot, last: PoolSnapshot, promise_s: float, slots: int | None
-) -> None:
+def test_slots_are_needed_for_the_load_and_to_drain_what_waits_within_a_minute(first, last, promise_s, slots):
     assert needed(first, last, promise_s) == slots

@@ -50,7 +50,7 @@ def row(name: str, now: YardState | None) -> Row:
     return next(row for row in yard_rows(YARD, now) if row.name == name)
 
 
-def test_rows_are_queues_retry_lanes_and_the_shared_pool_with_dead_letters_where_a_lane_ends() -> None:
+def test_rows_are_queues_retry_lanes_and_the_shared_pool_with_dead_letters_where_a_lane_ends():
     names = [(row.name, row.kind) for row in yard_rows(YARD, state())]
 
     assert names == [("mail", "queue"), ("hooks", "queue"), ("hooks-retry", "lane"), ("retries", "pool")]
@@ -82,14 +82,14 @@ def test_rows_are_queues_retry_lanes_and_the_shared_pool_with_dead_letters_where
         (None, "Unknown", "calm", "unknown"),
     ],
 )
-def test_state_words(now: YardState | None, word: str, level: str, signal: str) -> None:
+def test_state_words(now, word, level, signal):
     found = row("mail", now)
 
     assert (found.state.word, found.state.level, found.signal) == (word, level, signal)
 
 
 @pytest.mark.parametrize(("age_ms", "past"), [(1, False), (999, False), (1_500, True), (10_000_000, True)])
-def test_train_crosses_the_promise_only_when_it_is_broken(age_ms: int, past: bool) -> None:
+def test_train_crosses_the_promise_only_when_it_is_broken(age_ms, past):
     marks = draw(row("mail", state(lane("mail", 5, age_ms=age_ms)))).train
 
     assert marks
@@ -98,7 +98,7 @@ def test_train_crosses_the_promise_only_when_it_is_broken(age_ms: int, past: boo
     assert min(x for x, _, _ in marks) >= 0
 
 
-def test_a_queue_whose_node_is_away_is_told_apart_from_the_others() -> None:
+def test_a_queue_whose_node_is_away_is_told_apart_from_the_others():
     now = state()
     part = replace(now, queues=now.queues[1:], server=ServerState(away=AwayPart(("n:1",), ("mail",))))
 
@@ -107,7 +107,7 @@ def test_a_queue_whose_node_is_away_is_told_apart_from_the_others() -> None:
     assert row("retries", part).waiting == 0
 
 
-def test_pools_whose_reports_are_unknown_are_not_called_missing() -> None:
+def test_pools_whose_reports_are_unknown_are_not_called_missing():
     unknown = replace(
         state(lane("mail", 3, age_ms=10), down("mail"), down("retries")), server=ServerState(pools_known=False)
     )
@@ -121,7 +121,7 @@ def test_pools_whose_reports_are_unknown_are_not_called_missing() -> None:
     assert list(pools.look_at_absence(facts(replace(unknown, server=ServerState()))))
 
 
-def test_stacks_of_tasks_come_first_with_their_own_frames_and_a_line_where_they_agree() -> None:
+def test_stacks_of_tasks_come_first_with_their_own_frames_and_a_line_where_they_agree():
     (child,) = shown_stacks([ChildStacks(7, [IDLE, TASK])])
 
     [task] = child["tasks"]
@@ -145,7 +145,7 @@ def test_stacks_of_tasks_come_first_with_their_own_frames_and_a_line_where_they_
         ("one ` alone <b>", "one ` alone &lt;b&gt;"),
     ],
 )
-def test_backticks_are_code_and_everything_is_escaped(text: str, shown: str) -> None:
+def test_backticks_are_code_and_everything_is_escaped(text, shown):
     assert code_marks(text) == shown
 
 
@@ -160,14 +160,14 @@ def test_backticks_are_code_and_everything_is_escaped(text: str, shown: str) -> 
         *(("192.0.2.7", {"HTTP_AUTHORIZATION": wrong}, False) for wrong in WRONG),
     ],
 )
-def test_loopback_or_the_token(address: str, headers: dict[str, str], allowed: bool) -> None:
+def test_loopback_or_the_token(address, headers, allowed):
     request = RequestFactory(REMOTE_ADDR=address).get("/metrics", **headers)
 
     assert may_scrape(request, TOKEN) is allowed
 
 
 @pytest.mark.parametrize("given", ["Bearer", "Bearer ", "Bearer x"])
-def test_no_token_set_lets_no_token_in(given: str) -> None:
+def test_no_token_set_lets_no_token_in(given):
     request = RequestFactory(REMOTE_ADDR="192.0.2.7").get("/metrics", HTTP_AUTHORIZATION=given)
 
     assert not may_scrape(request, "")
@@ -194,7 +194,7 @@ def waiting(monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str]) 
     monkeypatch.setattr(finding_facts, "look", look)
 
 
-def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch):
     monkeypatch.setattr(lateness, "late_cause", lambda row, facts: ("export", None))
     row = late()
 
@@ -215,8 +215,8 @@ def test_a_late_queue_whose_slots_an_actor_holds_is_blocked(monkeypatch: pytest.
     ],
 )
 def test_a_late_queue_is_flooded_by_one_owners_jobs_and_not_by_its_only_owner_or_several(
-    monkeypatch: pytest.MonkeyPatch, first: list[str], last: list[str], said: tuple[str, ...] | None
-) -> None:
+    monkeypatch, first, last, said
+):
     waiting(monkeypatch, first, last)
     row = late(waiting=5_000, age_ms=60_000 if said else 3_000)
 
@@ -225,14 +225,14 @@ def test_a_late_queue_is_flooded_by_one_owners_jobs_and_not_by_its_only_owner_or
     assert found.word == "Late" if said is None else (found.word, found.level, found.detail) == said
 
 
-def test_only_a_late_queue_has_slots_that_somebody_holds() -> None:
+def test_only_a_late_queue_has_slots_that_somebody_holds():
     row = next(row for row in yard_rows(YARD, state()) if row.name == "mail")
 
     assert most_held(row, of(row)) == ("", 0)
     assert most_held(late(), None) == ("", 0)
 
 
-def test_done_is_what_ends_in_a_minute() -> None:
+def test_done_is_what_ends_in_a_minute():
     now = state()
     known = type(now)(now.queues, now.pools, now.scheduler_up, rates={"mail": Rates(1, 1, 0.5, 60)})
 
@@ -241,7 +241,7 @@ def test_done_is_what_ends_in_a_minute() -> None:
     assert rows == {"mail": 30, "hooks": None, "hooks-retry": None, "retries": None}
 
 
-def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkeypatch):
     kept = KeptFacts()
     assert kept.old_rows() == ((), None)
 
@@ -258,7 +258,7 @@ def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkey
     assert of_an_hour_ago == kept.old_rows() == ((), None)
 
 
-def test_arrivals_are_what_is_there_more_and_what_ended_and_rates_need_a_second_of_the_last_minute() -> None:
+def test_arrivals_are_what_is_there_more_and_what_ended_and_rates_need_a_second_of_the_last_minute():
     rates = between(QueueSnapshot(0, issued=100, there=50, leased=8), QueueSnapshot(10, issued=200, there=90, leased=8))
 
     assert (rates.arrivals, rates.starts, rates.ends, rates.seconds) == (14, 10, 10, 10)

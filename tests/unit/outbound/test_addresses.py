@@ -62,7 +62,7 @@ def resolved(monkeypatch):
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)
-def test_a_host_that_is_no_public_address_is_refused_before_any_look_up(host: str, resolved) -> None:
+def test_a_host_that_is_no_public_address_is_refused_before_any_look_up(host, resolved):
     resolved()
 
     with pytest.raises(ForbiddenAddress):
@@ -70,7 +70,7 @@ def test_a_host_that_is_no_public_address_is_refused_before_any_look_up(host: st
 
 
 @pytest.mark.parametrize("url", REFUSED_URLS)
-def test_a_url_that_two_parsers_could_read_differently_is_refused(url: str, resolved) -> None:
+def test_a_url_that_two_parsers_could_read_differently_is_refused(url, resolved):
     resolved(PUBLIC)
 
     with pytest.raises(ForbiddenAddress):
@@ -80,14 +80,14 @@ def test_a_url_that_two_parsers_could_read_differently_is_refused(url: str, reso
 @pytest.mark.parametrize(
     "answer", [host.strip("[]") for host in REFUSED_HOSTS[:52]] + ["fe80::1%eth0", "::ffff:127.0.0.1"]
 )
-def test_a_name_that_resolves_to_an_inner_address_is_refused_even_among_public_answers(answer: str, resolved) -> None:
+def test_a_name_that_resolves_to_an_inner_address_is_refused_even_among_public_answers(answer, resolved):
     resolved(PUBLIC, answer, "2606:4700::1")
 
     with pytest.raises(ForbiddenAddress, match="not a public address"):
         check_url("https://example.com/")
 
 
-def test_localhost_as_the_system_resolves_it_is_refused() -> None:
+def test_localhost_as_the_system_resolves_it_is_refused():
     with pytest.raises(ForbiddenAddress, match="loopback"):
         check_url("http://localhost/")
 
@@ -100,7 +100,7 @@ def test_localhost_as_the_system_resolves_it_is_refused() -> None:
         *(("172.32.0.1", "172.32.0.1"), ("100.128.0.1", "100.128.0.1"), ("192.0.1.1", "192.0.1.1")),
     ],
 )
-def test_a_public_address_is_taken_as_it_is(host: str, address: str, resolved) -> None:
+def test_a_public_address_is_taken_as_it_is(host, address, resolved):
     resolved()
 
     _, addresses = check_url(f"https://{host}/")
@@ -121,19 +121,19 @@ def test_a_public_address_is_taken_as_it_is(host: str, address: str, resolved) -
         ("https://_dmarc.exa-mple.com/", "_dmarc.exa-mple.com", "_dmarc.exa-mple.com"),
     ],
 )
-def test_a_host_is_read_into_one_form(url: str, host: str, header: str) -> None:
+def test_a_host_is_read_into_one_form(url, host, header):
     place = read_url(url)
 
     assert (place.host, place.host_header) == (host, header)
 
 
-def test_path_and_query_are_sent_encoded_and_the_fragment_is_not() -> None:
+def test_path_and_query_are_sent_encoded_and_the_fragment_is_not():
     place = read_url("https://example.com/grüße/%20?a=1&b=ü{}#secret")
 
     assert place.target == "/gr%C3%BC%C3%9Fe/%20?a=1&b=%C3%BC%7B%7D"
 
 
-def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(settings, resolved) -> None:
+def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(settings, resolved):
     settings.ALLOWED_PRIVATE_ADDRESSES = frozenset({("127.0.0.1", 9000), ("receiver.internal", 9001)})
 
     assert check_url("http://127.0.0.1:9000/")[1] == ("127.0.0.1",)
@@ -148,7 +148,7 @@ def test_an_inner_address_is_allowed_for_exactly_the_host_and_port_that_are_set(
             check_url(url)
 
 
-def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatch) -> None:
+def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatch):
     over = threading.Event()
 
     def stall(*args: object, **kwargs: object) -> list[object]:
@@ -165,7 +165,7 @@ def test_a_resolver_that_never_answers_is_left_behind_at_the_deadline(monkeypatc
     over.set()
 
 
-def test_a_name_that_does_not_resolve_is_unreachable_not_forbidden(monkeypatch) -> None:
+def test_a_name_that_does_not_resolve_is_unreachable_not_forbidden(monkeypatch):
     def unknown(*args: object, **kwargs: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -175,7 +175,7 @@ def test_a_name_that_does_not_resolve_is_unreachable_not_forbidden(monkeypatch) 
         check_url("https://no-such-name.invalid/")
 
 
-def test_a_refusal_names_host_and_remedy_but_never_path_query_or_user() -> None:
+def test_a_refusal_names_host_and_remedy_but_never_path_query_or_user():
     refusals = []
     for url in ("http://10.0.0.1/canary?key=canary", "http://canary:canary@example.com/", "ftp://example.com/canary"):
         with pytest.raises(ForbiddenAddress) as caught:
@@ -186,7 +186,7 @@ def test_a_refusal_names_host_and_remedy_but_never_path_query_or_user() -> None:
     assert all("; give" in refusal and "canary" not in refusal for refusal in refusals)
 
 
-def test_no_code_asks_python_whether_an_address_is_global_or_private() -> None:
+def test_no_code_asks_python_whether_an_address_is_global_or_private():
     root = Path(__file__).parents[3]
     paths = [
         path for folder in ("switchyard", "middleware", "apps", "project") for path in (root / folder).rglob("*.py")

@@ -40,7 +40,7 @@ def read(declared: Any, environ: dict[str, str] | None = None, *, debug: bool = 
     return conf.read(declared, environ or {}, debug=debug, base_dir="/srv/site", hosts=["yard.example.com"])
 
 
-def test_nothing_declared_gives_development_defaults_and_the_default_yard() -> None:
+def test_nothing_declared_gives_development_defaults_and_the_default_yard():
     found = read({})
 
     assert found.topology is DEFAULT_YARD
@@ -50,13 +50,13 @@ def test_nothing_declared_gives_development_defaults_and_the_default_yard() -> N
     assert (found.log_format, found.configure_logging, found.debug) == ("console", False, True)
 
 
-def test_the_dict_comes_before_the_environment() -> None:
+def test_the_dict_comes_before_the_environment():
     found = read({"BROKER_URL": "redis://declared:6379/1"}, ENVIRONMENT)
 
     assert (found.broker_url, found.alert_urls) == ("redis://declared:6379/1", ("log:", "mailto:a@b"))
 
 
-def test_a_topology_is_named_or_given() -> None:
+def test_a_topology_is_named_or_given():
     yard = Yard(queues=DEFAULT_YARD.queues[:1], pools=DEFAULT_YARD.pools[:1])
 
     assert read({"TOPOLOGY": yard}).topology is yard
@@ -81,7 +81,7 @@ def test_a_topology_is_named_or_given() -> None:
         ({"LOG_FORMAT": "xml"}, 'SWITCHYARD["LOG_FORMAT"]', "'xml'"),
     ],
 )
-def test_what_is_unknown_or_wrong_is_refused_with_name_fact_and_remedy(declared: Any, named: str, fact: str) -> None:
+def test_what_is_unknown_or_wrong_is_refused_with_name_fact_and_remedy(declared, named, fact):
     with pytest.raises(InvalidSetting) as refused:
         read(declared)
 
@@ -89,7 +89,7 @@ def test_what_is_unknown_or_wrong_is_refused_with_name_fact_and_remedy(declared:
     assert fact in str(refused.value) and refused.value.remedy
 
 
-def test_production_names_its_broker() -> None:
+def test_production_names_its_broker():
     with pytest.raises(InvalidSetting, match="SWITCHYARD_BROKER_URL: is not set"):
         read({}, debug=False)
     with pytest.raises(InvalidSetting, match="without a password"):
@@ -98,7 +98,7 @@ def test_production_names_its_broker() -> None:
     assert read({}, ENVIRONMENT, debug=False).public_url == "https://yard.example.com"
 
 
-def test_a_password_is_in_no_refusal_and_no_repr() -> None:
+def test_a_password_is_in_no_refusal_and_no_repr():
     with pytest.raises(InvalidSetting) as refused:
         read({"BROKER_URL": "redis://user:canary/word@valkey:6379/0"})
 
@@ -106,7 +106,7 @@ def test_a_password_is_in_no_refusal_and_no_repr() -> None:
     assert "canary" not in repr(read({"BROKER_URL": "redis://user:canary@valkey:6379/0"}))
 
 
-def test_a_dict_in_djangos_settings_is_read_once_and_an_override_holds_until_its_end() -> None:
+def test_a_dict_in_djangos_settings_is_read_once_and_an_override_holds_until_its_end():
     own = switchyard_settings()
 
     with override_settings(SWITCHYARD={"BROKER_URL": "redis://127.0.0.1:1/0", "RELEASE": "seven"}):
@@ -122,7 +122,7 @@ def test_a_dict_in_djangos_settings_is_read_once_and_an_override_holds_until_its
 
 
 @pytest.mark.parametrize(("declared", "environ"), [({"CORES": 3}, {}), ({}, {"SWITCHYARD_CORES": "3"})])
-def test_cores_of_the_settings_replace_the_measured_ones(declared: dict[str, int], environ: dict[str, str]) -> None:
+def test_cores_of_the_settings_replace_the_measured_ones(declared, environ):
     yard = Yard(DEFAULT_YARD.queues, (replace(DEFAULT_YARD.pools[0], processes="cores"), *DEFAULT_YARD.pools[1:]))
 
     found = read({"TOPOLOGY": yard, **declared}, environ)
@@ -131,7 +131,7 @@ def test_cores_of_the_settings_replace_the_measured_ones(declared: dict[str, int
 
 
 @pytest.mark.parametrize(("declared", "environ"), [({"SMALL": 4}, {}), ({}, {"SWITCHYARD_SMALL": "4"})])
-def test_a_small_yard_has_one_pool_for_all_lanes_by_promise(declared: dict[str, int], environ: dict[str, str]) -> None:
+def test_a_small_yard_has_one_pool_for_all_lanes_by_promise(declared, environ):
     [pool] = read({"TOPOLOGY": DEFAULT_YARD, **declared}, environ).topology.pools
 
     assert pool.promises == (("urgent",), ("default",), ("urgent-retry", "default-retry"))
@@ -139,14 +139,14 @@ def test_a_small_yard_has_one_pool_for_all_lanes_by_promise(declared: dict[str, 
     assert pool.memory_limit_bytes == DEFAULT_YARD.pools[0].memory_limit_bytes
 
 
-def test_a_small_yard_has_a_slot_for_each_promise() -> None:
+def test_a_small_yard_has_a_slot_for_each_promise():
     with pytest.raises(InvalidSetting, match="slots is 2") as refused:
         read({"SMALL": 2})
 
     assert "write 3 or more, one for each of urgent; default; urgent-retry, default-retry" in str(refused.value)
 
 
-def test_the_digest_differs_by_settings_and_databases_not_by_cores_and_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_differs_by_settings_and_databases_not_by_cores_and_folders(monkeypatch):
     own = switchyard_settings()
 
     def digest_of(**changes: Any) -> str:
@@ -190,7 +190,7 @@ def test_the_digest_differs_by_settings_and_databases_not_by_cores_and_folders(m
         ("YARD = 5", r"is a int, not a Yard; declare one with Yard\("),
     ],
 )
-def test_a_mistake_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: str, words: str) -> None:
+def test_a_mistake_names_its_line(tmp_path, monkeypatch, declared, words):
     (tmp_path / "wrong_yard.py").write_text(START + declared + "\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -200,7 +200,7 @@ def test_a_mistake_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         yard_of('SWITCHYARD["TOPOLOGY"]', "wrong_yard.YARD")
 
 
-def test_a_fault_of_other_code_there_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_other_code_there_keeps_its_traceback(tmp_path, monkeypatch):
     (tmp_path / "broken_yard.py").write_text("YARD = len(5)\n")
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -231,7 +231,7 @@ def named() -> list[str]:
 
 
 @pytest.mark.usefixtures("safe")
-def test_a_safe_yard_passes_and_the_check_is_one_of_a_deploy() -> None:
+def test_a_safe_yard_passes_and_the_check_is_one_of_a_deploy():
     assert named() == []
     assert unsafe_exposure in registry.registry.deployment_checks
 
@@ -249,7 +249,7 @@ def test_a_safe_yard_passes_and_the_check_is_one_of_a_deploy() -> None:
         ({"broker_url": "redis://user:password@valkey:6379/0"}, ""),
     ],
 )
-def test_an_unsafe_setting_is_named(changed: dict[str, str], name: str, settings: Any) -> None:
+def test_an_unsafe_setting_is_named(changed, name, settings):
     settings.SWITCHYARD = replace(settings.SWITCHYARD, **changed)
 
     assert named() == ([name] if name else [])
@@ -260,9 +260,7 @@ def test_an_unsafe_setting_is_named(changed: dict[str, str], name: str, settings
     ("key", "forwarders"),
     [("short", "*"), (f"django-insecure-{SAFE_KEY}", "127.0.0.1,*"), ("x" * 60, "10.0.0.1 *")],
 )
-def test_weak_keys_fallbacks_too_and_forwarders_that_are_everybody_are_refused(
-    key: str, forwarders: str, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weak_keys_fallbacks_too_and_forwarders_that_are_everybody_are_refused(key, forwarders, settings, monkeypatch):
     settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS, settings.ALLOWED_HOSTS = key, [key], ["*"]
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", forwarders)
 
@@ -282,7 +280,7 @@ DEFAULT_LIMIT, MARGIN = 100, 5
     ("suffix", "lines", "held"),
     [("-shm", READER + WAL, True), ("", RESERVED, True), ("-shm", READER, False), ("-shm", WAITER, False)],
 )
-def test_only_who_holds_the_write_lock_is_named(tmp_path: Path, suffix: str, lines: str, held: bool) -> None:
+def test_only_who_holds_the_write_lock_is_named(tmp_path, suffix, lines, held):
     for name in ("db", "db-shm"):
         (tmp_path / name).touch()
     inode = (tmp_path / f"db{suffix}").stat().st_ino
@@ -294,11 +292,11 @@ def test_only_who_holds_the_write_lock_is_named(tmp_path: Path, suffix: str, lin
     assert (found is not None and found[0] == os.getpid()) == held
 
 
-def test_a_kernel_without_the_table_is_no_error(tmp_path: Path) -> None:
+def test_a_kernel_without_the_table_is_no_error(tmp_path):
     assert sqlite_writer(tmp_path / "db", tmp_path / "none") is None
 
 
-def test_passwords_of_a_command_line_are_not_told() -> None:
+def test_passwords_of_a_command_line_are_not_told():
     words = ("postgres://ada:opensesame@db/x", "--password=opensesame", "--api-token", "opensesame", "file.sql")
     command = ["python", "-c", "input()", *words]  # without this clone's path: a long command line is cut
     with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE) as process:
@@ -310,20 +308,20 @@ def test_passwords_of_a_command_line_are_not_told() -> None:
 
 
 @pytest.mark.parametrize("size", [None, 20])
-def test_the_yard_of_a_project_that_declares_none_fits_a_postgres_that_nobody_configured(size: int | None) -> None:
+def test_the_yard_of_a_project_that_declares_none_fits_a_postgres_that_nobody_configured(size):
     planned = planned_connections(DEFAULT_YARD, pool_size=size)
 
     assert planned + MARGIN <= DEFAULT_LIMIT - RESERVED_CONNECTIONS
     assert f"**{planned}**" in PAGE
 
 
-def test_the_page_says_what_the_repositorys_own_yard_may_open() -> None:
+def test_the_page_says_what_the_repositorys_own_yard_may_open():
     planned = planned_connections(settings.SWITCHYARD.topology.with_cores(2))
 
     assert re.search(rf"\| {planned} on two cores.*at least {planned + RESERVED_CONNECTIONS}", PAGE, re.DOTALL)
 
 
-def test_a_pool_of_django_bounds_the_web_and_adds_a_connection_for_async_actors_to_each_child() -> None:
+def test_a_pool_of_django_bounds_the_web_and_adds_a_connection_for_async_actors_to_each_child():
     children = sum(pool.most_children for pool in DEFAULT_YARD.pools)
     slots = planned_connections(DEFAULT_YARD) - WEB_CONNECTIONS - SPARE_CONNECTIONS
 
@@ -337,7 +335,7 @@ def test_a_pool_of_django_bounds_the_web_and_adds_a_connection_for_async_actors_
         ({"pool": {"min_size": 0, "max_size": 20}}, 20),
     ],
 )
-def test_djangos_pool_size_is_read(options: dict[str, Any], size: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_djangos_pool_size_is_read(options, size, monkeypatch):
     handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": options}})
     monkeypatch.setattr(database, "connections", handler)
 
@@ -354,7 +352,7 @@ def refuses(read_address: Any, name: str, url: str, words: str) -> None:
     assert str(refused.value).startswith(f"{name}: ") and "hunter2" not in str(refused.value)
 
 
-def test_an_address_of_s3_is_read_whole() -> None:
+def test_an_address_of_s3_is_read_whole():
     url = "s3://yard-files/prod/eu?endpoint_url=https://s3.example.com:9000/&region=eu-1&path_style=1&link_s=300"
 
     address = address_of(NAME, url)
@@ -368,7 +366,7 @@ def test_an_address_of_s3_is_read_whole() -> None:
     }  # fmt: skip
 
 
-def test_a_folder_and_a_bucket_of_google_are_addresses() -> None:
+def test_a_folder_and_a_bucket_of_google_are_addresses():
     assert address_of(NAME, "file:///srv/with%20space").folder == "/srv/with space"
     assert address_of(NAME, "gs://yard-files?project=yard").options == {"project_id": "yard"}
 
@@ -396,11 +394,11 @@ def test_a_folder_and_a_bucket_of_google_are_addresses() -> None:
         ("file:///srv?x=1", "'x' is not an option of file:"),
     ],
 )
-def test_an_unusable_address_is_refused_with_a_good_one(url: str, fact: str) -> None:
+def test_an_unusable_address_is_refused_with_a_good_one(url, fact):
     refuses(address_of, NAME, url, rf"{re.escape(fact)}.*; ")
 
 
-def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch):
     monkeypatch.setitem(setting_values.PACKAGES, "s3", ("boto3 storages_that_are_not_here", "boto3>=1", "s3"))
 
     with pytest.raises(
@@ -409,7 +407,7 @@ def test_a_storage_whose_package_is_missing_is_refused_at_start(monkeypatch: pyt
         address_of(NAME, "s3://bucket")
 
 
-def test_each_store_has_an_address() -> None:
+def test_each_store_has_an_address():
     assert results_of(RESULTS, "").kind == results_of(RESULTS, "broker:").kind == "broker"
     assert results_of(RESULTS, "database:").kind == "database"
     assert results_of(RESULTS, "class:mysite.results.Mine").path == "mysite.results.Mine"
@@ -427,5 +425,5 @@ def test_each_store_has_an_address() -> None:
         ("s3://a", "'a' is not a name of a bucket"),
     ],
 )
-def test_an_unusable_store_of_results_is_refused_with_a_good_one(value: str, fact: str) -> None:
+def test_an_unusable_store_of_results_is_refused_with_a_good_one(value, fact):
     refuses(results_of, RESULTS, value, rf"\A{RESULTS}: {re.escape(fact)}")

@@ -13,7 +13,7 @@ KINDS = (".py", ".lua", ".html", ".js", ".css")
 ADDON = re.compile(r"^\s*(from|import) (switchyard|tests)\.addons\b", re.MULTILINE)
 
 
-def test_no_file_of_the_core_names_what_an_add_on_knows() -> None:
+def test_no_file_of_the_core_names_what_an_add_on_knows():
     word = re.compile("|".join(WORDS), re.IGNORECASE)
     found = {}
     for folder in (ROOT / "switchyard", ROOT / "middleware"):
@@ -27,7 +27,7 @@ def test_no_file_of_the_core_names_what_an_add_on_knows() -> None:
     assert found == {}
 
 
-def test_no_test_of_the_core_imports_an_add_on() -> None:
+def test_no_test_of_the_core_imports_an_add_on():
     """Without add-ons every other test is collected still."""
     tests = (path for path in (ROOT / "tests").rglob("*.py") if not path.is_relative_to(ROOT / "tests/addons"))
 

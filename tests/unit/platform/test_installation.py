@@ -47,7 +47,7 @@ WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
 )
 
 
-def test_apps_are_all_that_a_project_adds_without_those_that_it_has() -> None:
+def test_apps_are_all_that_a_project_adds_without_those_that_it_has():
     added = switchyard.apps(["django_dramatiq", "switchyard.jobs"])
 
     assert switchyard.apps()[:2] == ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
@@ -56,21 +56,21 @@ def test_apps_are_all_that_a_project_adds_without_those_that_it_has() -> None:
     assert "switchyard.api" in added
 
 
-def test_a_process_without_the_api_loads_none_of_its_packages() -> None:
+def test_a_process_without_the_api_loads_none_of_its_packages():
     program = "import django, sys; django.setup(); print({'ninja', 'pydantic'} & sys.modules.keys())"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
 
     assert ran.stdout == "set()\n"
 
 
-def test_every_label_begins_with_switchyard() -> None:
+def test_every_label_begins_with_switchyard():
     own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("switchyard.")]
 
     assert len(own) > 10
     assert [label for label in own if not label.startswith("switchyard_")] == []
 
 
-def test_a_missing_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_app_is_named(monkeypatch):
     assert [*missing_apps(), *foreign_broker(), *addresses()] == []
     monkeypatch.setattr(installation, "APPS", (*switchyard.APPS, "elsewhere"))
 
@@ -80,7 +80,7 @@ def test_a_missing_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "INSTALLED_APPS +=" in str(found.hint)
 
 
-def test_another_broker_is_named() -> None:
+def test_another_broker_is_named():
     with the_global_broker(StubBroker()):
         (found,) = foreign_broker()
 
@@ -88,7 +88,7 @@ def test_another_broker_is_named() -> None:
     assert "a StubBroker" in found.msg
 
 
-def test_a_project_need_not_name_the_broker() -> None:
+def test_a_project_need_not_name_the_broker():
     assert DramatiqConfig.broker_settings()["BROKER"] == "switchyard.wiring.build_broker"
 
     with override_settings(DRAMATIQ_BROKER={"BROKER": "mysite.broker.build"}):
@@ -98,7 +98,7 @@ def test_a_project_need_not_name_the_broker() -> None:
 
 
 @pytest.mark.parametrize("app", ["django_dramatiq", "django_dramatiq.apps.DjangoDramatiqConfig"])
-def test_an_app_of_dramatiq_beside_ours_is_named(app: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_app_of_dramatiq_beside_ours_is_named(app, monkeypatch):
     monkeypatch.setattr(settings, "INSTALLED_APPS", [app, *settings.INSTALLED_APPS])
 
     with pytest.raises(ImproperlyConfigured, match=f'^INSTALLED_APPS lists "{app}", which switchyard.apps'):
@@ -113,7 +113,7 @@ def test_an_app_of_dramatiq_beside_ours_is_named(app: str, monkeypatch: pytest.M
         ("switchyard.wiring.build_broker", "is a str, not a dict"),
     ],
 )
-def test_a_broker_from_which_no_pool_fetches_is_refused(declared: Any, fact: str) -> None:
+def test_a_broker_from_which_no_pool_fetches_is_refused(declared, fact):
     with (
         override_settings(DRAMATIQ_BROKER=declared),
         pytest.raises(ImproperlyConfigured, match=f'^DRAMATIQ_BROKER {fact}.*remove it, or set it to {{"BROKER": "sw'),
@@ -136,7 +136,7 @@ class Replica:
 
 
 @pytest.mark.parametrize("router", [Elsewhere(), Replica()])
-def test_a_router_that_moves_our_tables_is_named_with_some_of_them(router: object) -> None:
+def test_a_router_that_moves_our_tables_is_named_with_some_of_them(router):
     assert not list(routed_models())
 
     with override_settings(DATABASE_ROUTERS=[router]):
@@ -153,12 +153,12 @@ def test_a_router_that_moves_our_tables_is_named_with_some_of_them(router: objec
     ("urls", "ids"),
     [(WithoutLibrary, ["switchyard.W030"]), (Hidden, ["switchyard.E030"]), (WithoutApi, []), (BelowExpression, [])],
 )
-def test_missing_or_hidden_addresses_are_named(urls: type, ids: list[str]) -> None:
+def test_missing_or_hidden_addresses_are_named(urls, ids):
     with override_settings(ROOT_URLCONF=urls):
         assert [message.id for message in addresses()] == ids
 
 
-def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
+def test_a_missing_middleware_is_named_where_there_is_an_api():
     rest = [name for name in settings.MIDDLEWARE if not name.endswith("problem_documents")]
 
     with override_settings(MIDDLEWARE=rest):
@@ -177,7 +177,7 @@ def test_a_missing_middleware_is_named_where_there_is_an_api() -> None:
         ("switchyard.frame.silent_database", "SilentDatabase"),
     ],
 )
-def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module: str, name: str) -> None:
+def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module, name):
     assert not list(misnamed_middleware())
 
     with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware", module]):
@@ -186,7 +186,7 @@ def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module
     assert (found.id, found.obj, found.hint) == ("switchyard.E030", "MIDDLEWARE", f'Write "{module}.{name}".')
 
 
-def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings: Any) -> None:
+def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings):
     class Own(Retries):
         """Of the project: it stays."""
 

@@ -14,7 +14,6 @@ from unittest import mock
 
 import pytest
 from django.core.management import CommandError, call_command
-from pytest_django import Settings
 
 from project.config import BASE_DIR
 from switchyard import addon
@@ -63,7 +62,7 @@ def check_without(
         ("uvicorn", {}, "uvicorn"),
     ],
 )
-def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: dict[str, str], remedy: str) -> None:
+def test_the_process_ends_with_one_line(tmp_path, hidden, variables, remedy):
     done = check_without(hidden, tmp_path, variables, *(["switchyard", "runweb"] if hidden == "uvicorn" else []))
 
     assert done.returncode == 78, done.stderr
@@ -72,7 +71,7 @@ def test_the_process_ends_with_one_line(tmp_path: Path, hidden: str, variables: 
     assert f"run: pip install '{remedy}" in line and "hunter2" not in line
 
 
-def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_address_in_a_projects_own_settings_ends_the_process(capfd):
     with pytest.raises(SystemExit) as ended:
         declared_storage("FILES_URL", "s3://")
 
@@ -80,7 +79,7 @@ def test_an_address_in_a_projects_own_settings_ends_the_process(capfd: pytest.Ca
     assert "refused to start: FILES_URL: '' is not a name of a bucket" in capfd.readouterr().err
 
 
-def test_either_driver_of_django_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_either_driver_of_django_will_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     databases = {"default": {"ENGINE": "django.db.backends.postgresql"}}
     with pytest.raises(
@@ -93,7 +92,7 @@ def test_either_driver_of_django_will_do(monkeypatch: pytest.MonkeyPatch) -> Non
     refuse_without_driver(databases)
 
 
-def test_the_requirements_are_those_of_the_wheels_extras() -> None:
+def test_the_requirements_are_those_of_the_wheels_extras():
     extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
 
     packages = (*PACKAGES.values(), *(found.package for found in addons()))
@@ -124,7 +123,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fresh", "installed")
-def test_an_installed_distribution_brings_an_add_on_whose_hooks_are_resolved_when_they_are_asked_for() -> None:
+def test_an_installed_distribution_brings_an_add_on_whose_hooks_are_resolved_when_they_are_asked_for():
     assert addon_for("others") is OTHER
     assert addon_for("OTHER") is OTHER
     assert list(addons())[-1] is OTHER
@@ -134,13 +133,13 @@ def test_an_installed_distribution_brings_an_add_on_whose_hooks_are_resolved_whe
 
 
 @pytest.mark.usefixtures("fresh")
-def test_without_the_folder_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_folder_there_is_none(monkeypatch):
     monkeypatch.setattr(addon, "FOLDER", "switchyard.addons_that_were_deleted")
     assert list(addons()) == []
 
 
 @pytest.mark.usefixtures("fresh")
-def test_no_two_add_ons_take_over_one_scheme() -> None:
+def test_no_two_add_ons_take_over_one_scheme():
     schemes = [scheme for found in addons() for scheme in found.schemes]
     assert len(schemes) == len(set(schemes))
 
@@ -180,11 +179,11 @@ def run(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_pools_metrics_go_to_its_files_in_a_process_that_set_no_folder(tmp_path: Path) -> None:
+def test_a_pools_metrics_go_to_its_files_in_a_process_that_set_no_folder(tmp_path):
     assert run(METRICS, str(tmp_path)).split() == ["counter"]
 
 
-def test_logs_go_through_the_hosts_handlers_whenever_structlog_is_imported() -> None:
+def test_logs_go_through_the_hosts_handlers_whenever_structlog_is_imported():
     lines = run(LOGGING).splitlines()
 
     assert lines[0] == "host: INFO switchyard.jobs succeeded queue=default note=two\\nlines 100%"
@@ -193,7 +192,7 @@ def test_logs_go_through_the_hosts_handlers_whenever_structlog_is_imported() -> 
 
 
 @pytest.mark.parametrize("handled", [True, False])
-def test_a_process_that_works_logs_where_nothing_is_configured(handled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_works_logs_where_nothing_is_configured(handled, monkeypatch):
     configured: list[str] = []
     monkeypatch.setattr(preflight.logs, "configure", lambda log_format, **named: configured.append(log_format))
     monkeypatch.setattr(logging.Logger, "hasHandlers", lambda logger: handled)
@@ -203,7 +202,7 @@ def test_a_process_that_works_logs_where_nothing_is_configured(handled: bool, mo
     assert configured == ([] if handled else ["console"])
 
 
-def test_a_command_is_run_with_its_own_arguments() -> None:
+def test_a_command_is_run_with_its_own_arguments():
     done = manage("switchyard", "topology", "--json")
 
     assert done.returncode == 0
@@ -211,7 +210,7 @@ def test_a_command_is_run_with_its_own_arguments() -> None:
     assert json.loads(done.stdout)
 
 
-def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_listed() -> None:
+def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_listed():
     unknown, none = manage("switchyard", "runpol"), manage("switchyard")
 
     assert (unknown.returncode, none.returncode) == (2, 2)
@@ -220,13 +219,13 @@ def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_
     assert listed == list(COMMANDS)
 
 
-def test_manage_py_test_is_refused_with_the_command_to_run() -> None:
+def test_manage_py_test_is_refused_with_the_command_to_run():
     with pytest.raises(CommandError, match=r"run bin/test or \.venv/bin/pytest"):
         call_command("test")
 
 
 @mock.patch.object(server, "refuse_if_wrong")
-def test_a_project_without_asgi_is_served(_: object, settings: Settings) -> None:
+def test_a_project_without_asgi_is_served(_, settings):
     settings.ROOT_URLCONF = "urls"
 
     application = server.load_application()

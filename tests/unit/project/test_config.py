@@ -45,7 +45,7 @@ FOLDER = Path("/var/lib/yard")
 PATHS = ["/static/none.css", "/static/../project/settings.py", "/static/%2e%2e/%2e%2e/manage.py", "/static/"]
 
 
-def test_development_needs_nothing_and_a_complete_production_environment_is_taken() -> None:
+def test_development_needs_nothing_and_a_complete_production_environment_is_taken():
     development, production = load({}), load(GOOD)
 
     assert development.debug and not production.debug
@@ -54,7 +54,7 @@ def test_development_needs_nothing_and_a_complete_production_environment_is_take
     assert (production.allowed_hosts, production.library.log_format) == (("yard.example.com",), "json")
 
 
-def test_a_bouncer_needs_the_address_of_its_server() -> None:
+def test_a_bouncer_needs_the_address_of_its_server():
     server = "postgres://u:p@server/yard"
 
     with pytest.raises(InvalidSetting, match="DATABASE_DIRECT_URL: is not set, and DATABASE_BOUNCED=1"):
@@ -116,7 +116,7 @@ def test_a_bouncer_needs_the_address_of_its_server() -> None:
         ("SWITCHYARD_SMTP_URL", "mail.example.com", "not an smtp: URL"),
     ],
 )
-def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str, fact: str) -> None:
+def test_what_cannot_or_must_not_be_is_refused_by_name(variable, value, fact):
     with pytest.raises(InvalidSetting) as refused:
         load({**GOOD, variable: value})
 
@@ -136,7 +136,7 @@ def test_what_cannot_or_must_not_be_is_refused_by_name(variable: str, value: str
         ("DATABASE_URL", "postgresql://u:p@db/yard?sslmode=require"),
     ],
 )
-def test_options_that_clients_know_are_taken(variable: str, value: str) -> None:
+def test_options_that_clients_know_are_taken(variable, value):
     load({**GOOD, "DJANGO_DEBUG": "1", variable: value})
 
 
@@ -149,7 +149,7 @@ def refused_check(**variables: str) -> str:
 
 
 @pytest.mark.parametrize("variable", ["SWITCHYARD_STATE_DIR", "PROMETHEUS_MULTIPROC_DIR"])
-def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_path: Path, variable: str) -> None:
+def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_path, variable):
     (tmp_path / "file").write_text("")
 
     said = refused_check(**{"SWITCHYARD_STATE_DIR": str(tmp_path), variable: str(tmp_path / "file/folder")})
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_used_ends_the_process_with_its_variable(tmp_pat
     assert f"not a directory; export {variable}=DIR for another folder" in said
 
 
-def test_a_value_may_come_from_a_file_that_its_variable_names(tmp_path: Path) -> None:
+def test_a_value_may_come_from_a_file_that_its_variable_names(tmp_path):
     for name in ("DATABASE_URL", "SWITCHYARD_BROKER_URL", "DJANGO_SECRET_KEY", "SWITCHYARD_ALERT_URLS"):
         (tmp_path / name).write_text(GOOD.get(name, "") + "\n")
     plain = {name: value for name, value in GOOD.items() if not (tmp_path / name).exists()}
@@ -170,7 +170,7 @@ def test_a_value_may_come_from_a_file_that_its_variable_names(tmp_path: Path) ->
     assert config.library.alert_urls == ("log:",) or config.library.alert_urls == ()
 
 
-def test_a_file_that_cannot_be_read_or_contradicts_its_variable_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_or_contradicts_its_variable_is_refused(tmp_path):
     missing = str(tmp_path / "none")
 
     with pytest.raises(InvalidSetting, match=r"DATABASE_URL_FILE: .*none cannot be read: No such file"):
@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_read_or_contradicts_its_variable_is_refused(tmp_p
         load(GOOD | {"DATABASE_URL_FILE": missing})
 
 
-def test_what_is_secret_is_not_shown_with_the_rest() -> None:
+def test_what_is_secret_is_not_shown_with_the_rest():
     secrets = {
         "DJANGO_SECRET_KEY": "canary-1" + "x" * 50,
         "SWITCHYARD_PAYMENT_SECRET": "canary-2" + "y" * 44,
@@ -200,7 +200,7 @@ def test_what_is_secret_is_not_shown_with_the_rest() -> None:
 @pytest.mark.parametrize(
     ("folder", "name"), [("metrics", "SWITCHYARD_STATE_DIR"), ("elsewhere", "PROMETHEUS_MULTIPROC_DIR")]
 )
-def test_a_folder_of_metrics_that_cannot_be_made_names_its_variable(tmp_path: Path, folder: str, name: str) -> None:
+def test_a_folder_of_metrics_that_cannot_be_made_names_its_variable(tmp_path, folder, name):
     (tmp_path / folder).write_text("")
     library = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / folder)
 
@@ -211,7 +211,7 @@ def test_a_folder_of_metrics_that_cannot_be_made_names_its_variable(tmp_path: Pa
     assert str(refusal.value) == f"{name}: {fact}; export {name}=DIR for another folder"
 
 
-def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
+def test_everything_is_kept_for_good_or_for_the_days_of_its_kind():
     assert load({}).retention_days == {}
     assert load({"SWITCHYARD_RETENTION_DAYS": "a=1, b=2 c=0"}).retention_days == {"a": 1, "b": 2}
 
@@ -224,7 +224,7 @@ def test_everything_is_kept_for_good_or_for_the_days_of_its_kind() -> None:
         ("smtps://user:password@mail.example", "", "False True 5"),
     ],
 )
-def test_no_password_goes_over_an_open_line_and_no_wait_is_endless(url: str, query: str, printed: str) -> None:
+def test_no_password_goes_over_an_open_line_and_no_wait_is_endless(url, query, printed):
     database = f"postgresql://yard:word@127.0.0.1/yard{query}"
     environment = os.environ | {"SWITCHYARD_SMTP_URL": url, "DATABASE_URL": database}
 
@@ -237,7 +237,7 @@ def entry_of(query: str = "", *, bounced: bool = False) -> Any:
     return declared(URL + query, bounced=bounced, state_dir=FOLDER)
 
 
-def test_a_server_has_a_timeout_for_locks_and_no_pool_or_one_that_is_checked_and_gives_up_soon() -> None:
+def test_a_server_has_a_timeout_for_locks_and_no_pool_or_one_that_is_checked_and_gives_up_soon():
     entry, pooled = entry_of(), entry_of("?pool=12")
 
     assert entry["OPTIONS"]["options"] == (
@@ -252,7 +252,7 @@ def test_a_server_has_a_timeout_for_locks_and_no_pool_or_one_that_is_checked_and
     assert (pooled["CONN_MAX_AGE"], pooled["CONN_HEALTH_CHECKS"]) == (0, True)
 
 
-def test_a_bouncer_gets_neither_start_up_options_nor_cursors_and_what_somebody_wrote_is_left_for_the_check() -> None:
+def test_a_bouncer_gets_neither_start_up_options_nor_cursors_and_what_somebody_wrote_is_left_for_the_check():
     entry, written = (entry_of(query, bounced=True) for query in ("", "?options=-c%20lock_timeout%3D1s&pool=3"))
 
     assert "options" not in entry["OPTIONS"]
@@ -266,20 +266,20 @@ def test_a_bouncer_gets_neither_start_up_options_nor_cursors_and_what_somebody_w
     ("line", "direct"),
     [("manage.py migrate --noinput", True), ("manage.py switchyard runpool urgent", False), ("manage.py", False)],
 )
-def test_commands_of_the_schema_go_past_the_bouncer(line: str, direct: bool) -> None:
+def test_commands_of_the_schema_go_past_the_bouncer(line, direct):
     assert is_direct(line.split()) is direct
 
 
 @pytest.mark.parametrize("path", PATHS)
 @override_settings(DEBUG=True, STATIC_URL="/static/")
-def test_a_missing_static_file_is_404(path: str) -> None:
+def test_a_missing_static_file_is_404(path):
     answer = async_to_sync(AsyncClient(raise_request_exception=False).get)(path)
 
     assert answer.status_code == 404
     assert b"payment_secret" not in answer.content
 
 
-def test_a_static_file_is_served() -> None:
+def test_a_static_file_is_served():
     assert async_to_sync(AsyncClient().get)("/static/switchyard_operations/room.css").status_code == 200
 
 
@@ -305,12 +305,12 @@ def status(**headers: str) -> int:
         ("127.0.0.1", {"HTTP_X_FORWARDED_FOR": "203.0.113.9"}, 403),
     ],
 )
-def test_this_machine_alone_is_answered(address: str, headers: dict[str, str], answer: int) -> None:
+def test_this_machine_alone_is_answered(address, headers, answer):
     assert status(REMOTE_ADDR=address, **headers) == answer
 
 
 @pytest.mark.parametrize("given", [(), ("DJANGO_SECRET_KEY",), ("SWITCHYARD_PAYMENT_SECRET",), tuple(KEYS)])
-def test_one_fixed_key_is_enough(given: tuple[str, ...]) -> None:
+def test_one_fixed_key_is_enough(given):
     assert load({name: KEYS[name] for name in given}).has_development_keys is (len(given) < 2)
 
 
@@ -319,7 +319,7 @@ def policy_of(response: HttpResponse) -> str:
     return str(answer.get("Content-Security-Policy", ""))
 
 
-def test_a_page_gets_the_policy_and_what_is_none_or_has_its_own_is_left_alone() -> None:
+def test_a_page_gets_the_policy_and_what_is_none_or_has_its_own_is_left_alone():
     own = HttpResponse("<p>", headers={"Content-Security-Policy": "default-src 'none'"})
 
     assert policy_of(HttpResponse("<p>")) == POLICY
@@ -334,13 +334,13 @@ ACTORS = [actor for actor in dramatiq.get_broker().actors.values() if actor.queu
 
 
 @pytest.mark.parametrize("actor", ACTORS, ids=lambda actor: actor.actor_name)
-def test_retries_of_an_actor_outlast_twenty_minutes_and_nothing_that_is_kept_for_it(actor) -> None:
+def test_retries_of_an_actor_outlast_twenty_minutes_and_nothing_that_is_kept_for_it(actor):
     least_ms, most_ms = span_of(actor, YARD.queue_of(actor.queue_name).retry)
 
     assert timedelta(milliseconds=least_ms) > LEAST
     assert timedelta(milliseconds=most_ms) < MOST
 
 
-def test_a_project_that_declares_no_yard_has_the_same_patience() -> None:
+def test_a_project_that_declares_no_yard_has_the_same_patience():
     for queue in DEFAULT_YARD.queues:
         assert timedelta(milliseconds=queue.retry.span_ms()[0]) > LEAST

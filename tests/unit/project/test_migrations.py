@@ -30,7 +30,7 @@ from django.db.models.functions import Now, Upper
 from tests.unit.project.migration_faults import faults_of
 
 
-def test_no_migration_holds_up_the_users_of_a_table() -> None:
+def test_no_migration_holds_up_the_users_of_a_table():
     loader = MigrationLoader(None)
     found = []
     for app_label, name in sorted(loader.disk_migrations):
@@ -110,7 +110,7 @@ def created(*fields: tuple[str, Any]) -> CreateModel:
         (RunSQL("UPDATE thing SET name = ''"), "unknown"),
     ],
 )
-def test_an_operation_that_locks_or_rewrites_is_a_fault(operation: Any, reason: str) -> None:
+def test_an_operation_that_locks_or_rewrites_is_a_fault(operation, reason):
     [fault] = faults_of(migration(operation), state())
 
     assert fault.startswith("shop.0002_more ") and reason in fault
@@ -136,7 +136,7 @@ def test_an_operation_that_locks_or_rewrites_is_a_fault(operation: Any, reason: 
         AlterModelTable("thing", "shop_thing"),
     ],
 )
-def test_an_operation_that_takes_a_moment_is_none(operation: Any) -> None:
+def test_an_operation_that_takes_a_moment_is_none(operation):
     assert list(faults_of(migration(operation), state())) == []
 
 
@@ -161,5 +161,5 @@ def test_an_operation_that_takes_a_moment_is_none(operation: Any) -> None:
         pytest.param([AddField("thing", "size", NULLABLE), RenameField("thing", "size", "length")], id="new-field"),
     ],
 )
-def test_the_ways_that_the_faults_name_are_none(operations: list[Any]) -> None:
+def test_the_ways_that_the_faults_name_are_none(operations):
     assert list(faults_of(migration(*operations), state())) == []

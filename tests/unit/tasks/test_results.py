@@ -97,11 +97,11 @@ def _record(state: str, **known: Any) -> Job:
         *(("succeeded", "SUCCESSFUL"), ("cancelled", "FAILED"), ("expired", "FAILED"), ("dead", "FAILED")),
     ],
 )
-def test_every_state_of_a_job_is_a_status(declared: Task, state: str, status: str) -> None:
+def test_every_state_of_a_job_is_a_status(declared, state, status):
     assert result_of_job(declared, _record(state)).status == TaskResultStatus[status]
 
 
-def test_a_record_says_what_was_sent(declared: Task) -> None:
+def test_a_record_says_what_was_sent(declared):
     options = {"priority": -40, "task": {"run_after": 86_400_000}}
 
     result = result_of_job(declared, _record("queued", options=options))
@@ -112,9 +112,7 @@ def test_a_record_says_what_was_sent(declared: Task) -> None:
     assert result.enqueued_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
 
 
-def test_the_first_attempt_is_the_start_the_last_one_is_named_and_what_none_noted_is_in_the_record(
-    declared: Task,
-) -> None:
+def test_the_first_attempt_is_the_start_the_last_one_is_named_and_what_none_noted_is_in_the_record(declared):
     attempts = [["one", 1_000, "builtins.ValueError", "trace"], ["two", 2_000, "builtins.KeyError", ""]]
     record = _record("running", options={"task": {"attempts": attempts}}, started_at=3_000, worker="three")
     dead = _record("dead", error={"type": "Poison", "message": "took its worker down"})
@@ -144,7 +142,7 @@ def _message(actor: str = "a.task", **options: Any) -> MessageProxy:
     return MessageProxy(Message(queue_name="default", actor_name=actor, args=(), kwargs={}, options=options))
 
 
-def test_a_failure_is_added_with_its_worker_and_the_class_of_its_cause_and_nothing_else_is(end_with: Any) -> None:
+def test_a_failure_is_added_with_its_worker_and_the_class_of_its_cause_and_nothing_else_is(end_with):
     message, refused, succeeded, actor = _message(task={"backend": "other"}), _message(), _message(), _message("other")
     error = ResultRefused("a.task", "no JSON")
     error.__cause__ = TypeError("no JSON")
@@ -162,7 +160,7 @@ def test_a_failure_is_added_with_its_worker_and_the_class_of_its_cause_and_nothi
     assert succeeded.options == actor.options == {}
 
 
-def test_the_option_does_not_grow_without_end(end_with: Any) -> None:
+def test_the_option_does_not_grow_without_end(end_with):
     message = _message()
 
     for _ in range(10):
@@ -181,7 +179,7 @@ def test_the_option_does_not_grow_without_end(end_with: Any) -> None:
         {"attempts": [["a", 10**30, "c", "d"], ["a", -1, "c", "d"]]},
     ],
 )
-def test_what_another_sender_wrote_is_no_attempt(value: Any) -> None:
+def test_what_another_sender_wrote_is_no_attempt(value):
     assert failed_attempts({OPTION: value}) == []
 
 
@@ -192,15 +190,15 @@ def _run(code: str) -> str:
     return done.stdout
 
 
-def test_django_6_has_the_names_under_a_path_of_its_own() -> None:
+def test_django_6_has_the_names_under_a_path_of_its_own():
     assert _run(DJANGO_6) == "from Django 6\n"
 
 
 @pytest.mark.skipif(django.VERSION >= (6,), reason="Django 6 has the task API")
-def test_a_project_without_the_task_api_starts_and_is_told_what_to_install() -> None:
+def test_a_project_without_the_task_api_starts_and_is_told_what_to_install():
     assert _run(WITHOUT) == "Django before 6 has no task API: install django-tasks, or the extra tasks\n"
 
 
 @pytest.mark.parametrize("name", task_actors.__all__)
-def test_every_name_is_there(name: str) -> None:
+def test_every_name_is_there(name):
     assert getattr(task_actors, name) is not None

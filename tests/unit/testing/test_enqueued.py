@@ -52,7 +52,7 @@ def part(switchyard_broker: MemoryBroker) -> dramatiq.Actor[..., Any]:
     return part
 
 
-def test_a_call_is_found_by_place_or_by_name(greet: Any) -> None:
+def test_a_call_is_found_by_place_or_by_name(greet):
     greet.send("Ada", times=2, tags=("a", "b"))
 
     [message] = assert_enqueued(greet, args=("Ada", 2, ["a", "b"]), count=1)
@@ -61,7 +61,7 @@ def test_a_call_is_found_by_place_or_by_name(greet: Any) -> None:
     assert message.args == ("Ada",)
 
 
-def test_a_call_with_types_is_found_by_its_values(switchyard_broker: MemoryBroker) -> None:
+def test_a_call_with_types_is_found_by_its_values(switchyard_broker):
     got: list[Any] = []
 
     @dramatiq.actor(queue_name="default")
@@ -77,7 +77,7 @@ def test_a_call_with_types_is_found_by_its_values(switchyard_broker: MemoryBroke
     assert got == [(DAY, Decimal("1.50"))]
 
 
-def test_the_nearest_call_is_named_with_what_differs(greet: Any, part: Any) -> None:
+def test_the_nearest_call_is_named_with_what_differs(greet, part):
     part.send("Bob")
     greet.send("Ada")
     greet.send_with_options(args=("Bob",), kwargs={"times": 3}, delay=2_000)
@@ -95,7 +95,7 @@ def test_the_nearest_call_is_named_with_what_differs(greet: Any, part: Any) -> N
     )
 
 
-def test_the_count_and_the_queue_are_compared(greet: Any) -> None:
+def test_the_count_and_the_queue_are_compared(greet):
     greet.send("Ada")
     greet.send("Ada")
 
@@ -106,7 +106,7 @@ def test_the_count_and_the_queue_are_compared(greet: Any) -> None:
         assert_enqueued(greet, queue="urgent")
 
 
-def test_nothing_enqueued_lists_what_was_and_what_has_run_as_well(greet: Any, part: Any) -> None:
+def test_nothing_enqueued_lists_what_was_and_what_has_run_as_well(greet, part):
     greet.send("Ada")
 
     assert_nothing_enqueued(part)
@@ -120,7 +120,7 @@ def test_nothing_enqueued_lists_what_was_and_what_has_run_as_well(greet: Any, pa
     assert_enqueued(greet, count=1)
 
 
-def test_a_wrong_call_or_option_fails_where_it_is_written(greet: Any) -> None:
+def test_a_wrong_call_or_option_fails_where_it_is_written(greet):
     with pytest.raises(ArgumentMismatch):
         greet.send("Ada", 1, 2, 3)
     with pytest.raises(UnencodablePayload):
@@ -136,7 +136,7 @@ def test_a_wrong_call_or_option_fails_where_it_is_written(greet: Any) -> None:
     assert_nothing_enqueued()
 
 
-def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker: MemoryBroker) -> None:
+def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker):
     @dramatiq.actor(queue_name="default", unique_key="only one")
     def single() -> None: ...
 
@@ -153,13 +153,13 @@ def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker: M
         del switchyard_broker.limits._depths["default"]
 
 
-def test_helpers_refuse_the_real_broker_with_the_remedy() -> None:
+def test_helpers_refuse_the_real_broker_with_the_remedy():
     for helper in (run_enqueued, enqueued, assert_nothing_enqueued):
         with pytest.raises(RuntimeError, match="decorate the test or its class with @in_memory"):
             helper()
 
 
-def test_the_real_broker_and_its_actors_are_back_after_the_block() -> None:
+def test_the_real_broker_and_its_actors_are_back_after_the_block():
     real = dramatiq.get_broker()
     before = dict(real.actors)
 
@@ -173,7 +173,7 @@ def test_the_real_broker_and_its_actors_are_back_after_the_block() -> None:
     assert all(actor.broker is real for actor in before.values())
 
 
-def test_policies_of_unique_keys_act_as_in_production(switchyard_broker: MemoryBroker) -> None:
+def test_policies_of_unique_keys_act_as_in_production(switchyard_broker):
     seen: list[tuple[str, int]] = []
 
     @dramatiq.actor(queue_name="default", unique_key="sync", on_duplicate="replace")
@@ -233,7 +233,7 @@ def actors(broker: MemoryBroker) -> Actors:
     return Actors()
 
 
-def test_members_run_and_then_the_callbacks(actors: Actors) -> None:
+def test_members_run_and_then_the_callbacks(actors):
     with batch("import", tags=["a"], **actors.callbacks()) as jobs:
         jobs.add(actors.member.message(1, adds=2), actors.member.message(2))
     assert_enqueued(actors.member, count=2)
@@ -250,7 +250,7 @@ def test_members_run_and_then_the_callbacks(actors: Actors) -> None:
         Batch(jobs.id).add(actors.member.message(3))
 
 
-def test_a_failed_member_is_requeued_and_the_batch_succeeds(actors: Actors, broker: MemoryBroker) -> None:
+def test_a_failed_member_is_requeued_and_the_batch_succeeds(actors, broker):
     actors.refused = {1}
     with batch("import", **actors.callbacks()) as jobs:
         jobs.add(actors.member.message(1), actors.member.message(2))
@@ -265,7 +265,7 @@ def test_a_failed_member_is_requeued_and_the_batch_succeeds(actors: Actors, brok
     assert jobs.progress().state == "succeeded"
 
 
-def test_a_cancelled_member_is_counted_and_a_block_that_raises_sends_nothing(actors: Actors) -> None:
+def test_a_cancelled_member_is_counted_and_a_block_that_raises_sends_nothing(actors):
     with batch("import", **actors.callbacks()) as jobs:
         cancelled, _ = jobs.add(actors.member.message(1), actors.member.message(2))
     assert request_cancel(cancelled.message_id) == "cancelled"
@@ -279,7 +279,7 @@ def test_a_cancelled_member_is_counted_and_a_block_that_raises_sends_nothing(act
         other.progress()
 
 
-def test_every_name_is_described_with_its_arguments() -> None:
+def test_every_name_is_described_with_its_arguments():
     shown = dict(re.findall(r"^\| `(\w+)\(([^`]*)\)`", PAGE, re.MULTILINE))
     functions = {name: getattr(testing, name) for name in testing.__all__ if name[0].islower()}
 
@@ -296,7 +296,7 @@ def test_every_name_is_described_with_its_arguments() -> None:
         assert shown[name] == ", ".join(written)
 
 
-def test_every_fixture_is_described() -> None:
+def test_every_fixture_is_described():
     plugin = ast.parse((ROOT / "switchyard/pytest_plugin.py").read_text(encoding="utf-8"))
     functions = {node.name for node in plugin.body if isinstance(node, ast.FunctionDef)}
 

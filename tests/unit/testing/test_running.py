@@ -22,7 +22,6 @@ from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import report_progress, request_cancel
 from switchyard.limits import rate_limiter_backend
 from switchyard.testing import (
-    MemoryBroker,
     advance,
     assert_enqueued,
     assert_nothing_enqueued,
@@ -57,12 +56,12 @@ def actor(**options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["defualt", "default-retry"])
-def test_a_queue_that_is_not_declared_is_refused_with_those_that_are(name: str) -> None:
+def test_a_queue_that_is_not_declared_is_refused_with_those_that_are(name):
     with pytest.raises(UnknownQueue, match=f"queue '{name}' is not declared; the yard has urgent, default, "):
         run_enqueued(queue=name)
 
 
-def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_nearest() -> None:
+def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_nearest():
     note = actor(queue_name="defualt")
 
     with pytest.raises(UnknownQueue, match=r"queue 'defualt' is not declared; the yard has urgent, .*, or write 'def"):
@@ -70,7 +69,7 @@ def test_a_send_to_a_queue_that_the_yard_does_not_declare_is_refused_with_the_ne
     assert_nothing_enqueued()
 
 
-def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
+def test_messages_run_by_priority_then_in_order_with_what_they_send():
     note = actor()
 
     @dramatiq.actor(queue_name="default")
@@ -89,7 +88,7 @@ def test_messages_run_by_priority_then_in_order_with_what_they_send() -> None:
     assert [attempt.result for attempt in attempts] == ["urgent", None, "second", "sent by first"]
 
 
-def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up() -> None:
+def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up():
     note = actor()
     note.send_with_options(args=("late",), delay=-5)
     note.send_with_options(args=("soon",), delay=59_999.5)
@@ -100,7 +99,7 @@ def test_a_negative_delay_is_none_and_a_fraction_is_rounded_up() -> None:
     assert ran == ["late", "soon"]
 
 
-def test_what_a_task_raised_is_raised_and_retries_and_dead_letters_happen_as_in_production() -> None:
+def test_what_a_task_raised_is_raised_and_retries_and_dead_letters_happen_as_in_production():
     job_id = actor(max_retries=2).send("fail").message_id
 
     with pytest.raises(RuntimeError, match="as it was told to"):
@@ -118,7 +117,7 @@ def test_what_a_task_raised_is_raised_and_retries_and_dead_letters_happen_as_in_
     assert dead_letters("urgent") == []
 
 
-def test_a_dead_letter_is_requeued_and_runs() -> None:
+def test_a_dead_letter_is_requeued_and_runs():
     job_id = actor(max_retries=0).send("fail").message_id
     run_enqueued(raises=False)
 
@@ -128,7 +127,7 @@ def test_a_dead_letter_is_requeued_and_runs() -> None:
     assert (ran, dead_letters()) == (["fail", "mended"], [])
 
 
-def test_delays_end_when_the_time_is_moved_on() -> None:
+def test_delays_end_when_the_time_is_moved_on():
     note = actor()
     note.send_with_options(args=("later",), delay=60_000)
     before = datetime.now(UTC)
@@ -144,7 +143,7 @@ def test_delays_end_when_the_time_is_moved_on() -> None:
     assert datetime.now(UTC) - before > timedelta(seconds=60)
 
 
-def test_a_rate_limit_defers_until_its_window_has_room() -> None:
+def test_a_rate_limit_defers_until_its_window_has_room():
     note = actor(rate_limit="2/m")
     for number in range(5):
         note.send(number)
@@ -160,7 +159,7 @@ def test_a_rate_limit_defers_until_its_window_has_room() -> None:
 
 
 @time_machine.travel(datetime(2026, 11, 21, 12, 5, tzinfo=UTC))
-def test_schedules_send_at_each_of_their_times_on_the_way() -> None:
+def test_schedules_send_at_each_of_their_times_on_the_way():
     @dramatiq.actor(queue_name="default", periodic=cron("*/15 * * * *"))
     def quarterly() -> None:
         ran.append("tick")
@@ -177,7 +176,7 @@ def test_schedules_send_at_each_of_their_times_on_the_way() -> None:
     assert ran.count("tick") == 4
 
 
-def test_time_does_not_go_back_and_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_does_not_go_back_and_needs_its_package(monkeypatch):
     with pytest.raises(ValueError, match="time only moves on"):
         advance(seconds=-1, schedules=False)
     with pytest.raises(ValueError, match=r"advance\(-5.0\): time only moves on"):
@@ -189,7 +188,7 @@ def test_time_does_not_go_back_and_needs_its_package(monkeypatch: pytest.MonkeyP
         advance(seconds=1, schedules=False)
 
 
-def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it() -> None:
+def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it():
     note = actor()
 
     @dramatiq.actor(queue_name="default")
@@ -209,7 +208,7 @@ def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it() -> None:
     assert [job.state if (job := find_job(id_)) else None for id_ in (job_id, running)] == ["cancelled"] * 2
 
 
-def test_a_pipeline_and_an_async_actor_run() -> None:
+def test_a_pipeline_and_an_async_actor_run():
     @dramatiq.actor(queue_name="default", store_results=True)
     async def double(number: int) -> int:
         await asyncio.sleep(0)
@@ -221,14 +220,14 @@ def test_a_pipeline_and_an_async_actor_run() -> None:
     assert ran == [8]
 
 
-def test_a_message_for_an_unknown_actor_fails_the_test(switchyard_broker: MemoryBroker) -> None:
+def test_a_message_for_an_unknown_actor_fails_the_test(switchyard_broker):
     switchyard_broker.enqueue(dramatiq.Message("default", "nobody", (), {}, {}))
 
     with pytest.raises(dramatiq.errors.ActorNotFound):
         run_enqueued()
 
 
-def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch):
     @dramatiq.actor(queue_name="default")
     def again() -> None:
         again.send()
@@ -240,7 +239,7 @@ def test_an_actor_that_sends_itself_for_ever_is_stopped(monkeypatch: pytest.Monk
         run_enqueued()
 
 
-def test_a_result_and_progress_are_in_the_record_and_not_said_to_be_discarded(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_result_and_progress_are_in_the_record_and_not_said_to_be_discarded(caplog):
     @dramatiq.actor(queue_name="default", store_results=True)
     def counted() -> dict[str, int]:
         report_progress(2, 2, "done")
@@ -258,7 +257,7 @@ def test_a_result_and_progress_are_in_the_record_and_not_said_to_be_discarded(ca
     assert find_job("00000000-0000-4000-8000-000000000000") is None
 
 
-def test_eager_mode_runs_where_it_is_sent() -> None:
+def test_eager_mode_runs_where_it_is_sent():
     with in_memory(eager=True):
         note = actor()
         outer = dramatiq.actor(
@@ -274,7 +273,7 @@ def test_eager_mode_runs_where_it_is_sent() -> None:
         assert_enqueued(note, count=3)
 
 
-def test_a_worker_of_dramatiq_consumes_it(switchyard_broker: MemoryBroker) -> None:
+def test_a_worker_of_dramatiq_consumes_it(switchyard_broker):
     note = actor()
     worker = Worker(switchyard_broker, worker_timeout=10, worker_threads=2)
     worker.start()
@@ -288,7 +287,7 @@ def test_a_worker_of_dramatiq_consumes_it(switchyard_broker: MemoryBroker) -> No
     assert sorted(ran) == list(range(20))
 
 
-def test_results_groups_and_limiters_of_dramatiq_work() -> None:
+def test_results_groups_and_limiters_of_dramatiq_work():
     @dramatiq.actor(queue_name="default", store_results=True)
     def half(number: int) -> float:
         with ConcurrentRateLimiter(rate_limiter_backend(), "half", limit=1).acquire(raise_on_failure=False) as acquired:
@@ -304,7 +303,7 @@ def test_results_groups_and_limiters_of_dramatiq_work() -> None:
     assert (list(group.get_results()), ran) == ([1, 3], [True, True, "complete"])
 
 
-def test_a_sequence_waits_for_the_retries_of_its_first_one() -> None:
+def test_a_sequence_waits_for_the_retries_of_its_first_one():
     started = []
 
     @dramatiq.actor(queue_name="default", ordered_by="customer")

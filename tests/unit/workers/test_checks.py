@@ -18,7 +18,6 @@ from django.db import transaction
 from django.db.utils import ConnectionHandler
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Callbacks, Middleware
-from pytest_django import Settings
 
 from project.config import VARIABLES
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
@@ -70,7 +69,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("wrong", "expected", "subject"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_named_with_its_fix(wrong: Yard, expected: str, subject: str) -> None:
+def test_a_mistake_is_named_with_its_fix(wrong, expected, subject):
     [message] = check_yard(wrong)
 
     assert check_yard(SOUND) == []
@@ -78,14 +77,14 @@ def test_a_mistake_is_named_with_its_fix(wrong: Yard, expected: str, subject: st
     assert "the topology" in str(message.hint)
 
 
-def test_a_pool_that_watches_everything_is_refused() -> None:
+def test_a_pool_that_watches_everything_is_refused():
     everything = Pool("all", "threads", ("fast", "long"), processes=1, slots=8)
 
     assert found(yard(everything, RETRIES)) == ["switchyard.E008", "switchyard.E009"]
 
 
 @pytest.mark.parametrize(("objective_ms", "ids"), [(400, []), (401, ["switchyard.E009"]), (None, ["switchyard.E009"])])
-def test_objectives_more_than_four_times_apart_do_not_share_a_pool(objective_ms: int | None, ids: list[str]) -> None:
+def test_objectives_more_than_four_times_apart_do_not_share_a_pool(objective_ms, ids):
     other = replace(LONG, name="other", objective_ms=objective_ms)
     both = Pool("both", "threads", ("fast", "other"), processes=1, slots=4)
 
@@ -93,7 +92,7 @@ def test_objectives_more_than_four_times_apart_do_not_share_a_pool(objective_ms:
 
 
 @pytest.mark.parametrize("name", ["fast-dead", "fast-retry", "fast-alone", "other-retry", "other-alone"])
-def test_a_queue_named_as_a_lane_or_a_dead_list_is_refused(name: str) -> None:
+def test_a_queue_named_as_a_lane_or_a_dead_list_is_refused(name):
     messages = check_yard(yard(*SOUND.pools, queues=(FAST, LONG, replace(FAST, name=name))))
 
     assert ("switchyard.E011", f"queue {name}") in [(message.id, message.obj) for message in messages]
@@ -101,12 +100,12 @@ def test_a_queue_named_as_a_lane_or_a_dead_list_is_refused(name: str) -> None:
 
 # A child that replaces another, and those that run what must run alone; executed children of gevent.
 @pytest.mark.parametrize(("kind", "needed"), [("threads", 4 + 4 + 4), ("gevent", 4 + 4 + 2)])
-def test_every_child_that_may_run_counts_for_the_database(kind: str, needed: int) -> None:
+def test_every_child_that_may_run_counts_for_the_database(kind, needed):
     assert found(but(FAST_POOL, kind=kind, database_connections=needed)) == []
     assert found(but(FAST_POOL, kind=kind, database_connections=needed - 1)) == ["switchyard.E010"]
 
 
-def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch):
     yard = declared_yard()
     assert check_yard(yard) == []
     monkeypatch.setattr("switchyard.workers.checks.actors.find_spec", lambda name: None)
@@ -119,14 +118,14 @@ def test_a_pool_of_greenlets_without_gevent_is_refused(monkeypatch: pytest.Monke
     assert "pip install gevent" in str(found[0].hint)
 
 
-def test_a_memory_limit_that_an_idle_child_reaches_is_named() -> None:
+def test_a_memory_limit_that_an_idle_child_reaches_is_named():
     [message] = check_yard(but(FAST_POOL, memory_limit_bytes=64_000_000))
 
     assert (message.id, message.obj) == ("switchyard.W009", "pool fast")
     assert message.msg.startswith("memory_limit_bytes is 64 MB, and an idle child takes about 120 MB")
 
 
-def test_the_pool_of_a_small_yard_may_watch_everything_and_no_other() -> None:
+def test_the_pool_of_a_small_yard_may_watch_everything_and_no_other():
     small = SOUND.small(slots=4)
 
     assert check_yard(small) == []
@@ -135,7 +134,7 @@ def test_the_pool_of_a_small_yard_may_watch_everything_and_no_other() -> None:
     assert "switchyard.E009" in found(replace(small, pools=(*small.pools, LONG_POOL)))
 
 
-def test_a_misspelt_variable_is_named_with_the_nearest_one_and_without_its_value() -> None:
+def test_a_misspelt_variable_is_named_with_the_nearest_one_and_without_its_value():
     (found,) = unknown_variables({"SWITCHYARD_BROKER_ULR": "redis://:hunter2@valkey"})
 
     assert (found.id, found.obj) == ("switchyard.W032", "SWITCHYARD_BROKER_ULR")
@@ -156,7 +155,7 @@ def test_a_misspelt_variable_is_named_with_the_nearest_one_and_without_its_value
         "OTHER_BROKER_ULR",
     ],
 )
-def test_variables_that_are_read_or_set_by_others_are_not_warned_of(name: str) -> None:
+def test_variables_that_are_read_or_set_by_others_are_not_warned_of(name):
     assert not list(unknown_variables({name: "x"}))
 
 
@@ -183,7 +182,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Bounce:
         *(("server_side_binding", True), ("assume_role", "owner")),
     ],
 )
-def test_an_option_that_needs_a_session_is_refused(option: str, value: Any, database: Bounce) -> None:
+def test_an_option_that_needs_a_session_is_refused(option, value, database):
     database(**{option: value, "connect_timeout": 5})
 
     [found] = bounced.forbidden_options()
@@ -192,7 +191,7 @@ def test_an_option_that_needs_a_session_is_refused(option: str, value: Any, data
     assert repr(option) in found.msg and found.hint
 
 
-def test_options_of_a_server_and_harmless_ones_are_allowed(database: Bounce) -> None:
+def test_options_of_a_server_and_harmless_ones_are_allowed(database):
     database(connect_timeout=5, prepare_threshold=None, pool=None)
     assert not list(bounced.forbidden_options())
 
@@ -221,7 +220,7 @@ def actor_warnings(declared: Yard, **options: Any) -> list[tuple[Any, str]]:
     return [(re.sub(place, "", subject), fact) for subject, fact in warnings]
 
 
-def test_a_queue_whose_retries_end_within_a_minute_is_named_with_what_it_calls() -> None:
+def test_a_queue_whose_retries_end_within_a_minute_is_named_with_what_it_calls():
     [(subject, fact)] = of_retries(check_yard(yard_with(retry=SHORT, calls="mail server")))
 
     assert subject == "queue mail"
@@ -238,7 +237,7 @@ def test_a_queue_whose_retries_end_within_a_minute_is_named_with_what_it_calls()
     ],
     ids=["calls nobody", "the default", "no retries on purpose", "one retry, late enough"],
 )
-def test_other_queues_are_not(options: dict[str, Any]) -> None:
+def test_other_queues_are_not(options):
     assert of_retries(check_yard(yard_with(**options))) == []
 
 
@@ -247,7 +246,7 @@ def test_other_queues_are_not(options: dict[str, Any]) -> None:
     [{"max_retries": 3}, {"backoff": lambda retry: 1_000}, {"max_backoff": 10_000}],
     ids=["fewer", "sooner", "never late"],
 )
-def test_an_actor_that_shortens_them_is_named(options: dict[str, Any]) -> None:
+def test_an_actor_that_shortens_them_is_named(options):
     [(subject, fact)] = actor_warnings(yard_with(calls="mail server"), **options)
 
     assert subject == "actor send"
@@ -266,12 +265,12 @@ def test_an_actor_that_shortens_them_is_named(options: dict[str, Any]) -> None:
         {"max_retries": 3, "retry_when": lambda retries, exception: True},
     ],
 )
-def test_an_actor_that_does_not_is_not(options: dict[str, Any]) -> None:
+def test_an_actor_that_does_not_is_not(options):
     assert actor_warnings(yard_with(calls="mail server"), **options) == []
     assert actor_warnings(yard_with(), max_retries=3) == []
 
 
-def test_hurried_retries_are_refused_in_production_alone(settings: Settings) -> None:
+def test_hurried_retries_are_refused_in_production_alone(settings):
     hurried = replace(settings.SWITCHYARD, topology=declared_yard().hurried(1_500))
 
     settings.SWITCHYARD = replace(hurried, debug=False)
@@ -315,7 +314,7 @@ def found_in(*functions: Any) -> list[CheckMessage]:
     return check_actors(YARD, broker)
 
 
-def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> None:
+def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist():
     messages = check_actors(YARD, broker_with(queue_name="wrok"))
 
     assert messages[0].id == "switchyard.E001"
@@ -330,15 +329,13 @@ def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist() -> N
         *((2_000, "E003"), (9_000, "E003"), (1_999, "")),
     ],
 )
-def test_an_actor_has_a_limit_below_its_queues_hard_limit_by_default_that_of_its_queue(
-    limit: object, expected: str
-) -> None:
+def test_an_actor_has_a_limit_below_its_queues_hard_limit_by_default_that_of_its_queue(limit, expected):
     assert told(broker_with(queue_name="work")) == []
     one = [(f"switchyard.{expected}", "actor one")] if expected else []
     assert told(broker_with(queue_name="work", time_limit=limit)) == one
 
 
-def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
+def test_a_callback_that_no_actor_has_is_refused_with_its_place():
     broker = broker_with(queue_name="work")
     broker.add_middleware(Callbacks())
     dramatiq.actor(lambda: None, actor_name="two", queue_name="work", broker=broker, on_failure="on", on_success="one")
@@ -354,7 +351,7 @@ def test_a_callback_that_no_actor_has_is_refused_with_its_place() -> None:
     assert re.fullmatch(r"actor two \(tests/unit/workers/test_checks\.py:\d+\)", message.obj)
 
 
-def test_an_actor_on_a_dead_list_and_a_dead_list_declared_as_a_queue_are_refused() -> None:
+def test_an_actor_on_a_dead_list_and_a_dead_list_declared_as_a_queue_are_refused():
     broker = broker_with(queue_name="work")
     broker.declare_queue("work-dead")
 
@@ -363,14 +360,14 @@ def test_an_actor_on_a_dead_list_and_a_dead_list_declared_as_a_queue_are_refused
 
 
 @pytest.mark.parametrize(("limit", "hint"), [(30, "time_limit=30_000"), (0.5, "time_limit=500"), (999, "=999_000")])
-def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit: float, hint: str) -> None:
+def test_a_time_limit_that_was_meant_in_seconds_is_seen(limit, hint):
     [message] = check_actors(YARD, broker_with(queue_name="work", time_limit=limit))
 
     assert (message.id, message.is_serious()) == ("switchyard.W020", False)
     assert hint in str(message.hint)
 
 
-def test_a_method_is_no_actor() -> None:
+def test_a_method_is_no_actor():
     class Report:
         def render(self, month: str) -> None: ...
 
@@ -381,7 +378,7 @@ def test_a_method_is_no_actor() -> None:
     assert "its first parameter is 'self'" in message.msg
 
 
-def test_an_actor_below_another_decorator_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_below_another_decorator_is_seen(monkeypatch):
     broker = broker_with(queue_name="work")
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -403,7 +400,7 @@ def test_an_actor_below_another_decorator_is_seen(monkeypatch: pytest.MonkeyPatc
     assert message.hint == "Put @dramatiq.actor(...) above the other decorators."
 
 
-def test_a_generator_is_no_actor() -> None:
+def test_a_generator_is_no_actor():
     def pages(month: str) -> Iterator[str]:
         yield month
 
@@ -418,7 +415,7 @@ def test_a_generator_is_no_actor() -> None:
     assert "none of its code runs" in first.msg
 
 
-def test_an_annotation_that_counts_as_none_is_seen() -> None:
+def test_an_annotation_that_counts_as_none_is_seen():
     def bill(customer: User, due: Nowhere, other: str | datetime.date, to: str, day: datetime.date) -> None: ...  # noqa: F821
 
     messages = found_in(bill)
@@ -438,7 +435,7 @@ def test_an_annotation_that_counts_as_none_is_seen() -> None:
     ]
 
 
-def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
+def test_a_lifetime_of_results_that_are_not_stored_is_seen():
     class Results(Middleware):
         @property
         def actor_options(self) -> set[str]:
@@ -472,7 +469,7 @@ def test_a_lifetime_of_results_that_are_not_stored_is_seen() -> None:
         ({"unique_for": 60, "unique_key": "k"}, "its unique_for is 60 ms, after which its key is free"),
     ],
 )
-def test_an_option_that_another_one_leaves_without_effect_is_seen(options: dict[str, Any], words: str) -> None:
+def test_an_option_that_another_one_leaves_without_effect_is_seen(options, words):
     class Given(Middleware):
         @property
         def actor_options(self) -> set[str]:
@@ -484,7 +481,7 @@ def test_an_option_that_another_one_leaves_without_effect_is_seen(options: dict[
     assert all(message.id == ("switchyard.W020" if " ms, " in words else "switchyard.W023") for message in found)
 
 
-def test_an_actor_without_end_is_seen_with_the_limit_that_it_gets() -> None:
+def test_an_actor_without_end_is_seen_with_the_limit_that_it_gets():
     limits = TimeLimits(yard=YARD, interrupts=ThreadInterrupts())
 
     [message] = check_actors(YARD, broker_with((limits,), queue_name="work", time_limit=None))
@@ -496,7 +493,7 @@ def test_an_actor_without_end_is_seen_with_the_limit_that_it_gets() -> None:
 
 
 @pytest.mark.parametrize(("pool", "lane"), [(0, "work"), (1, "work-retry")])
-def test_an_async_actor_where_greenlets_run_it_is_refused(pool: int, lane: str) -> None:
+def test_an_async_actor_where_greenlets_run_it_is_refused(pool, lane):
     pools = tuple(replace(each, kind="gevent") if each is YARD.pools[pool] else each for each in YARD.pools)
     yard = Yard(YARD.queues, pools)
     broker = broker_with((Limits(), AsyncActors()), queue_name="work", time_limit=1_000)

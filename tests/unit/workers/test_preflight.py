@@ -20,11 +20,10 @@ from dramatiq.brokers.stub import StubBroker
 
 from apps.exports import actors
 from project.config import BASE_DIR
-from switchyard.broker.topology import Pool, Yard
+from switchyard.broker.topology import Yard
 from switchyard.conf import read
 from switchyard.middleware import status
 from switchyard.middleware.errors import SendingFile
-from switchyard.testing import MemoryBroker
 from switchyard.workers import apps as worker_apps
 from switchyard.workers import preflight
 from switchyard.workers.apps import no_sends
@@ -41,13 +40,13 @@ FEW = replace(SOUND.pools[0], database_connections=1)
 WRONG = replace(settings.SWITCHYARD, topology=Yard(SOUND.queues, (FEW, *SOUND.pools[1:])))
 
 
-def test_a_sound_yard_starts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_yard_starts(capsys):
     refuse_if_wrong(ask_broker=False)
 
     assert capsys.readouterr().err == ""
 
 
-def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys):
     with override_settings(SWITCHYARD=WRONG), pytest.raises(SystemExit) as exit:
         refuse_if_wrong(ask_broker=False)
 
@@ -58,7 +57,7 @@ def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys: pytest.Captu
     assert "(switchyard.E010)" in said
 
 
-def test_a_metrics_folder_that_is_a_file_exits_78_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_metrics_folder_that_is_a_file_exits_78_with_both(tmp_path, capsys):
     (tmp_path / "metrics").write_text("")
     wrong = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "metrics")
 
@@ -71,12 +70,12 @@ def test_a_metrics_folder_that_is_a_file_exits_78_with_both(tmp_path: Path, caps
     assert "export SWITCHYARD_STATE_DIR=DIR for another folder" in said and "let this user" not in said
 
 
-def test_a_silenced_check_does_not_stop_the_start() -> None:
+def test_a_silenced_check_does_not_stop_the_start():
     with override_settings(SWITCHYARD=WRONG, SILENCED_SYSTEM_CHECKS=["switchyard.E010"]):
         refuse_if_wrong(ask_broker=False)
 
 
-def test_a_container_that_is_too_small_for_its_pools_is_named_with_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_container_that_is_too_small_for_its_pools_is_named_with_figures(capsys):
     pool = replace(SOUND.pools[0], processes=2, isolated=1, memory_limit_bytes=200_000_000)
 
     warn_if_too_small([pool], 900_000_000)
@@ -91,7 +90,7 @@ SMTP = "django.core.mail.backends.smtp.EmailBackend"
 
 
 @pytest.mark.parametrize("timeout", [None, 0])
-def test_mail_without_a_timeout_is_refused(timeout: int | None) -> None:
+def test_mail_without_a_timeout_is_refused(timeout):
     with override_settings(EMAIL_TIMEOUT=timeout, EMAIL_BACKEND=SMTP):
         [message] = endless_mail()
 
@@ -100,7 +99,7 @@ def test_mail_without_a_timeout_is_refused(timeout: int | None) -> None:
 
 
 @pytest.mark.parametrize("backend", ["locmem", "console", "dummy"])
-def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
+def test_mail_that_reaches_no_server_needs_no_timeout(backend):
     with override_settings(EMAIL_TIMEOUT=None, EMAIL_BACKEND=f"django.core.mail.backends.{backend}.EmailBackend"):
         assert not list(endless_mail())
 
@@ -108,7 +107,7 @@ def test_mail_that_reaches_no_server_needs_no_timeout(backend: str) -> None:
 @pytest.mark.parametrize(
     ("options", "names"), [({}, ['MAILERS["default"]["OPTIONS"]["timeout"]']), ({"OPTIONS": {"timeout": 8}}, [])]
 )
-def test_mailers_need_a_timeout(options: dict[str, object], names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mailers_need_a_timeout(options, names, monkeypatch):
     stock = UserSettingsHolder(global_settings)
     stock.MAILERS = {"default": options, "tests": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
     monkeypatch.setattr(installation, "settings", stock)
@@ -122,9 +121,7 @@ OF_MAIL = ["switchyard.E006"]
 @pytest.mark.parametrize(
     ("url", "ids"), [("log:", []), ("mailto:ops@example.com", OF_MAIL), ("oncall=mailto:ops@example.com", OF_MAIL)]
 )
-def test_alerts_by_mail_need_a_timeout_and_a_project_that_names_nothing_of_mail_none(
-    url: str, ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alerts_by_mail_need_a_timeout_and_a_project_that_names_nothing_of_mail_none(url, ids, tmp_path, monkeypatch):
     settings = read({"ALERT_URLS": [url], "STATE_DIR": tmp_path}, {}, debug=True, base_dir=tmp_path)
     monkeypatch.setattr(installation, "settings", UserSettingsHolder(global_settings))
     monkeypatch.setattr(installation, "switchyard_settings", lambda: settings)
@@ -136,7 +133,7 @@ MOVED = {"switchyard_audit": None, "switchyard_bulk": "missing_module", "switchy
 
 
 @override_settings(MIGRATION_MODULES=MOVED)
-def test_files_name_the_migrations_that_django_loads() -> None:
+def test_files_name_the_migrations_that_django_loads():
     found = set(migrations_on_disk())
 
     assert found == MigrationLoader(None, ignore_no_migrations=True).disk_migrations.keys()
@@ -155,7 +152,7 @@ def usable(monkeypatch: pytest.MonkeyPatch, *cpus: int) -> list[set[int]]:
     return pinned
 
 
-def test_production_refuses_an_absent_cpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_production_refuses_an_absent_cpu(monkeypatch, capsys):
     usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=False), pytest.raises(SystemExit) as exit:
@@ -165,7 +162,7 @@ def test_production_refuses_an_absent_cpu(monkeypatch: pytest.MonkeyPatch, capsy
     assert "pool slow: cpus names 7, this process may use 0, 1; name some of these" in capsys.readouterr().err
 
 
-def test_development_runs_on_cpus_that_exist(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_development_runs_on_cpus_that_exist(monkeypatch, caplog):
     pinned = usable(monkeypatch, 0, 1)
 
     with override_settings(DEBUG=True), caplog.at_level(logging.WARNING):
@@ -177,7 +174,7 @@ def test_development_runs_on_cpus_that_exist(monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.parametrize("pool", [PINNED, SLOW])
-def test_ignored_cpus_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pool: Pool) -> None:
+def test_ignored_cpus_are_named(monkeypatch, caplog, pool):
     monkeypatch.delattr("os.sched_getaffinity")
 
     preflight.refuse_if_not_pinnable([pool])
@@ -202,14 +199,14 @@ def imported(code: str, broker: StubBroker) -> None:
 
 
 @pytest.mark.parametrize("call", ["enqueue(message)", "enqueue(message=message)", "enqueue_many(messages=[message])"])
-def test_a_message_of_a_module_is_refused_however_it_is_passed(broker: StubBroker, call: str) -> None:
+def test_a_message_of_a_module_is_refused_however_it_is_passed(broker, call):
     broker.enqueue_many = lambda messages: None  # type: ignore[attr-defined]
 
     with no_sends(broker), pytest.raises(SendingFile, match=FILE):
         imported(f"message = broker.get_actor('hello').message()\nbroker.{call}", broker)
 
 
-def test_what_else_is_sent_meanwhile_reaches_the_broker(broker: StubBroker) -> None:
+def test_what_else_is_sent_meanwhile_reaches_the_broker(broker):
     with no_sends(broker):
         exec(
             compile("broker.enqueue(message=m)", "go", "exec"),
@@ -219,7 +216,7 @@ def test_what_else_is_sent_meanwhile_reaches_the_broker(broker: StubBroker) -> N
     assert broker.queues["default"].qsize() == 1
 
 
-def test_a_broker_has_its_own_methods_again_and_one_that_was_patched_before_stays_so(broker: StubBroker) -> None:
+def test_a_broker_has_its_own_methods_again_and_one_that_was_patched_before_stays_so(broker):
     sent: list[Any] = []
     with no_sends(broker), no_sends(broker):
         pass
@@ -243,9 +240,7 @@ APPS = {
 }
 
 
-def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switchyard_broker: MemoryBroker
-) -> None:
+def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(tmp_path, monkeypatch, switchyard_broker):
     for name, text in APPS.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -260,7 +255,7 @@ def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(
     assert "of_celery.tasks" not in sys.modules
 
 
-def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path: Path) -> None:
+def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path):
     folder, alone = tmp_path / "package", tmp_path / "alone.py"
     written, deleted, new = (folder / f"{name}.py" for name in ("written", "deleted", "new"))
     (folder / "below").mkdir(parents=True)
@@ -278,7 +273,7 @@ def test_written_new_and_deleted_files_are_changes_and_others_are_none(tmp_path:
     assert changes.poll() == set()
 
 
-def test_a_folder_that_goes_away_while_it_is_read_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_goes_away_while_it_is_read_is_a_change(tmp_path, monkeypatch):
     gone = tmp_path / "package" / "gone"
     gone.mkdir(parents=True)
     (gone / "module.py").touch()
@@ -296,7 +291,7 @@ def test_a_folder_that_goes_away_while_it_is_read_is_a_change(tmp_path: Path, mo
     assert changes.poll() == {gone / "module.py"}
 
 
-def test_a_new_interpreter_finds_what_this_one_was_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_interpreter_finds_what_this_one_was_told_to(tmp_path, monkeypatch):
     (tmp_path / "apps").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "apps")  # as the manage.py of many a project does
     folders = import_path().split(os.pathsep)
@@ -305,7 +300,7 @@ def test_a_new_interpreter_finds_what_this_one_was_told_to(tmp_path: Path, monke
     assert [folder for folder in folders if "lib/python3" in folder] == []
 
 
-def test_the_projects_code_is_watched_and_no_packages() -> None:
+def test_the_projects_code_is_watched_and_no_packages():
     watched = own_code()
 
     for module in (actors, status):

@@ -6,7 +6,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,7 +63,7 @@ def judged(seed: int, number: int, facilities: Facilities, valkey: redis.Redis) 
     }  # fmt: skip
 
 
-def test_one_situation_of_each_kind_is_named(facilities: Facilities, valkey: redis.Redis) -> None:
+def test_one_situation_of_each_kind_is_named(facilities, valkey):
     found = [judged(1, number, facilities, valkey) for number in range(len(SITUATIONS))]
 
     assert [each for each in found if not each["right"]] == []
@@ -72,7 +71,7 @@ def test_one_situation_of_each_kind_is_named(facilities: Facilities, valkey: red
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_a_hundred_situations(facilities: Facilities, valkey: redis.Redis, tmp_path: Path) -> None:
+def test_a_hundred_situations(facilities, valkey, tmp_path):
     """Resumed where its log ends: ``python -m tests.verdicts.draws --seed 1 --log FILE``."""
     found = resumed("DRAWS", lambda *case: judged(*case, facilities, valkey), tmp_path, count=100)
 

@@ -7,9 +7,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -56,7 +54,7 @@ def family(calls: RedisCalls, queue: str = "moving") -> QueueOperations:
     return QueueOperations(calls, KEYS.queue(queue))
 
 
-def test_queues_are_on_several_nodes_and_work(calls: RedisCalls) -> None:
+def test_queues_are_on_several_nodes_and_work(calls):
     families = [family(calls, queue) for queue in QUEUES]
     for each in families:
         each.enqueue([Entry(f"m-{number}", b"body") for number in range(1_200)])
@@ -68,7 +66,7 @@ def test_queues_are_on_several_nodes_and_work(calls: RedisCalls) -> None:
     assert len({calls.place_of(each.keys.bodies) for each in families}) == 3
 
 
-def test_the_user_of_the_how_to_may_move_slots_as_a_whole(tmp_path: Path) -> None:
+def test_the_user_of_the_how_to_may_move_slots_as_a_whole(tmp_path):
     [line] = re.findall(r"^ +user replica on (.+syncslots)$", read("docs/how-to/tls-and-acl.md"), flags=re.MULTILINE)
     keys = Keys().queue("moving")
     with ClusterUnderTest(tmp_path, masters=2) as cluster:
@@ -84,7 +82,7 @@ def test_the_user_of_the_how_to_may_move_slots_as_a_whole(tmp_path: Path) -> Non
         calls.close()
 
 
-def test_a_pipeline_asks_every_node_and_keeps_the_order(calls: RedisCalls) -> None:
+def test_a_pipeline_asks_every_node_and_keeps_the_order(calls):
     for number, queue in enumerate(QUEUES):
         calls.command("SET", KEYS.queue(queue).token, number)
 
@@ -98,7 +96,7 @@ def test_a_pipeline_asks_every_node_and_keeps_the_order(calls: RedisCalls) -> No
     assert isinstance(wrong, BrokerRefused)
 
 
-def test_an_operation_that_some_nodes_do_not_know_is_run_once_on_each(calls: RedisCalls) -> None:
+def test_an_operation_that_some_nodes_do_not_know_is_run_once_on_each(calls):
     operation = script("pause")
     calls.call(operation, [KEYS.queue("a").paused], [0, "me", "why"])
 
@@ -109,7 +107,7 @@ def test_an_operation_that_some_nodes_do_not_know_is_run_once_on_each(calls: Red
     assert calls.pipeline([("EXISTS", KEYS.queue(queue).paused) for queue in QUEUES]) == [1, 1, 1]
 
 
-def test_a_stream_of_calls_visits_the_nodes_in_order(calls: RedisCalls) -> None:
+def test_a_stream_of_calls_visits_the_nodes_in_order(calls):
     for queue in QUEUES:
         family(calls, queue).enqueue([Entry(queue, b"body")])
     turns = [family(calls, queue).backlog_call() for queue in (*QUEUES, *QUEUES)]
@@ -119,7 +117,7 @@ def test_a_stream_of_calls_visits_the_nodes_in_order(calls: RedisCalls) -> None:
     assert answers == [calls.call(script("backlog"), *turn) for turn in turns]
 
 
-def test_a_slot_that_was_moved_is_asked_at_its_new_node(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_a_slot_that_was_moved_is_asked_at_its_new_node(cluster, calls):
     queue = family(calls)
     queue.enqueue([Entry("before", b"body")])
     target = cluster.another(cluster.owner(queue.keys.bodies))
@@ -132,9 +130,7 @@ def test_a_slot_that_was_moved_is_asked_at_its_new_node(cluster: ClusterUnderTes
     assert calls.pipeline([("HLEN", queue.keys.bodies)]) == [2]
 
 
-def test_a_slot_that_is_being_moved_makes_calls_wait_within_their_budget(
-    cluster: ClusterUnderTest, calls: RedisCalls
-) -> None:
+def test_a_slot_that_is_being_moved_makes_calls_wait_within_their_budget(cluster, calls):
     queue = family(calls)
     queue.enqueue([Entry("before", b"body")])
     steps = cluster.keys_moved_one_by_one(queue.keys.bodies, cluster.another(cluster.owner(queue.keys.bodies)))
@@ -162,7 +158,7 @@ def test_a_slot_that_is_being_moved_makes_calls_wait_within_their_budget(
     assert calls.command("HLEN", queue.keys.bodies) == 2
 
 
-def test_a_wait_for_the_wakeup_follows_its_slot(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_a_wait_for_the_wakeup_follows_its_slot(cluster, calls):
     queue = family(calls)
     wakeup = Wakeup(calls, queue.keys.wakeup("live"))
     wakeup.request()
@@ -178,7 +174,7 @@ def test_a_wait_for_the_wakeup_follows_its_slot(cluster: ClusterUnderTest, calls
     wakeup.disconnect()
 
 
-def test_a_fork_uses_connections_of_its_own(calls: RedisCalls) -> None:
+def test_a_fork_uses_connections_of_its_own(calls):
     calls.command("SET", KEYS.queue("a").token, 1)
     reading, writing = os.pipe()
 
@@ -196,7 +192,7 @@ def test_a_fork_uses_connections_of_its_own(calls: RedisCalls) -> None:
     os.close(writing)
 
 
-def test_a_cluster_that_is_away_is_refused_within_the_budget() -> None:
+def test_a_cluster_that_is_away_is_refused_within_the_budget():
     calls = calls_on(connect("redis+cluster://127.0.0.1:1"), budget_s=0.5, refused_s=0.2)
 
     with pytest.raises(BrokerUnavailable) as refused:
@@ -209,9 +205,7 @@ def test_a_cluster_that_is_away_is_refused_within_the_budget() -> None:
     assert refused.value.outcome == "refused"
 
 
-def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(
-    tmp_path: Path, configure: Callable[..., None]
-) -> None:
+def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(tmp_path, configure):
     node = Node(tmp_path / "node", server_binary("valkey-server"))
     node.start()
     configure(broker_url=f"redis+cluster://{node.address}")
@@ -234,7 +228,7 @@ def test_nodes_that_were_never_joined_are_away_until_they_hold_slots(
         node.kill()
 
 
-def test_a_node_that_has_left_is_asked_for_nothing(cluster: ClusterUnderTest, tmp_path: Path) -> None:
+def test_a_node_that_has_left_is_asked_for_nothing(cluster, tmp_path):
     left = Node(tmp_path / "left", server_binary("valkey-server"))
     left.start()
     calls = calls_on(connect(cluster.url.replace("//", f"//{left.address},", 1), profile="quick"), budget_s=1.0)
@@ -249,7 +243,7 @@ def test_a_node_that_has_left_is_asked_for_nothing(cluster: ClusterUnderTest, tm
 BODY = b'{"actor":"fan_out","sent_at":1}'
 
 
-def test_queues_on_several_nodes_are_paused_and_resumed(calls: RedisCalls) -> None:
+def test_queues_on_several_nodes_are_paused_and_resumed(calls):
     families = [QueueOperations(calls, Keys().queue(f"queue-{number}")) for number in range(6)]
     for family in families:
         family.join("me/live")
@@ -277,7 +271,7 @@ def broker(cluster: ClusterUnderTest) -> Iterator[RedisBroker]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_members_on_several_nodes_are_counted(broker: RedisBroker, run_worker: Any) -> None:
+def test_members_on_several_nodes_are_counted(broker, run_worker):
     actors = Actors()
     actors.refused = {3}
     made = []

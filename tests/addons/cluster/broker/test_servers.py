@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ def prepared(calls: RedisCalls, keys: Keys = KEYS, queues: Sequence[str] = QUEUE
     return watch
 
 
-def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_every_master_is_checked_and_named(cluster, calls):
     wrong = cluster.masters[1]
     wrong.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
@@ -60,7 +59,7 @@ def test_every_master_is_checked_and_named(cluster: ClusterUnderTest, calls: Red
     assert refused.count(True) == 1
 
 
-def test_a_look_waits_once_for_a_node_that_hangs(calls: RedisCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_waits_once_for_a_node_that_hangs(calls, monkeypatch):
     watch, trips, send = watch_on(calls), list[Any](), calls.pipeline
     watch.generation.prepare()
 
@@ -76,13 +75,13 @@ def test_a_look_waits_once_for_a_node_that_hangs(calls: RedisCalls, monkeypatch:
     assert (with_types, len(trips)) == (2, 3), "of its own keys, and once a minute of the types of all"
 
 
-def test_queues_are_listed_by_their_node(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_queues_are_listed_by_their_node(cluster, calls):
     places = Masters(calls, KEYS, QUEUES).queues_by_place()
 
     assert [places[node.address] for node in cluster.masters] == [["b"], ["c"], ["a"]]
 
 
-def test_a_node_that_lost_its_keys_is_noticed(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_a_node_that_lost_its_keys_is_noticed(cluster, calls):
     watch, later = watch_on(calls), watch_on(calls)
     assert watch.generation.prepare()
     assert watch.look().findings == ()
@@ -102,9 +101,7 @@ def test_a_node_that_lost_its_keys_is_noticed(cluster: ClusterUnderTest, calls: 
 @pytest.mark.parametrize(
     "moved", [KEYS.queue("a").bodies, marks_of_part(KEYS, PARTS[0])[0]], ids=["with its family", "by itself"]
 )
-def test_a_marker_that_moves_to_another_master_is_found_there(
-    cluster: ClusterUnderTest, calls: RedisCalls, moved: str
-) -> None:
+def test_a_marker_that_moves_to_another_master_is_found_there(cluster, calls, moved):
     watch, home = prepared(calls), cluster.owner(moved)
 
     cluster.move_at_once(moved, cluster.another(home))
@@ -114,9 +111,7 @@ def test_a_marker_that_moves_to_another_master_is_found_there(
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(
-    cluster: ClusterUnderTest, calls: RedisCalls, number: int
-) -> None:
+def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(cluster, calls, number):
     node = cluster.masters[number]
     queues = [queue for queue in QUEUES if calls.place_of(KEYS.queue(queue).bodies) != node.address]
     watch, later = (Watch(calls, KEYS, queues, production=True) for _ in range(2))
@@ -136,7 +131,7 @@ def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(
     assert not watch.look().pause and not later.look().pause
 
 
-def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_what_a_master_lost_is_named(cluster, calls):
     watch = prepared(calls)
     homes = {KEYS.pool_reports(): "pool reports", KEYS.alerts_due(): "alerts"}
 
@@ -150,7 +145,7 @@ def test_what_a_master_lost_is_named(cluster: ClusterUnderTest, calls: RedisCall
         watch.look()
 
 
-def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: RedisCalls) -> None:
+def test_a_master_without_a_marker_is_told(cluster, calls):
     masters = Masters(calls, KEYS, QUEUES)
     assert set(masters.unmarked([]).values()) == {True}
 
@@ -160,7 +155,7 @@ def test_a_master_without_a_marker_is_told(cluster: ClusterUnderTest, calls: Red
     assert masters.unmarked(marked) == {}
 
 
-def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) -> None:
+def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path):
     with own_cluster(tmp_path) as (cluster, calls):
         watch = prepared(calls)
         keeper = LeaseKeeper({name: QueueOperations(calls, KEYS.queue(name)) for name in QUEUES}, [
@@ -186,7 +181,7 @@ def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path: Path) 
         assert f"node {dead.address}: it does not answer; b starts nothing" in health.findings[0].seen
 
 
-def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
+def test_a_master_that_became_a_replica_is_no_finding(tmp_path):
     """Clients notice a failover with their next call for one of its slots; until then they ask the former master."""
     with own_cluster(tmp_path, replicas=1) as (cluster, calls):
         before = set(calls.places())
@@ -203,7 +198,7 @@ def test_a_master_that_became_a_replica_is_no_finding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("looked", [False, True], ids=["unseen", "seen"])
-def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path, looked: bool) -> None:
+def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path, looked):
     with own_cluster(tmp_path, replicas=1, node_timeout_ms=5_000) as (cluster, calls):
         watch = prepared(calls)
         key = KEYS.queue("a").bodies
@@ -220,7 +215,7 @@ def test_a_former_master_that_is_stopped_is_no_node_that_is_away(tmp_path: Path,
         assert set(calls.places()) == {node.address for node in (*cluster.masters, heir)} - {former.address}
 
 
-def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_path: Path) -> None:
+def test_a_node_that_gave_all_slots_away_and_left_is_no_node_that_is_away(tmp_path):
     with own_cluster(tmp_path, node_timeout_ms=5_000) as (cluster, calls):
         watch = prepared(calls)
         key = KEYS.queue("a").bodies
@@ -275,7 +270,7 @@ def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRe
     move.end()
 
 
-def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCalls, move: Move) -> None:
+def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls, move):
     queue, node, slot = move.queue, calls.place_of(move.key), slot_of(move.key)
     watch = Watch(calls, HALVES, [queue, "c"], production=True)
 
@@ -301,9 +296,7 @@ def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls: RedisCal
     assert queue in Masters(calls, HALVES, [queue]).queues_by_place()[move.target.address]
 
 
-def test_a_plain_command_follows_a_key_to_its_new_node(
-    cluster: ClusterUnderTest, calls: RedisCalls, move: Move
-) -> None:
+def test_a_plain_command_follows_a_key_to_its_new_node(cluster, calls, move):
     client = connect(cluster.url, profile="quick")
 
     assert client.hlen(move.key) == calls.command("HLEN", move.key)
@@ -311,7 +304,7 @@ def test_a_plain_command_follows_a_key_to_its_new_node(
     client.close()
 
 
-def test_a_move_that_ends_within_a_second_is_no_finding(cluster: ClusterUnderTest, move: Move) -> None:
+def test_a_move_that_ends_within_a_second_is_no_finding(cluster, move):
     calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0, refused_s=0.1)  # as the rooms'
     ending = threading.Timer(0.4, lambda: list(move.steps))
     began_s = time.monotonic()
@@ -327,7 +320,7 @@ def test_a_move_that_ends_within_a_second_is_no_finding(cluster: ClusterUnderTes
 
 
 @pytest.mark.parametrize("lost", ["its node", "its side of the move"])
-def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path: Path, lost: str) -> None:
+def test_a_move_whose_target_is_lost_leaves_the_slot_half_moved(tmp_path, lost):
     queue, key = "half", HALVES.queue("half").bodies
     with own_cluster(tmp_path) as (cluster, calls):
         source = cluster.owner(key)
@@ -360,9 +353,7 @@ def commands_of(node: Node) -> int:
     return next(int(line.partition(":")[2]) for line in facts if line.startswith("total_commands_processed:"))
 
 
-def test_what_is_not_seen_while_the_broker_is_away_is_not_resolved(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_not_seen_while_the_broker_is_away_is_not_resolved(tmp_path, caplog):
     with own_cluster(tmp_path, masters=1) as (cluster, calls):
         [node] = cluster.masters
         watch = prepared(calls, HALVES, ["c"])

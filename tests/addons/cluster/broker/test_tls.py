@@ -66,9 +66,7 @@ def calls(url: str) -> Iterator[RedisCalls]:
     calls.close()
 
 
-def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(
-    secure: ClusterUnderTest, calls: RedisCalls, url: str
-) -> None:
+def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(secure, calls, url):
     keys = [Keys("tls").queue(queue).token for queue in QUEUES]
     home = secure.owner(keys[0])
 
@@ -85,7 +83,7 @@ def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(
     secure.move_one_by_one(keys[0], home)
 
 
-def test_a_certificate_of_an_unknown_authority_is_refused(secure: ClusterUnderTest, tmp_path: Path) -> None:
+def test_a_certificate_of_an_unknown_authority_is_refused(secure, tmp_path):
     another = Authority(tmp_path / "another")
     said = "CERTIFICATE_VERIFY_FAILED"
 
@@ -100,7 +98,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(secure: ClusterUnderTe
         calls.close()
 
 
-def test_workers_run_jobs_of_every_node_over_tls(url: str, run_worker: Any) -> None:
+def test_workers_run_jobs_of_every_node_over_tls(url, run_worker):
     queues = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms=9_000) for name in QUEUES)
     yard = Yard(queues, (Pool("all", "threads", QUEUES, processes=1, slots=2, shared_retries=True),))
     broker = build_yard(yard, connect(url), Keys(f"test-{uuid.uuid4().hex[:8]}"))
@@ -197,9 +195,7 @@ def scheduler(cluster: Guarded, pools: Pools) -> RunningPool:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_scheduler_drops_what_was_purged_and_ends_an_undo_that_was_begun(
-    cluster: Guarded, room: RedisCalls, pools: Pools, scheduler: RunningPool
-) -> None:
+def test_a_scheduler_drops_what_was_purged_and_ends_an_undo_that_was_begun(cluster, room, pools, scheduler):
     family = QueueOperations(room, Keys().queue(QUEUE))
     ledger = Ledger(scheduler.log_path.with_name("unused"))
 
@@ -221,8 +217,8 @@ def test_a_scheduler_drops_what_was_purged_and_ends_an_undo_that_was_begun(
 @pytest.mark.long
 @pytest.mark.django_db(transaction=True)
 def test_processes_of_each_role_run_jobs_and_go_on_after_a_master_was_emptied(
-    cluster: Guarded, pools: Pools, scheduler: RunningPool, manage: Callable[..., str], tmp_path: Path
-) -> None:
+    cluster, pools, scheduler, manage, tmp_path
+):
     worker = pools.start("runpool", "work", url=cluster.url_of("worker"))
     retries = pools.start("runpool", "retries", url=cluster.url_of("worker"))
     history = pools.start("runhistory", url=cluster.url_of("scheduler"), ready=False)

@@ -165,9 +165,7 @@ def own_cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
 
 
 @pytest.mark.parametrize("way", ["at once", pytest.param("one by one", marks=long)])
-def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(
-    run: Any, own_cluster: ClusterUnderTest, way: str
-) -> None:
+def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(run, own_cluster, way):
     cluster = own_cluster
     running = run(cluster)
     bodies = running.keys.queue("b").bodies
@@ -185,9 +183,7 @@ def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(
 
 
 @long
-def test_a_master_that_dies_stops_its_own_queues_only(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_master_that_dies_stops_its_own_queues_only(run, tmp_path, monkeypatch):
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", FAILOVER_PAUSE_S)  # as in a pool
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         running = run(cluster)
@@ -212,7 +208,7 @@ def test_a_master_that_dies_stops_its_own_queues_only(
 
 
 @long
-def test_a_planned_failover_loses_nothing(run: Any, tmp_path: Path) -> None:
+def test_a_planned_failover_loses_nothing(run, tmp_path):
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         running = run(cluster)
         with running as load:
@@ -235,7 +231,7 @@ def test_a_planned_failover_loses_nothing(run: Any, tmp_path: Path) -> None:
     assert load.lost() == []
 
 
-def test_a_lock_has_one_holder_while_its_slot_moves(cluster: ClusterUnderTest, run_worker: Any) -> None:
+def test_a_lock_has_one_holder_while_its_slot_moves(cluster, run_worker):
     cluster.flush()
     with held_locks(cluster.url, run_worker) as locks:
         for name in (HELD, BUSY):
@@ -251,7 +247,7 @@ def test_a_lock_has_one_holder_while_its_slot_moves(cluster: ClusterUnderTest, r
     locks.check_turns()
 
 
-def test_a_lock_has_one_holder_when_its_master_dies(tmp_path: Path, run_worker: Any) -> None:
+def test_a_lock_has_one_holder_when_its_master_dies(tmp_path, run_worker):
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster, held_locks(cluster.url, run_worker) as locks:
         killed_s = []
         for name in (BUSY, HELD):

@@ -52,13 +52,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield bench_on(cast(ServerUnderTest, FamilysNode(cluster)), Scripts())
 
 
-def test_the_invariants_hold_on_a_cluster(bench: Bench) -> None:
+def test_the_invariants_hold_on_a_cluster(bench):
     run(bench, examples=10, steps=30)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_the_invariants_hold_on_a_cluster_in_two_hundred_examples(bench: Bench) -> None:
+def test_the_invariants_hold_on_a_cluster_in_two_hundred_examples(bench):
     run(bench, examples=200)
 
     bench.coverage.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import dramatiq
 import pytest
 from django.conf import settings
 from django.core.management import call_command
-from django.test import Client, override_settings
+from django.test import override_settings
 from django.urls import reverse
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -69,9 +69,7 @@ def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("steps", [1, 2], ids=["no key moved", "all keys moved, the slot still open"])
-def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
-    cluster: ClusterUnderTest, watcher: Client, steps: int
-) -> None:
+def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(cluster, watcher, steps):
     sent = fill(facilities())
     key = declared_yard().keys.queue("default").bodies
     source, slot = cluster.owner(key), slot_of(key)
@@ -124,7 +122,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(
 
 
 @pytest.mark.long
-def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster: ClusterUnderTest) -> None:
+def test_reports_of_pools_in_a_half_moved_slot_leave_the_queues_in_sight(cluster):
     fill(facilities())
     reports = declared_yard().keys.pool_reports()
     moving = cluster.keys_moved_one_by_one(reports, cluster.another(cluster.owner(reports)))
@@ -193,7 +191,7 @@ def metrics() -> dict[str, float]:
 
 
 @pytest.mark.long
-def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster: ClusterUnderTest, watcher: Client) -> None:
+def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster, watcher):
     found, keys, caller = facilities(), declared_yard().keys, Caller()
     sent = fill(found)
     shared = {cluster.owner(keys.pool_reports()), cluster.owner(keys.lock(SCHEDULER))}
@@ -288,7 +286,7 @@ def facts() -> str:
     return "; ".join(found.seen for found in look_at_servers() if found.severity == "ok")
 
 
-def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(two_queues: ClusterUnderTest) -> None:
+def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(two_queues):
     found, keys = facilities(), YARD.keys
     holders = {two_queues.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
     [bare] = [node for node in two_queues.masters if node not in holders]
@@ -318,7 +316,7 @@ def test_a_master_without_a_queue_that_was_emptied_is_named_everywhere(two_queue
     assert "keyspace" not in look()
 
 
-def test_a_hash_slot_without_a_node_hides_no_other_finding(two_queues: ClusterUnderTest) -> None:
+def test_a_hash_slot_without_a_node_hides_no_other_finding(two_queues):
     keys = YARD.keys
     holders = {two_queues.owner(keys.queue(queue).bodies) for queue in ("b", "c")}
     tag = next(tag for tag in PARTS if two_queues.owner(marks_of_part(keys, tag)[0]) not in holders)
@@ -343,7 +341,7 @@ def test_a_hash_slot_without_a_node_hides_no_other_finding(two_queues: ClusterUn
     calls.close()
 
 
-def test_a_master_with_too_few_slots_is_named_with_what_to_do(two_queues: ClusterUnderTest) -> None:
+def test_a_master_with_too_few_slots_is_named_with_what_to_do(two_queues):
     bare = two_queues.owner("{a}")
     taker = two_queues.owner("{b}")
     assert mark_keyspace() == []
@@ -361,7 +359,7 @@ def replica_findings() -> list[Finding]:
     return [found for found in run_checks(GROUP, look_at_servers, 20.0) if found.code == "no_replica"]
 
 
-def test_masters_that_no_replica_follows_are_named(tmp_path: Path, configure: Callable[..., None]) -> None:
+def test_masters_that_no_replica_follows_are_named(tmp_path, configure):
     with ClusterUnderTest(tmp_path / "cluster", replicas=1) as cluster:
         configure(broker_url=cluster.url)
         assert replica_findings() == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import dramatiq.worker
 import pytest
@@ -39,21 +38,21 @@ CLUSTER = "redis+cluster://user:secret@10.0.0.1:6379,10.0.0.2:6379"
         ),
     ],
 )
-def test_what_cannot_or_must_not_be_is_refused(value: str, fact: str) -> None:
+def test_what_cannot_or_must_not_be_is_refused(value, fact):
     with pytest.raises(InvalidSetting) as refused:
         load({**GOOD, "SWITCHYARD_BROKER_URL": value})
 
     assert fact in str(refused.value)
 
 
-def test_options_that_the_client_knows_are_taken() -> None:
+def test_options_that_the_client_knows_are_taken():
     url = "rediss+cluster://u:p@a:1,b:2?ssl_check_hostname=no&health_check_interval=10"
 
     load({**GOOD, "DJANGO_DEBUG": "1", "SWITCHYARD_BROKER_URL": url})
 
 
 @pytest.mark.parametrize("url", ["redis+cluster://one:6379,two:6379", "REDISS+CLUSTER://one:6379,two:6379"])
-def test_consumers_start_again_soon(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consumers_start_again_soon(url, monkeypatch):
     settings = replace(switchyard_settings(), broker_url=url)
     monkeypatch.setattr(main, "switchyard_settings", lambda: settings)
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 3.0)
@@ -63,7 +62,7 @@ def test_consumers_start_again_soon(url: str, monkeypatch: pytest.MonkeyPatch) -
     assert dramatiq.worker.CONSUMER_RESTART_DELAY_SECS == main.FAILOVER_PAUSE_S
 
 
-def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused() -> None:
+def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused():
     facts = facts_of(b"redis_version:7.2.4\r\ncluster_enabled:1\r\n", [])
 
     assert [(item.code, item.severity) for item in judge(facts, production=False)] == [("cluster", "error")]
@@ -76,7 +75,7 @@ def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused() -> None:
         ("a lock is left", f"valkey-cli -c -h 10.0.0.1 -p 6379 {ADMIN} {CHANGE}"),
     ],
 )
-def test_a_command_names_its_node(seen: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_names_its_node(seen, expected, monkeypatch):
     monkeypatch.setattr(
         examine,
         "switchyard_settings",
@@ -88,7 +87,7 @@ def test_a_command_names_its_node(seen: str, expected: str, monkeypatch: pytest.
     assert found.next == expected
 
 
-def test_a_command_about_a_cluster_names_no_second_node(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_about_a_cluster_names_no_second_node(monkeypatch):
     url = CLUSTER.replace("redis+", "rediss+", 1) + "?ssl_ca_certs=/ca.pem"
     monkeypatch.setattr(
         examine, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
@@ -109,15 +108,15 @@ def test_a_command_about_a_cluster_names_no_second_node(monkeypatch: pytest.Monk
         (("SCAN", b"0"), None),
     ],
 )
-def test_the_key_of_a_command_is_found(words: tuple[Any, ...], key: str | None) -> None:
+def test_the_key_of_a_command_is_found(words, key):
     assert key_of(words) == key
 
 
-def test_keys_of_one_tag_share_a_slot() -> None:
+def test_keys_of_one_tag_share_a_slot():
     assert slot_of("switchyard:{mail}:bodies") == slot_of(b"switchyard:{mail}:mail.bell") != slot_of("{sms}")
 
 
-def test_a_cluster_is_addressed_by_some_of_its_nodes() -> None:
+def test_a_cluster_is_addressed_by_some_of_its_nodes():
     first, seeds = split_cluster_url("rediss+cluster://me:s%40t@a:1,b,[::1]:3/0?ssl_ca_certs=x")
 
     assert first == "rediss://me:s%40t@a:1?ssl_ca_certs=x"
@@ -132,7 +131,7 @@ def test_a_cluster_is_addressed_by_some_of_its_nodes() -> None:
         ("redis+cluster://a:1/3", "database 3"),
     ],
 )
-def test_an_address_that_cannot_be_used_says_why(url: str, fact: str) -> None:
+def test_an_address_that_cannot_be_used_says_why(url, fact):
     with pytest.raises(UnusableAddress, match=fact):
         split_cluster_url(url)
 
@@ -146,7 +145,7 @@ class Told(HashSlots):
         self._keep([[0, half - 1, [b"", 1, b"id"]], [half, SLOTS - 1, [b"b", 2], [b"c", 3]]], ("asked", 9))
 
 
-def test_the_map_names_the_master_of_each_slot() -> None:
+def test_the_map_names_the_master_of_each_slot():
     slots = Told()
 
     assert slots.masters() == [("asked", 1), ("b", 2)]
@@ -154,7 +153,7 @@ def test_the_map_names_the_master_of_each_slot() -> None:
     assert slots.master_of(None) == ("asked", 1)
 
 
-def test_a_moved_slot_is_learned_and_an_asked_one_is_not() -> None:
+def test_a_moved_slot_is_learned_and_an_asked_one_is_not():
     slots = Told()
 
     assert slots.redirected(AskError("12182 d:4"), ("b", 2)) == ("d", 4)
@@ -163,14 +162,14 @@ def test_a_moved_slot_is_learned_and_an_asked_one_is_not() -> None:
     assert slots.master_of("foo") == ("b", 4)
 
 
-def test_any_512_slots_in_a_row_have_a_marker() -> None:
+def test_any_512_slots_in_a_row_have_a_marker():
     marks = [marks_of_part(Keys(), tag) for tag in PARTS]
 
     assert [slot_of(marker) for marker, _ in marks] == list(range(0, SLOTS, 512))
     assert all(slot_of(marker) == slot_of(missed) for marker, missed in marks)
 
 
-def test_a_familys_marker_moves_with_the_family() -> None:
+def test_a_familys_marker_moves_with_the_family():
     keys = Keys(slot_groups=(("mail", "first"),))
 
     assert {slot_of(name) for name in marks_of_family(keys, "mail")} == {slot_of(keys.queue("mail").bodies)}

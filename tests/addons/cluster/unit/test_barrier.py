@@ -32,7 +32,7 @@ def make(records: Records) -> QueueBarrier:
     return QueueBarrier(cast(JobRecords, records))
 
 
-def test_an_interrupt_at_any_line_of_a_flush_loses_no_step() -> None:
+def test_an_interrupt_at_any_line_of_a_flush_loses_no_step():
     interrupt_at_each_line(make, QueueBarrier._gather, QueueBarrier._drop)
 
 
@@ -61,7 +61,7 @@ class SpreadRecords(Records):
         return writes, answers
 
 
-def test_a_node_that_is_away_holds_back_its_own_queues_only() -> None:
+def test_a_node_that_is_away_holds_back_its_own_queues_only():
     records = SpreadRecords()
     steps = make(records)
     records.away = {"gone"}
@@ -79,7 +79,7 @@ def test_a_node_that_is_away_holds_back_its_own_queues_only() -> None:
     assert steps.pending
 
 
-def test_a_node_that_is_back_gets_what_waited_for_it() -> None:
+def test_a_node_that_is_back_gets_what_waited_for_it():
     records = SpreadRecords()
     steps = make(records)
     finished = mock.Mock(last_end=mock.Mock(return_value=7))
@@ -98,7 +98,7 @@ def test_a_node_that_is_back_gets_what_waited_for_it() -> None:
     finished.confirm_flush.assert_called_once_with(7)
 
 
-def test_no_queue_waits_for_the_write_of_another() -> None:
+def test_no_queue_waits_for_the_write_of_another():
     records = SpreadRecords()
     steps = make(records)
     writes, answers = records.hang_once()
@@ -123,7 +123,7 @@ def test_no_queue_waits_for_the_write_of_another() -> None:
     assert steps.written_of("hangs") == steps.written_of("work") == 4
 
 
-def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well() -> None:
+def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well():
     records = SpreadRecords()
     steps = make(records)
     writes, answers = records.hang_once()
@@ -144,7 +144,7 @@ def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well() 
     assert not steps.pending
 
 
-def test_an_attempt_to_write_that_fails_does_not_make_one_before_it_count_as_written() -> None:
+def test_an_attempt_to_write_that_fails_does_not_make_one_before_it_count_as_written():
     records = SpreadRecords()
     steps = make(records)
     steps.flush()
@@ -158,7 +158,7 @@ def test_an_attempt_to_write_that_fails_does_not_make_one_before_it_count_as_wri
     assert steps.written_of("gone") < needs <= steps.written_of("work")
 
 
-def test_many_acknowledgements_do_not_wait_for_the_node_of_another_queue() -> None:
+def test_many_acknowledgements_do_not_wait_for_the_node_of_another_queue():
     """The background waits for seconds for a node that is away."""
     records = SpreadRecords()
     records.away = {"gone"}
@@ -185,7 +185,7 @@ QUEUES = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms
 
 
 @pytest.mark.parametrize("lane", ["work", "work-retry"])
-def test_a_job_is_counted_while_the_node_of_another_queue_is_away(lane: str) -> None:
+def test_a_job_is_counted_while_the_node_of_another_queue_is_away(lane):
     records = SpreadRecords()
     records.away = {"gone"}
     barrier = make(records)

@@ -12,7 +12,6 @@ from typing import Any
 import dramatiq
 import pika
 import pytest
-import redis
 from dramatiq.actor import Actor
 from dramatiq.message import Message
 from pika.exceptions import ChannelClosedByBroker
@@ -34,9 +33,7 @@ from tests.waiting import wait_for
 Build = Callable[..., Any]
 
 
-def test_a_delay_longer_than_a_worker_may_hold_it_is_kept_in_redis_and_runs_once(
-    rabbit_yard: Build, run_worker: Any
-) -> None:
+def test_a_delay_longer_than_a_worker_may_hold_it_is_kept_in_redis_and_runs_once(rabbit_yard, run_worker):
     broker, ran = rabbit_yard(consumer_timeout_s=2), []
     job = dramatiq.actor(lambda: ran.append(time.time()), broker=broker, queue_name="work", actor_name="job")
 
@@ -52,7 +49,7 @@ def test_a_delay_longer_than_a_worker_may_hold_it_is_kept_in_redis_and_runs_once
     assert broker.mover.delays.count(["work"]) == [0]
 
 
-def test_a_mover_that_dies_between_its_steps_loses_nothing(rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mover_that_dies_between_its_steps_loses_nothing(rabbit_yard, monkeypatch):
     broker = rabbit_yard(consumer_timeout_s=2)
     broker.enqueue(dramatiq.Message("work", "job", (), {}, {}), delay=1_001)
 
@@ -72,9 +69,7 @@ def test_a_mover_that_dies_between_its_steps_loses_nothing(rabbit_yard: Build, m
     assert broker.mover.move() == 0
 
 
-def test_one_of_two_jobs_with_a_unique_key_is_sent_until_the_first_has_ended(
-    rabbit_yard: Build, run_worker: Any
-) -> None:
+def test_one_of_two_jobs_with_a_unique_key_is_sent_until_the_first_has_ended(rabbit_yard, run_worker):
     broker = rabbit_yard()
     job = dramatiq.actor(lambda: None, broker=broker, queue_name="work", actor_name="job", unique_key=lambda: "one")
 
@@ -87,7 +82,7 @@ def test_one_of_two_jobs_with_a_unique_key_is_sent_until_the_first_has_ended(
     assert third.message_id != first.message_id
 
 
-def test_a_higher_level_goes_first(rabbit_yard: Build, run_worker: Any) -> None:
+def test_a_higher_level_goes_first(rabbit_yard, run_worker):
     broker, ran, go_on = rabbit_yard(), [], threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -107,7 +102,7 @@ def test_a_higher_level_goes_first(rabbit_yard: Build, run_worker: Any) -> None:
     assert ran == ["first", "high", "normal", "low"]
 
 
-def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yard: Build, run_worker: Any) -> None:
+def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yard, run_worker):
     broker, ran, go_on = rabbit_yard(consumer_timeout_s=2), [], threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -127,7 +122,7 @@ def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yar
     assert ran == [1, 2]
 
 
-def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard: Build, run_worker: Any) -> None:
+def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard, run_worker):
     broker, ran, go_on = rabbit_yard(), [], threading.Event()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -150,7 +145,7 @@ def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard: Build, run_wo
     wait_for(lambda: broker.lane_stats("work").waiting == 0)
 
 
-def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard: Build, run_worker: Any) -> None:
+def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard, run_worker):
     broker = rabbit_yard()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -179,8 +174,8 @@ def through(proxy: FaultProxy, query: str = "") -> str:
 
 
 def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
-    rabbit_yard: Build, run_worker: Any, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    rabbit_yard, run_worker, proxy, monkeypatch
+):
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
     broker, ran, go_on = rabbit_yard(url=through(proxy)), [], threading.Event()
 
@@ -208,9 +203,7 @@ def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
 
 
 @pytest.mark.parametrize(("limits", "outcome"), [({}, "unknown"), ({"work": 10}, "refused")])
-def test_a_send_to_a_server_that_does_not_answer_ends_and_says_what_is_known(
-    limits: dict[str, int], outcome: str, rabbit_yard: Build, proxy: FaultProxy
-) -> None:
+def test_a_send_to_a_server_that_does_not_answer_ends_and_says_what_is_known(limits, outcome, rabbit_yard, proxy):
     broker = rabbit_yard(url=through(proxy, "?stack_timeout=0.5&socket_timeout=0.5"))
     broker.limits = DepthLimits(limits)
     broker.publishers.answer_s = 0.3
@@ -225,7 +218,7 @@ def test_a_send_to_a_server_that_does_not_answer_ends_and_says_what_is_known(
     assert refused.value.outcome == outcome
 
 
-def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard: Build, proxy: FaultProxy) -> None:
+def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard, proxy):
     broker = rabbit_yard(url=through(proxy))
     broker.limits = DepthLimits({"work": 10})
     broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
@@ -237,14 +230,14 @@ def test_a_send_whose_kept_connection_was_lost_makes_a_new_one(rabbit_yard: Buil
 
 
 @pytest.mark.parametrize("ask", ["lane_stats", "consume"])
-def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard: Build, ask: str) -> None:
+def test_queues_of_another_type_are_refused_with_the_variable(rabbit_yard, ask):
     rabbit_yard().enqueue(dramatiq.Message("work", "job", (), {}, {}))
 
     with pytest.raises(BrokerRefused, match="SWITCHYARD_RABBITMQ_QUEUES"):
         getattr(rabbit_yard(queue_type="classic"), ask)("work")
 
 
-def test_of_messages_without_room_for_all_none_is_sent(rabbit_yard: Build) -> None:
+def test_of_messages_without_room_for_all_none_is_sent(rabbit_yard):
     broker = rabbit_yard()
     broker.limits = DepthLimits({"work": 3})
     one, other, third, fourth = (dramatiq.Message("work", "job", (), {}, {}) for _ in range(4))
@@ -258,7 +251,7 @@ def test_of_messages_without_room_for_all_none_is_sent(rabbit_yard: Build) -> No
     assert broker.lane_stats("work").waiting == 3
 
 
-def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard: Build) -> None:
+def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard):
     broker = rabbit_yard()
 
     with pytest.raises(TypeError, match=r"an int is not a message; write actor\.message\("):
@@ -267,9 +260,7 @@ def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard: Build) -
     assert broker.lane_stats("work").waiting == 0
 
 
-def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(
-    rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(rabbitmq_server, monkeypatch):
     import pika
 
     rejected: list[Any] = []
@@ -324,7 +315,7 @@ OURS = b'{"actor":"job","sent_at":1}'
     ],
     ids=["a number of other digits", "an id in Latin-1", "no message, of such an id", "a number as id", "nested"],
 )
-def test_the_message_behind_a_foreign_one_is_handed_out(rabbit_yard: Build, fields: Any, body: bytes) -> None:
+def test_the_message_behind_a_foreign_one_is_handed_out(rabbit_yard, fields, body):
     broker = rabbit_yard()
     broker.held_marks = HeldMarks(memoryview(bytearray(8 * CELLS)).cast("q"))  # as a pool's child has them
     job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
@@ -363,9 +354,7 @@ def close_its_channel(broker: Any, lane: str) -> None:
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])
 @pytest.mark.parametrize("end", [delete_its_queue, close_its_channel])
-def test_work_goes_on(
-    end: Callable[..., None], queue_type: str, rabbit_yard: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_goes_on(end, queue_type, rabbit_yard, run_worker, monkeypatch):
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
     broker, ran = rabbit_yard(keys=queue_type, queue_type=queue_type), set[int]()
     job = dramatiq.actor(lambda n: ran.add(n), broker=broker, queue_name="work", actor_name="job")
@@ -412,7 +401,7 @@ def existing(connection: Any) -> list[str]:
     return found
 
 
-def test_no_queue_is_created(connection: Any, rabbitmq_server: Any) -> None:
+def test_no_queue_is_created(connection, rabbitmq_server):
     before = existing(connection)
 
     majority.ask(rabbitmq_server.url, QUEUES.prefix, "quorum", ["missing", "bare", "whole"])
@@ -420,12 +409,12 @@ def test_no_queue_is_created(connection: Any, rabbitmq_server: Any) -> None:
     assert existing(connection) == before == [QUEUES.name("whole"), QUEUES.rejected("whole"), QUEUES.name("bare")]
 
 
-def test_a_lane_of_another_type_behind_a_missing_one_is_refused(connection: Any, rabbitmq_server: Any) -> None:
+def test_a_lane_of_another_type_behind_a_missing_one_is_refused(connection, rabbitmq_server):
     with pytest.raises(BrokerRefused, match="406"):
         majority.ask(rabbitmq_server.url, QUEUES.prefix, "classic", ["missing", "whole"])
 
 
-def test_all_lanes_together_have_one_deadline(rabbitmq_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_lanes_together_have_one_deadline(rabbitmq_server, monkeypatch):
     monkeypatch.setattr(majority, "TOGETHER_S", 1.0)
 
     _, confirms, _ = majority.ask(rabbitmq_server.url, QUEUES.prefix, "quorum", (f"none-{n}" for n in range(100_000)))
@@ -456,7 +445,7 @@ def keyed(id_: str) -> Message[Any]:
     return Message("work", "job", (), {}, {"unique_key": "one"}, id_)
 
 
-def test_of_two_senders_after_an_ended_job_one_holds_the_key(valkey: redis.Redis) -> None:
+def test_of_two_senders_after_an_ended_job_one_holds_the_key(valkey):
     calls, keys, ended, holders = calls_on(valkey), Keys("test-rabbit"), {"first"}, dict[str, str]()
     other = UniqueClaims(calls, keys, Records(ended))
 
@@ -471,7 +460,7 @@ def test_of_two_senders_after_an_ended_job_one_holds_the_key(valkey: redis.Redis
     assert holders == {"second": "second", "third": "second"}
 
 
-def test_a_holder_that_ended_meanwhile_is_replaced(valkey: redis.Redis) -> None:
+def test_a_holder_that_ended_meanwhile_is_replaced(valkey):
     calls, keys, ended = calls_on(valkey), Keys("test-rabbit"), {"first"}
     other = UniqueClaims(calls, keys, Records(ended))
 
@@ -486,13 +475,13 @@ def test_a_holder_that_ended_meanwhile_is_replaced(valkey: redis.Redis) -> None:
     assert send(claims, "fourth") == "third"
 
 
-def test_a_sender_that_repeats_its_claim_holds_it(valkey: redis.Redis) -> None:
+def test_a_sender_that_repeats_its_claim_holds_it(valkey):
     claims = UniqueClaims(calls_on(valkey), Keys("test-rabbit"), Records(set()))
 
     assert [send(claims, "first") for _ in range(2)] == ["first", "first"]
 
 
-def test_a_send_that_fails_leaves_the_key_to_the_next(rabbit_yard: Any) -> None:
+def test_a_send_that_fails_leaves_the_key_to_the_next(rabbit_yard):
     broker, away = rabbit_yard(), rabbit_yard(url="amqp://guest:guest@127.0.0.1:1/")
     job, unsent = (
         dramatiq.actor(lambda: None, broker=each, queue_name="work", actor_name="job", unique_key="one")
@@ -507,9 +496,7 @@ def test_a_send_that_fails_leaves_the_key_to_the_next(rabbit_yard: Any) -> None:
     assert job.send().message_id == id_
 
 
-def test_a_key_whose_sender_died_is_not_taken_for_a_message(
-    valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_whose_sender_died_is_not_taken_for_a_message(valkey, monkeypatch):
     monkeypatch.setattr(unique_claims, "PATIENCE_S", 0.05)
     monkeypatch.setattr(unique_claims, "UNRECORDED_MS", 300)
     claims = UniqueClaims(calls_on(valkey), Keys("test-rabbit"), Records(set()))
@@ -530,7 +517,7 @@ def wait_for_turn(claims: UniqueClaims) -> str:
 
 
 @pytest.mark.parametrize("policy", [{"unique_until": "started"}, {"unique_for": 1_000}, {"on_duplicate": "delay"}])
-def test_an_actor_with_a_policy_of_its_unique_key_is_refused(valkey: redis.Redis, policy: dict[str, Any]) -> None:
+def test_an_actor_with_a_policy_of_its_unique_key_is_refused(valkey, policy):
     broker: Any = RabbitBroker("amqp://guest:guest@127.0.0.1:1/", calls_on(valkey), Keys("test-rabbit"))
 
     with pytest.raises(InvalidOption, match=r"actor job: .*; on RabbitMQ a unique key is held until the job has ended"):

@@ -36,7 +36,7 @@ def job_of(broker: Any, ran: list[int]) -> Any:
     return dramatiq.actor(lambda n: ran.append(n), broker=broker, queue_name="work", actor_name="job")
 
 
-def test_a_refused_one_is_kept_and_the_next_runs(rabbit_yard: Any, run_worker: Any) -> None:
+def test_a_refused_one_is_kept_and_the_next_runs(rabbit_yard, run_worker):
     broker, ran = rabbit_yard(), list[int]()
     job = job_of(broker, ran)
     broker.add_middleware(RefusesNine())
@@ -49,7 +49,7 @@ def test_a_refused_one_is_kept_and_the_next_runs(rabbit_yard: Any, run_worker: A
         wait_for(lambda: not any(consumer.outgoing.unacked for consumer in broker._consumers))
 
 
-def test_a_full_queue_takes_what_is_due(rabbit_yard: Any, run_worker: Any) -> None:
+def test_a_full_queue_takes_what_is_due(rabbit_yard, run_worker):
     broker, ran, go_on = rabbit_yard(), list[int](), threading.Event()
 
     def run(number: int) -> None:
@@ -70,9 +70,7 @@ def test_a_full_queue_takes_what_is_due(rabbit_yard: Any, run_worker: Any) -> No
         wait_for(lambda: sorted(ran) == list(range(10)))
 
 
-def test_what_is_due_soon_passes_what_is_due_late(
-    rabbit_yard: Any, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_due_soon_passes_what_is_due_late(rabbit_yard, run_worker, monkeypatch):
     monkeypatch.setattr("dramatiq.worker.DELAY_QUEUE_PREFETCH", 4)
     broker, ran = rabbit_yard(), list[int]()
     job = job_of(broker, ran)
@@ -118,9 +116,7 @@ def message(actor: str) -> dramatiq.Message[Any]:
 
 
 @pytest.mark.parametrize("error", [Refused("no"), BrokerRefused("a declaration", "406")], ids=["middleware", "server"])
-def test_a_refused_message_is_kept_and_the_others_are_moved(
-    rabbit_yard: Build, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_a_refused_message_is_kept_and_the_others_are_moved(rabbit_yard, caplog, monkeypatch, error):
     broker = rabbit_yard()
     monkeypatch.setattr(unique_claims, "REFUSED_AGAIN_MS", 0)
     keep(broker, "refused", "job")
@@ -135,7 +131,7 @@ def test_a_refused_message_is_kept_and_the_others_are_moved(
     assert len(told) == 1 and str(error) in told[0]
 
 
-def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard: Build) -> None:
+def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard):
     broker = rabbit_yard()
     broker.emit_before = Refuses(broker, Refused("no"))
     keep(broker, *["refused"] * unique_claims.AT_ONCE, "job")
@@ -144,7 +140,7 @@ def test_a_hundred_refused_messages_leave_room_for_the_next(rabbit_yard: Build) 
     assert broker.mover.delays.count(["work"]) == [unique_claims.AT_ONCE]
 
 
-def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_yard: Build) -> None:
+def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_yard):
     broker = rabbit_yard()
     keep(broker, "refused", "job", "refused")
     broker.mover.delays.add("work-retry", "other-1", broker.body_of(message("other")), delay_ms=-1)
@@ -160,7 +156,7 @@ def test_a_queue_that_does_not_answer_keeps_back_its_own_messages_alone(rabbit_y
     assert broker.mover.move() == 3
 
 
-def test_what_is_no_message_is_quarantined(rabbit_yard: Build) -> None:
+def test_what_is_no_message_is_quarantined(rabbit_yard):
     broker = rabbit_yard()
     broker.mover.delays.add("work-retry", "broken", b"\xff{", delay_ms=-1_000)
 
@@ -171,9 +167,7 @@ def test_what_is_no_message_is_quarantined(rabbit_yard: Build) -> None:
     assert broker.mover.delays.count(["work-retry"]) == [0]
 
 
-def test_a_slow_pass_renews_its_lock_and_ends_once_another_process_holds_it(
-    rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_pass_renews_its_lock_and_ends_once_another_process_holds_it(rabbit_yard, monkeypatch):
     broker, sent = rabbit_yard(), list[str]()
     monkeypatch.setattr(unique_claims, "RENEW_S", 0.0)
     keep(broker, "job", "job", "job")
@@ -213,9 +207,7 @@ def on_host(broker: Any, *, off_s: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("sender_s", "worker_s"), [(61, 0), (-61, 0), (0, 61), (0, -61), (61, -61)])
-def test_a_delayed_job_runs_in_time(
-    rabbit_yard: Callable[..., Any], run_worker: Any, sender_s: int, worker_s: int
-) -> None:
+def test_a_delayed_job_runs_in_time(rabbit_yard, run_worker, sender_s, worker_s):
     broker, ran_s = rabbit_yard(), list[float]()
     compare_clocks(broker)
     job = dramatiq.actor(lambda: ran_s.append(time.perf_counter()), broker=broker, queue_name="work", actor_name="job")

@@ -50,7 +50,7 @@ def refused(*_: Any, **__: Any) -> None:
     raise BrokerUnavailable("a test", "it is away", outcome="refused")
 
 
-def test_what_was_held_when_all_ended_without_a_word_is_a_suspect(rabbit_yard: Build) -> None:
+def test_what_was_held_when_all_ended_without_a_word_is_a_suspect(rabbit_yard):
     broker, other = rabbit_yard(), rabbit_yard()
     [id_] = sent(broker)
     first, [_] = held(broker)
@@ -63,7 +63,7 @@ def test_what_was_held_when_all_ended_without_a_word_is_a_suspect(rabbit_yard: B
 
 
 @pytest.mark.parametrize("way", ["requeue", "close", "lost"])
-def test_what_goes_back_in_order_is_no_suspect(rabbit_yard: Build, way: str) -> None:
+def test_what_goes_back_in_order_is_no_suspect(rabbit_yard, way):
     broker, other = rabbit_yard(), rabbit_yard()
     sent(broker)
     first, [message] = held(broker)
@@ -81,7 +81,7 @@ def test_what_goes_back_in_order_is_no_suspect(rabbit_yard: Build, way: str) -> 
     assert other.client.zcard(RabbitKeys("test-rabbit").returned()) == 0
 
 
-def test_stock_of_over_a_second_is_no_suspect_and_is_one_again_once_it_starts(rabbit_yard: Build) -> None:
+def test_stock_of_over_a_second_is_no_suspect_and_is_one_again_once_it_starts(rabbit_yard):
     broker, other = rabbit_yard(), rabbit_yard()
     runs, waits = sent(broker, 2)
     sent(other, 0)
@@ -102,9 +102,7 @@ def test_stock_of_over_a_second_is_no_suspect_and_is_one_again_once_it_starts(ra
     assert {message.message_id: message.lapses for message in found} == {runs: (), waits: None}
 
 
-def test_a_message_that_starts_while_it_is_noted_as_stock_is_no_stock_in_the_end(
-    rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_message_that_starts_while_it_is_noted_as_stock_is_no_stock_in_the_end(rabbit_yard, monkeypatch):
     broker = rabbit_yard()
     sent(broker)
     consumer, [message] = held(broker)
@@ -131,7 +129,7 @@ def test_a_message_that_starts_while_it_is_noted_as_stock_is_no_stock_in_the_end
     assert broker.client.zcard(RabbitKeys("test-rabbit").returned()) == 0
 
 
-def test_stock_that_is_skipped_after_its_connection_was_lost_is_no_suspect_elsewhere(rabbit_yard: Build) -> None:
+def test_stock_that_is_skipped_after_its_connection_was_lost_is_no_suspect_elsewhere(rabbit_yard):
     broker, other = rabbit_yard(), rabbit_yard()
     sent(broker)
     sent(other, 0)
@@ -148,9 +146,7 @@ def test_stock_that_is_skipped_after_its_connection_was_lost_is_no_suspect_elsew
     assert (again.message_id, again.lapses) == (message.message_id, None)
 
 
-def test_a_running_message_that_is_delivered_again_here_is_no_suspect_once_it_ends(
-    rabbit_yard: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_running_message_that_is_delivered_again_here_is_no_suspect_once_it_ends(rabbit_yard, monkeypatch):
     broker = rabbit_yard()
     [id_] = sent(broker)
     first, [message] = held(broker)
@@ -167,9 +163,7 @@ def test_a_running_message_that_is_delivered_again_here_is_no_suspect_once_it_en
     assert broker.redeliveries.suspects(QUEUE) == {}
 
 
-def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears_the_suspect(
-    rabbit_yard: Build,
-) -> None:
+def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears_the_suspect(rabbit_yard):
     broker, other = rabbit_yard(), rabbit_yard()
     alone = f"{QUEUE}-alone"
     for each in (broker, other):
@@ -198,7 +192,7 @@ def test_a_lone_run_that_ends_without_a_word_is_counted_and_one_that_ends_clears
     assert other.redeliveries.suspects(QUEUE) == {}
 
 
-def test_a_delay_that_ends_with_its_worker_makes_no_suspect_and_clears_none(rabbit_yard: Build) -> None:
+def test_a_delay_that_ends_with_its_worker_makes_no_suspect_and_clears_none(rabbit_yard):
     broker, other = rabbit_yard(), rabbit_yard()
     job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
     other.declare_queue(QUEUE)
@@ -215,7 +209,7 @@ def test_a_delay_that_ends_with_its_worker_makes_no_suspect_and_clears_none(rabb
     assert list(other.redeliveries.suspects(QUEUE)) == [suspect]
 
 
-def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard: Build) -> None:
+def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard):
     broker, other = rabbit_yard(), rabbit_yard()
     keys = Keys("test-rabbit")
     sent(broker, 2)
@@ -244,9 +238,7 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, An
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_tasks_of_half_of_the_timeout_run_once_however_long_they_wait(
-    rabbit_yard: Build, impatient: dict[str, Any], run_worker: Any
-) -> None:
+def test_tasks_of_half_of_the_timeout_run_once_however_long_they_wait(rabbit_yard, impatient, run_worker):
     broker, ran = rabbit_yard(**impatient), Counter[int]()
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -264,9 +256,7 @@ def test_tasks_of_half_of_the_timeout_run_once_however_long_they_wait(
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_a_task_longer_than_the_timeout_is_given_to_another_worker_as_well(
-    rabbit_yard: Build, impatient: dict[str, Any], run_worker: Any
-) -> None:
+def test_a_task_longer_than_the_timeout_is_given_to_another_worker_as_well(rabbit_yard, impatient, run_worker):
     first, second, starts = rabbit_yard(**impatient), rabbit_yard(**impatient), list[float]()
     go_on = threading.Event()
 

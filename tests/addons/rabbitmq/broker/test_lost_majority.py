@@ -102,7 +102,7 @@ def message(number: int) -> dramatiq.Message[Any]:
 @pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("leads", ["the node that is left", "a node that is lost"])
-def test_a_lost_majority_is_told_until_it_is_back(nodes: tuple[RabbitServer, ...], yard_on: Any, leads: str) -> None:
+def test_a_lost_majority_is_told_until_it_is_back(nodes, yard_on, leads):
     first, *others = nodes
     queue_creator = first if leads == "the node that is left" else others[0]
     assert yard_on(queue_creator.url).switchyard.transport.refusal() == ("", "")  # leads its queue
@@ -138,7 +138,7 @@ def test_a_lost_majority_is_told_until_it_is_back(nodes: tuple[RabbitServer, ...
         assert channel.queue_declare(EMPTY, passive=True).method.message_count == 0
 
 
-def test_a_server_of_one_node_is_ready_and_one_that_is_away_is_not(rabbitmq_server: RabbitServer, yard_on: Any) -> None:
+def test_a_server_of_one_node_is_ready_and_one_that_is_away_is_not(rabbitmq_server, yard_on):
     yard_on(rabbitmq_server.url)
 
     assert readiness()[:2] == (200, "answers")
@@ -148,7 +148,7 @@ def test_a_server_of_one_node_is_ready_and_one_that_is_away_is_not(rabbitmq_serv
     assert (status, fact) == (503, "AMQPConnectionError")
 
 
-def test_classic_queues_are_asked_nothing(rabbitmq_server: RabbitServer, yard_on: Any) -> None:
+def test_classic_queues_are_asked_nothing(rabbitmq_server, yard_on):
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
     connection.channel().queue_delete(EMPTY)
     connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -40,9 +39,7 @@ def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_a_job_runs_over_tls_where_the_authority_is_trusted(
-    rabbit_yard: Build, guarded: RabbitServer, authority: Authority, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_runs_over_tls_where_the_authority_is_trusted(rabbit_yard, guarded, authority, run_worker, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     broker, ran = rabbit_yard(keys="tls", url=guarded.secure_url, empty=False), []
     job = dramatiq.actor(lambda: ran.append(1), broker=broker, queue_name="work", actor_name="job")
@@ -56,7 +53,7 @@ def test_a_job_runs_over_tls_where_the_authority_is_trusted(
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_an_unknown_authority_is_refused(rabbit_yard: Build, guarded: RabbitServer) -> None:
+def test_an_unknown_authority_is_refused(rabbit_yard, guarded):
     broker = rabbit_yard(keys="tls", url=guarded.secure_url, empty=False)
 
     with pytest.raises(BrokerUnavailable, match=r"certificate verify failed.* SSL_CERT_FILE"):
@@ -65,9 +62,7 @@ def test_an_unknown_authority_is_refused(rabbit_yard: Build, guarded: RabbitServ
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-def test_a_certificate_of_another_host_is_refused(
-    rabbit_yard: Build, guarded: RabbitServer, authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_certificate_of_another_host_is_refused(rabbit_yard, guarded, authority, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     broker = rabbit_yard(keys="tls", url=guarded.secure_url.replace("127.0.0.1", "localhost"), empty=False)
 
@@ -75,9 +70,7 @@ def test_a_certificate_of_another_host_is_refused(
         broker.enqueue(dramatiq.Message("work", "job", (), {}, {}))
 
 
-def test_a_producer_and_a_worker_have_the_rights_that_they_need(
-    rabbit_yard: Build, rabbitmq_server: Any, run_worker: Any, tmp_path: Path
-) -> None:
+def test_a_producer_and_a_worker_have_the_rights_that_they_need(rabbit_yard, rabbitmq_server, run_worker, tmp_path):
     rabbit_yard()  # empties the queues
     roles = rights(acl.roles([Keys().queue("work")]))
     lines = [acl.line(name, role, prefix="test-rabbit", user=name) for name, role in roles.items()]

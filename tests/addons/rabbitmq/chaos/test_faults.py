@@ -103,7 +103,7 @@ def _pools(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> Rabb
 @long
 @pytest.mark.filterwarnings(SOCKET_LEFT)
 @pytest.mark.parametrize("yard", ["load", "greenlets"])
-def test_killed_children_lose_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger, yard: str) -> None:
+def test_killed_children_lose_nothing(pools_on_rabbitmq, ledger, yard):
     pools = pools_on_rabbitmq(yard)
     pool = pools.start("runpools")
     chosen, killed = random.Random(11), dict[int, float]()
@@ -125,7 +125,7 @@ def test_killed_children_lose_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger
 
 @long
 @pytest.mark.filterwarnings(SOCKET_LEFT)
-def test_a_killed_pool_loses_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger) -> None:
+def test_a_killed_pool_loses_nothing(pools_on_rabbitmq, ledger):
     pools = pools_on_rabbitmq("load")
     pool = pools.start("runpools")
     faults, victims = list[tuple[float, float]](), set[int]()
@@ -147,7 +147,7 @@ def test_a_killed_pool_loses_nothing(pools_on_rabbitmq: PoolsOn, ledger: Ledger)
 
 @long
 @pytest.mark.filterwarnings(SOCKET_LEFT)
-def test_a_killed_server_loses_nothing(pools_on_rabbitmq: PoolsOn, server: RabbitServer, ledger: Ledger) -> None:
+def test_a_killed_server_loses_nothing(pools_on_rabbitmq, server, ledger):
     pools = pools_on_rabbitmq("load")
     pools.start("runpools")
     faults = list[tuple[float, float]]()
@@ -176,9 +176,7 @@ def test_a_killed_server_loses_nothing(pools_on_rabbitmq: PoolsOn, server: Rabbi
 @long
 @pytest.mark.filterwarnings(SOCKET_LEFT)
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside-another-pool"])
-def test_a_pool_cut_off_for_longer_than_the_heartbeat_loses_nothing(
-    pools_on_rabbitmq: PoolsOn, server: RabbitServer, ledger: Ledger, others: bool
-) -> None:
+def test_a_pool_cut_off_for_longer_than_the_heartbeat_loses_nothing(pools_on_rabbitmq, server, ledger, others):
     pools = pools_on_rabbitmq("load")
 
     with FaultProxy(server.port) as proxy:
@@ -336,8 +334,8 @@ def _near(runs: Sequence[Entry], began_s: float, ended_s: float) -> bool:
     ],
 )
 def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbour_is_blamed(
-    rabbit_pools_on: PoolsOn, ledger: Ledger, yard: str, ms: int, neighbours: int, settings: str
-) -> None:
+    rabbit_pools_on, ledger, yard, ms, neighbours, settings
+):
     pools = rabbit_pools_on(yard)
     fell_until_buried(
         pools, ledger, ms=ms, neighbours=neighbours, settings=settings,
@@ -356,9 +354,7 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
         ("threads", 1_000, 1_000, USUAL),
     ],
 )
-def test_a_host_that_is_killed_five_times_blames_no_message(
-    rabbit_pools_on: PoolsOn, ledger: Ledger, yard: str, jobs: int, ms: int, settings: str
-) -> None:
+def test_a_host_that_is_killed_five_times_blames_no_message(rabbit_pools_on, ledger, yard, jobs, ms, settings):
     pools = rabbit_pools_on(yard)
     found = kill_five_times(
         pools, ledger, jobs=jobs, ms=ms, settings=settings, wait_until_done=partial(wait_until_completed, ledger)
@@ -386,7 +382,7 @@ def two(tmp_path: Path, hosts_server: RabbitServer) -> Iterator[TwoHosts]:
 
 @pytest.mark.timeout(400)
 @long
-def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
+def test_a_killed_host_loses_nothing(two):
     harmed, other = two.add(), two.add()
     for pool in [host.start("runpool", "work") for host in two.hosts]:
         pool.wait_for_log("pool work: ready", 120)
@@ -411,7 +407,7 @@ def test_a_killed_host_loses_nothing(two: TwoHosts) -> None:
 @pytest.mark.timeout(400)
 @long
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
+def test_the_other_host_takes_over_what_ran(two, fault):
     moved_s = take_over(two, fault, cut_s=CUT_S, wait_until_done=partial(wait_until_done, two))
 
     assert moved_s and moved_s[0] <= TAKEN_OVER_S.get(fault, TAKEN_OVER_AT_ONCE_S)
@@ -420,7 +416,7 @@ def test_the_other_host_takes_over_what_ran(two: TwoHosts, fault: str) -> None:
 @pytest.mark.timeout(400)
 @long
 @pytest.mark.parametrize("fault", sorted(WRONG_S))
-def test_a_host_whose_clock_is_wrong_works_beside_another(two: TwoHosts, fault: str) -> None:
+def test_a_host_whose_clock_is_wrong_works_beside_another(two, fault):
     wrong, right = two.add(clock_s=WRONG_S[fault]), two.add()
     for pool in [host.start("runpool", "work") for host in (wrong, right)]:
         pool.wait_for_log("pool work: ready", 120)

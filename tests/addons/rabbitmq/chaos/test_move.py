@@ -155,14 +155,8 @@ def senders(valkey_url: str, rabbitmq_server: Any, ledger: Ledger) -> Iterator[t
 @pytest.mark.long
 @pytest.mark.parametrize(("per_s", "jobs"), [(30, 60), (100, 300)])
 def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
-    senders: tuple[Any, Any],
-    valkey_url: str,
-    rabbitmq_server: Any,
-    ledger: Ledger,
-    tmp_path: Path,
-    per_s: int,
-    jobs: int,
-) -> None:
+    senders, valkey_url, rabbitmq_server, ledger, tmp_path, per_s, jobs
+):
     servers = {ON_REDIS: valkey_url, ON_RABBITMQ: rabbitmq_server.url}
     environment = {"DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings", "CHAOS_LEDGER": str(ledger.path)}
     with followed(PAGE, servers, tmp_path, environment) as page:
@@ -224,9 +218,7 @@ def drain(page: FollowedPage, pools: RunningPool) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.long
-def test_what_stock_dramatiq_left_goes_on_here(
-    valkey_url: str, rabbitmq_server: Any, process_environment: dict[str, str], ledger: Ledger, tmp_path: Path
-) -> None:
+def test_what_stock_dramatiq_left_goes_on_here(valkey_url, rabbitmq_server, process_environment, ledger, tmp_path):
     urls = (valkey_url, rabbitmq_server.url)
     environment = {
         "DATABASE_URL": process_environment["DATABASE_URL"], "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings",

@@ -40,7 +40,7 @@ def requeues(subject: Rabbit) -> Callable[[str], Moved]:
     return lambda nonce: subject.transport.requeue("work", {made.id: made.died_at}, nonce=nonce)[made.id]
 
 
-def test_of_two_requeues_at_a_time_one_sends_the_letter(subject: Rabbit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_requeues_at_a_time_one_sends_the_letter(subject, monkeypatch):
     monkeypatch.setattr(unique_claims, "PATIENCE_S", 0.05)
     requeue, refused = requeues(subject), list[str]()
 
@@ -57,7 +57,7 @@ def test_of_two_requeues_at_a_time_one_sends_the_letter(subject: Rabbit, monkeyp
     assert subject.transport.stats("work").live.waiting == 1
 
 
-def test_a_letter_whose_requeue_failed_is_requeued_at_once(subject: Rabbit) -> None:
+def test_a_letter_whose_requeue_failed_is_requeued_at_once(subject):
     requeue = requeues(subject)
 
     def refuse() -> None:

@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from urllib.parse import quote
 
 import dramatiq
@@ -22,7 +21,6 @@ from django.test import override_settings
 from switchyard.addons.rabbitmq.connections import RabbitQueues
 from switchyard.addons.rabbitmq.findings import look_at_rabbitmq
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.conf import declared_yard
 from switchyard.operations.findings.examine import run_checks
@@ -30,7 +28,7 @@ from switchyard.operations.findings.finding import Finding, FindingGroup
 from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard, settings_of
 from tests.factories.commands import end_of
 from tests.factories.yards import small_yard
-from tests.integration.doctor.conftest import Configure, of
+from tests.integration.doctor.conftest import of
 from tests.integration.operations.test_health import evicting as evicting
 from tests.tls import Authority
 
@@ -74,9 +72,7 @@ def error_of_a_send(url: str, valkey: redis.Redis) -> str:
 
 @pytest.mark.parametrize("name", RIGHTS)
 @pytest.mark.parametrize("queues", ["quorum", "classic"])
-def test_a_right_that_the_user_lacks_is_an_error(
-    guarded: RabbitServer, configure: Configure, name: str, queues: str
-) -> None:
+def test_a_right_that_the_user_lacks_is_an_error(guarded, configure, name, queues):
     configure(**settings_of(guarded.url.replace("guest:guest", f"{name}:{name}"), queue_type=queues))
 
     found = look()
@@ -90,7 +86,7 @@ def test_a_right_that_the_user_lacks_is_an_error(
         assert "rabbitmqctl set_permissions" in refused.next
 
 
-def test_rejected_messages_are_told_with_their_queue(guarded: RabbitServer, configure: Configure) -> None:
+def test_rejected_messages_are_told_with_their_queue(guarded, configure):
     """RabbitMQ 4 rejects what came back 20 times; nothing reads that queue."""
     queues, lane = RabbitQueues(declared_yard().keys.prefix), declared_yard().queues[0].name
     connection = pika.BlockingConnection(pika.URLParameters(guarded.url))
@@ -110,13 +106,7 @@ def test_rejected_messages_are_told_with_their_queue(guarded: RabbitServer, conf
     assert of(look(), "warning") == {}
 
 
-def test_a_server_that_asks_for_a_certificate_is_told_and_takes_one(
-    guarded: RabbitServer,
-    authority: Authority,
-    configure: Configure,
-    monkeypatch: pytest.MonkeyPatch,
-    valkey: redis.Redis,
-) -> None:
+def test_a_server_that_asks_for_a_certificate_is_told_and_takes_one(guarded, authority, configure, monkeypatch, valkey):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     configure(**settings_of(guarded.secure_url))
     refused = of(look(), "error")["away"]
@@ -130,9 +120,7 @@ def test_a_server_that_asks_for_a_certificate_is_told_and_takes_one(
     assert of(look(), "ok")
 
 
-def test_an_address_without_tls_at_a_port_for_tls_is_told(
-    guarded: RabbitServer, configure: Configure, valkey: redis.Redis
-) -> None:
+def test_an_address_without_tls_at_a_port_for_tls_is_told(guarded, configure, valkey):
     url = guarded.secure_url.replace("amqps:", "amqp:")
     configure(**settings_of(url))
 
@@ -150,15 +138,11 @@ def test_an_address_without_tls_at_a_port_for_tls_is_told(
         ("amqp://guest:guest@rabbit.invalid:{port}/", "correct the host"),
     ],
 )
-def test_the_error_of_a_send_says_what_to_correct(
-    guarded: RabbitServer, valkey: redis.Redis, wrong: str, remedy: str
-) -> None:
+def test_the_error_of_a_send_says_what_to_correct(guarded, valkey, wrong, remedy):
     assert f"; {remedy}" in error_of_a_send(wrong.format(port=guarded.port), valkey)
 
 
-def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(
-    rabbitmq_server: RabbitServer, configure: Configure
-) -> None:
+def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(rabbitmq_server, configure):
     def found_at(url: str) -> list[Finding]:
         configure(**settings_of(url))
         return look()
@@ -174,9 +158,7 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
     assert unknown.cause == "The name of its host does not resolve"
 
 
-def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(
-    tmp_path: Path, configure: Configure
-) -> None:
+def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(tmp_path, configure):
     file, key = Authority(tmp_path / "authority").issue("server")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(file, key)
@@ -199,7 +181,7 @@ def broker_command(url: str, *arguments: str) -> tuple[int, str]:
         return end_of("broker", *arguments)
 
 
-def test_command_checks_a_rabbitmq_beside_its_redis(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+def test_command_checks_a_rabbitmq_beside_its_redis(facilities, rabbitmq_server):
     answers = broker_command(rabbitmq_server.url)
     code, away = broker_command("amqp://guest:guest@127.0.0.1:1/")
 
@@ -208,7 +190,7 @@ def test_command_checks_a_rabbitmq_beside_its_redis(facilities: Facilities, rabb
     assert away.startswith("error: RabbitMQ does not take a connection (") and "rabbitmqctl status" in away
 
 
-def test_command_tells_of_both_servers(evicting: None, facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+def test_command_tells_of_both_servers(evicting, facilities, rabbitmq_server):
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
     queue = f"{declared_yard().keys.prefix}.EMPTY"
     connection.channel().queue_delete(queue)
@@ -224,7 +206,7 @@ def test_command_tells_of_both_servers(evicting: None, facilities: Facilities, r
     assert {"evicting", "rabbitmq_refuses"} <= {found["code"] for found in told["findings"]}
 
 
-def test_command_tells_of_queues_of_another_type(facilities: Facilities, rabbitmq_server: RabbitServer) -> None:
+def test_command_tells_of_queues_of_another_type(facilities, rabbitmq_server):
     queue = f"{declared_yard().keys.prefix}.{declared_yard().lanes[0]}"
     names = (f"{queue}.XQ", queue)
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))

@@ -57,9 +57,7 @@ def of_stock(monkeypatch: pytest.MonkeyPatch) -> Any:
     return of_rabbitmq
 
 
-def test_an_import_prints_nothing_of_its_client(
-    facilities: Facilities, rabbitmq_server: RabbitServer, of_stock: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_import_prints_nothing_of_its_client(facilities, rabbitmq_server, of_stock, caplog):
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.INFO, "pika")  # as where the yard is on Redis
 
@@ -68,9 +66,7 @@ def test_an_import_prints_nothing_of_its_client(
     assert [record.message for record in caplog.records if record.name.startswith("pika")] == []
 
 
-def test_what_is_no_message_does_not_end_the_import(
-    ran: list[int], facilities: Facilities, rabbitmq_server: RabbitServer, broker: Any
-) -> None:
+def test_what_is_no_message_does_not_end_the_import(ran, facilities, rabbitmq_server, broker):
     broker.channel.basic_publish("", "default", b"no message")
     broker.enqueue(message(1))
 
@@ -81,13 +77,8 @@ def test_what_is_no_message_does_not_end_the_import(
 
 
 def test_what_waits_behind_more_refused_ones_than_are_delivered_is_told(
-    ran: list[int],
-    facilities: Facilities,
-    rabbitmq_server: RabbitServer,
-    broker: Any,
-    of_stock: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    ran, facilities, rabbitmq_server, broker, of_stock, monkeypatch
+):
     monkeypatch.setattr(of_stock, "PREFETCH", 5)
     monkeypatch.setattr(of_stock, "MOST_PREFETCH", 10)
     for number in range(10):

@@ -22,7 +22,7 @@ from tests.chaos.server import server_binary
 from tests.integration.project.test_urls import REQUESTS, bear, make_sample, named
 from tests.integration.project.url_table import ROLES
 from tests.integration.serving import test_guarded_yard
-from tests.integration.serving.guarded_yard import Browser, GuardedYard
+from tests.integration.serving.guarded_yard import GuardedYard
 from tests.integration.serving.test_guarded_yard import browser as browser
 
 LANE = "default"
@@ -62,9 +62,7 @@ def admin() -> Client:
 @pytest.mark.django_db
 @pytest.mark.long
 @pytest.mark.timeout(300)
-def test_no_page_and_no_act_breaks_on_rabbitmq(
-    on_rabbitmq: Any, valkey: redis.Redis, admin: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_page_and_no_act_breaks_on_rabbitmq(on_rabbitmq, valkey, admin, monkeypatch):
     async def leave_open() -> None: ...  # streams close the database's connection, which is this test's
 
     for place in ("api", "live"):
@@ -98,5 +96,5 @@ def yard(rabbitmq_server: RabbitServer, tmp_path: Path) -> Iterator[GuardedYard]
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_no_process_needs_more_than_the_rights_of_its_role(yard: GuardedYard, browser: Browser) -> None:
+def test_no_process_needs_more_than_the_rights_of_its_role(yard, browser):
     test_guarded_yard.test_no_process_needs_more_than_the_rights_of_its_role(yard, browser, "scheduler")

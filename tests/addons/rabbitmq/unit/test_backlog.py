@@ -60,7 +60,7 @@ def budget() -> TickBudget:
     return TickBudget(time.monotonic() + 1)
 
 
-def test_isolated_messages_of_all_levels_are_counted_and_without_a_suspect_no_other_lane() -> None:
+def test_isolated_messages_of_all_levels_are_counted_and_without_a_suspect_no_other_lane():
     server, beside = Server(work_alone=2, work_alone_high=1, work=9), Beside()
     found = backlog(server, beside)
 
@@ -70,7 +70,7 @@ def test_isolated_messages_of_all_levels_are_counted_and_without_a_suspect_no_ot
     assert (found.suspects_wait, found.wants_quiet_period, found.waiting) == (False, False, False)
 
 
-def test_suspects_that_wait_want_a_quiet_period_beside_what_else_waits() -> None:
+def test_suspects_that_wait_want_a_quiet_period_beside_what_else_waits():
     server, beside = Server(work_alone=2, work_low=1), Beside()
     beside.suspect("pill", now_ms())
     found = backlog(server, beside)
@@ -81,7 +81,7 @@ def test_suspects_that_wait_want_a_quiet_period_beside_what_else_waits() -> None
 
 
 @pytest.mark.parametrize(("suspects", "wanted"), [(8, False), (9, True)])
-def test_eight_suspects_are_left_to_the_supervisor_that_runs_some(suspects: int, wanted: bool) -> None:
+def test_eight_suspects_are_left_to_the_supervisor_that_runs_some(suspects, wanted):
     server, beside = Server(work_alone=20), Beside()
     for number in range(suspects):
         beside.suspect(f"job-{number}", now_ms())
@@ -93,7 +93,7 @@ def test_eight_suspects_are_left_to_the_supervisor_that_runs_some(suspects: int,
     assert (found.suspects_wait, found.wants_quiet_period) == (True, wanted)
 
 
-def test_suspects_without_a_message_that_waits_want_nothing() -> None:
+def test_suspects_without_a_message_that_waits_want_nothing():
     server, beside = Server(work=3), Beside()
     beside.suspect("held", now_ms())
     found = backlog(server, beside)
@@ -102,7 +102,7 @@ def test_suspects_without_a_message_that_waits_want_nothing() -> None:
     assert not found.wants_quiet_period
 
 
-def test_what_has_not_changed_for_72_hours_is_forgotten() -> None:
+def test_what_has_not_changed_for_72_hours_is_forgotten():
     server, beside = Server(work_alone=1), Beside()
     beside.suspect("old", now_ms() - KEPT_MS - 1)
     found = backlog(server, beside)
@@ -113,14 +113,14 @@ def test_what_has_not_changed_for_72_hours_is_forgotten() -> None:
     assert beside.hashes[KEYS.queue("work").suspects] == {}
 
 
-def test_a_pool_of_retries_alone_counts_nothing() -> None:
+def test_a_pool_of_retries_alone_counts_nothing():
     server = Server(work_alone=1)
 
     assert backlog(server, Beside(), lanes=[("work", "retry")]).poll(budget()) == 0
     assert server.counted == []
 
 
-def test_a_server_that_does_not_answer_is_counted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_is_counted_later(monkeypatch):
     server, beside = Server(work_alone=1), Beside()
     beside.suspect("pill", now_ms())
     found = backlog(server, beside)
@@ -139,11 +139,11 @@ def test_a_server_that_does_not_answer_is_counted_later(monkeypatch: pytest.Monk
 NOW = 10 * KEPT_MS
 
 
-def test_a_first_lapse_marks_and_counts_nothing() -> None:
+def test_a_first_lapse_marks_and_counts_nothing():
     assert LapseRecord(NOW).after(lapsed=True, now_ms=NOW).lapses == ()
 
 
-def test_a_lapse_of_a_lone_run_is_counted_once_with_its_host() -> None:
+def test_a_lapse_of_a_lone_run_is_counted_once_with_its_host():
     note = LapseRecord(NOW - 9, f"{NOW - 5}@box", (f"{NOW - 8}@other",))
 
     counted = note.after(lapsed=True, now_ms=NOW)
@@ -152,17 +152,17 @@ def test_a_lapse_of_a_lone_run_is_counted_once_with_its_host() -> None:
     assert counted.after(lapsed=True, now_ms=NOW + 1).lapses == counted.lapses
 
 
-def test_a_lone_run_whose_end_is_known_is_not_counted() -> None:
+def test_a_lone_run_whose_end_is_known_is_not_counted():
     assert LapseRecord(NOW - 9, f"{NOW - 5}@box").after(lapsed=False, now_ms=NOW) == LapseRecord(NOW)
 
 
-def test_a_lapse_counts_for_72_hours() -> None:
+def test_a_lapse_counts_for_72_hours():
     note = LapseRecord(NOW, "", (f"{NOW - KEPT_MS - 1}@box", f"{NOW - KEPT_MS}@box"))
 
     assert note.after(lapsed=True, now_ms=NOW).lapses == (f"{NOW - KEPT_MS}@box",)
 
 
-def test_a_delivery_that_changes_nothing_leaves_the_note_as_it_is() -> None:
+def test_a_delivery_that_changes_nothing_leaves_the_note_as_it_is():
     note = LapseRecord(NOW - 9, "", (f"{NOW - 8}@box",))
 
     assert note.after(lapsed=False, now_ms=NOW) is note
@@ -172,10 +172,10 @@ def test_a_delivery_that_changes_nothing_leaves_the_note_as_it_is() -> None:
     "note",
     [LapseRecord(1), LapseRecord(2, "1@box"), LapseRecord(3, "", ("1@a", "2@b-c.d")), LapseRecord(4, "3@x", ("1@a",))],
 )
-def test_a_stored_note_is_read_as_it_was(note: LapseRecord) -> None:
+def test_a_stored_note_is_read_as_it_was(note):
     assert decode(note.encode().encode()) == note
 
 
 @pytest.mark.parametrize("stored", [None, b"", b"x", b"1 -", b"1 - 2", b"1 box +", b"1 - + +", b"\xff - +"])
-def test_a_note_that_cannot_be_read_counts_as_none(stored: bytes | None) -> None:
+def test_a_note_that_cannot_be_read_counts_as_none(stored):
     assert decode(stored) is None

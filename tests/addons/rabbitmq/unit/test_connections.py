@@ -71,32 +71,32 @@ def asked(publishers: Any, kind: Any = "quorum") -> bool:
     return confirms(publishers, RabbitQueues("test", kind), within_s=0.5)
 
 
-def test_a_queue_that_elects_a_leader_confirms() -> None:
+def test_a_queue_that_elects_a_leader_confirms():
     assert asked(Publishers(NO_LEADER, NO_LEADER, None))
 
 
 @pytest.mark.parametrize("error", [NO_LEADER, AMQPHeartbeatTimeout("no answer within 1.5 s")])
-def test_a_queue_that_never_answers_confirms_nothing(error: Exception) -> None:
+def test_a_queue_that_never_answers_confirms_nothing(error):
     assert not asked(Publishers(error))
 
 
-def test_a_server_without_a_connection_is_unavailable() -> None:
+def test_a_server_without_a_connection_is_unavailable():
     with pytest.raises(BrokerUnavailable, match="AMQPConnectionError"):
         asked(Publishers(refused=AMQPConnectionError()))
 
 
-def test_a_user_without_a_right_to_the_queue_proves_nothing() -> None:
+def test_a_user_without_a_right_to_the_queue_proves_nothing():
     assert asked(Publishers(ChannelClosedByBroker(403, "ACCESS_REFUSED")))
 
 
-def test_a_user_without_a_right_is_told_which_command_gives_it() -> None:
+def test_a_user_without_a_right_is_told_which_command_gives_it():
     refused = unavailable("a publish", ChannelClosedByBroker(403, "ACCESS_REFUSED - access to exchange 'amq.default'"))
 
     assert "rabbitmqctl set_permissions" in str(refused)
     assert "is up" not in str(refused)
 
 
-def test_classic_queues_are_asked_nothing() -> None:
+def test_classic_queues_are_asked_nothing():
     publishers = Publishers(NO_LEADER)
 
     assert asked(publishers, "classic")
@@ -104,22 +104,22 @@ def test_classic_queues_are_asked_nothing() -> None:
 
 
 @pytest.mark.parametrize("lost", ["SSLError(1, '[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]')", "SSLEOFError(8, 'EOF')"])
-def test_a_connection_that_ends_over_tls_may_lack_a_certificate(lost: str) -> None:
+def test_a_connection_that_ends_over_tls_may_lack_a_certificate(lost):
     assert remedy_for(IncompatibleProtocolError(f"StreamLostError: {lost}")) == OWN_CERTIFICATE
 
 
-def test_a_reset_connection_may_lack_tls_or_a_certificate() -> None:
+def test_a_reset_connection_may_lack_tls_or_a_certificate():
     remedy = remedy_for(IncompatibleProtocolError("StreamLostError: ConnectionResetError(104)"))
 
     assert "amqps://" in remedy and "certificate" in remedy
 
 
-def test_a_refused_right_is_told_and_another_closed_channel_is_not() -> None:
+def test_a_refused_right_is_told_and_another_closed_channel_is_not():
     assert remedy_for(ChannelClosedByBroker(403, "ACCESS_REFUSED")) == NO_RIGHT
     assert remedy_for(ChannelClosedByBroker(404, "NOT_FOUND")) == USUAL
 
 
-def test_the_setting_that_named_the_server_is_said() -> None:
+def test_the_setting_that_named_the_server_is_said():
     own = read({"BROKER_URL": "amqp://r:5672/", "REDIS_URL": "redis://v:6390/0"}, {}, debug=True)
     with override_settings(SWITCHYARD=own):
         error = unavailable("a connection", gaierror())
@@ -149,7 +149,7 @@ def publish(send: Any, fields: pika.BasicProperties, body: bytes) -> list[bytes]
 
 @pytest.mark.parametrize("message_id", ["m", "0d2e4d6b-1f0a-4d39-9a7e-0c5f3d1b2a4c", "ü" * 100, "x" * 255])
 @pytest.mark.parametrize("body", [b"{}", b"x" * LONGEST_BODY])
-def test_a_publication_has_the_bytes_of_pika_in_one_piece(message_id: str, body: bytes) -> None:
+def test_a_publication_has_the_bytes_of_pika_in_one_piece(message_id, body):
     ours = PublicationFields(message_id)
     pikas = pika.BasicProperties(
         delivery_mode=2, content_type=CONTENT_TYPE, message_id=message_id, correlation_id=ours.correlation_id
@@ -162,27 +162,27 @@ def test_a_publication_has_the_bytes_of_pika_in_one_piece(message_id: str, body:
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * (LONGEST_BODY + 1)])
-def test_a_body_of_no_frame_or_of_several_goes_the_way_of_pika(body: bytes) -> None:
+def test_a_body_of_no_frame_or_of_several_goes_the_way_of_pika(body):
     fields = PublicationFields("m")
 
     assert publish(RabbitConnection._send_message, fields, body) == publish(Connection._send_message, fields, body)
     assert len(publish(RabbitConnection._send_message, fields, body)) == 2 + 2 * bool(body)
 
 
-def test_properties_of_others_go_the_way_of_pika() -> None:
+def test_properties_of_others_go_the_way_of_pika():
     fields = pika.BasicProperties(reply_to="someone")
 
     assert publish(RabbitConnection._send_message, fields, b"{}") == publish(Connection._send_message, fields, b"{}")
 
 
-def test_timers_of_a_connection() -> None:
+def test_timers_of_a_connection():
     assert "self._impl = " in inspect.getsource(BlockingConnection.__init__)
     assert list(inspect.signature(Connection._adapter_call_later).parameters) == ["self", "delay", "callback"]
     assert list(inspect.signature(Connection._adapter_remove_timeout).parameters) == ["self", "timeout_id"]
     assert list(inspect.signature(Connection._terminate_stream).parameters) == ["self", "error"]
 
 
-def test_frames_of_a_connection() -> None:
+def test_frames_of_a_connection():
     parameters = list(inspect.signature(Connection._send_message).parameters)
     assert parameters == ["self", "channel_number", "method_frame", "content"]
     assert list(inspect.signature(Connection._process_frame).parameters) == ["self", "frame_value"]
@@ -193,7 +193,7 @@ def test_frames_of_a_connection() -> None:
     assert "self._deliver_frame_to_channel(frame_value)" in source
 
 
-def test_cancellation_of_a_consumer() -> None:
+def test_cancellation_of_a_consumer():
     assert "self._impl = " in inspect.getsource(BlockingChannel.__init__)
     parameters = inspect.signature(Channel._send_method).parameters
     assert list(parameters) == ["self", "method", "content"] and parameters["content"].default is None

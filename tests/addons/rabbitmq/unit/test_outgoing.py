@@ -36,7 +36,7 @@ class SlowChannel:
 
 
 @pytest.mark.parametrize("answer", ["ack", "drop", "give_back", "reject"])
-def test_an_answer_is_pending_while_it_is_being_sent(answer: str) -> None:
+def test_an_answer_is_pending_while_it_is_being_sent(answer):
     channel = SlowChannel()
     outgoing = Outgoing(channel, None, window=1)
     outgoing.unacked[7] = Publication("job")
@@ -79,9 +79,7 @@ class Background:
 
 
 @pytest.mark.parametrize(("busy", "acknowledged"), [(False, [MANY]), (True, [])])
-def test_many_acknowledgements_wait_for_the_background_only_while_there_is_something_to_hand_out(
-    busy: bool, acknowledged: list[int]
-) -> None:
+def test_many_acknowledgements_wait_for_the_background_only_while_there_is_something_to_hand_out(busy, acknowledged):
     channel = Channel()
     outgoing = Outgoing(channel, Background(), window=MANY)  # type: ignore[arg-type]
     for tag in range(1, MANY + 1):
@@ -94,7 +92,7 @@ def test_many_acknowledgements_wait_for_the_background_only_while_there_is_somet
     assert outgoing.pending is busy
 
 
-def test_nothing_is_acknowledged_whose_record_a_node_that_is_away_did_not_take() -> None:
+def test_nothing_is_acknowledged_whose_record_a_node_that_is_away_did_not_take():
     """Beside RabbitMQ may be a cluster of Redis: each queue's records are on one of its nodes."""
     records = SpreadRecords()
     records.away = {"gone"}
@@ -119,7 +117,7 @@ def test_nothing_is_acknowledged_whose_record_a_node_that_is_away_did_not_take()
     assert sent["gone"].acknowledged == [1]
 
 
-def test_jobs_whose_acknowledgement_breaks_off_are_told_as_ended() -> None:
+def test_jobs_whose_acknowledgement_breaks_off_are_told_as_ended():
     class Broken(Channel):
         def basic_ack(self, tag: int, *, multiple: bool = False) -> None:
             raise ConnectionResetError
@@ -160,7 +158,7 @@ def returning() -> tuple[Outgoing, Returns, HeldMarks]:
     return outgoing, channel, marks
 
 
-def test_returns_are_noted_together_before_the_server_hears_of_them() -> None:
+def test_returns_are_noted_together_before_the_server_hears_of_them():
     outgoing, channel, marks = returning()
     outgoing.give_back(1)
     outgoing.give_back(3)
@@ -172,7 +170,7 @@ def test_returns_are_noted_together_before_the_server_hears_of_them() -> None:
     assert marks.read() == [12]
 
 
-def test_a_lost_connection_notes_all_that_has_not_ended() -> None:
+def test_a_lost_connection_notes_all_that_has_not_ended():
     outgoing, channel, marks = returning()
     outgoing.drop(2)
 
@@ -182,7 +180,7 @@ def test_a_lost_connection_notes_all_that_has_not_ended() -> None:
     assert marks.read() == []
 
 
-def test_what_is_acknowledged_is_held_no_longer() -> None:
+def test_what_is_acknowledged_is_held_no_longer():
     outgoing, _, marks = returning()
     for tag in (1, 3):
         outgoing.drop(tag)
@@ -192,7 +190,7 @@ def test_what_is_acknowledged_is_held_no_longer() -> None:
     assert sorted(marks.read()) == [12, 14]
 
 
-def test_a_publish_without_a_connection_is_known_to_have_done_nothing() -> None:
+def test_a_publish_without_a_connection_is_known_to_have_done_nothing():
     publishers = Publishers(parameters_of("amqp://guest:guest@127.0.0.1:1/"))
 
     with pytest.raises(BrokerUnavailable) as refused:
@@ -207,14 +205,14 @@ def ours(**fields: Any) -> pika.BasicProperties:
 
 
 @pytest.mark.parametrize("number", ["²", "٣", "12²", "1" * 21, "-1", "x", b"\xb2", None])
-def test_a_publication_without_a_number_of_ours_counts_as_one_without(number: Any) -> None:
+def test_a_publication_without_a_number_of_ours_counts_as_one_without(number):
     message, found = read(ours(message_id="a", correlation_id=number), OURS, "work")
 
     assert found == NO_NUMBER
     assert Publication(message.message_id, found).mark > 0
 
 
-def test_an_id_that_is_not_utf_8_is_written_out() -> None:
+def test_an_id_that_is_not_utf_8_is_written_out():
     message, _ = read(ours(message_id=b"caf\xe9"), OURS, "work")
 
     assert message.message_id == r"caf\xe9"
@@ -228,6 +226,6 @@ def test_an_id_that_is_not_utf_8_is_written_out() -> None:
     ],
     ids=["a number as id", "no id", "a list as id", "nested lists", "too many digits", "nested objects"],
 )
-def test_what_is_no_message_of_dramatiq_is_unreadable(body: bytes) -> None:
+def test_what_is_no_message_of_dramatiq_is_unreadable(body):
     with pytest.raises(UnreadableMessage):
         read(pika.BasicProperties(), body, "work")

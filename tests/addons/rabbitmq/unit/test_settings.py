@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -42,7 +41,7 @@ PAGE = pages.read("docs/addons/rabbitmq.md")
 SOURCES = {path: path.read_text() for path in (ROOT / "switchyard/addons/rabbitmq").glob("*.py")}
 
 
-def test_rabbitmq_is_the_broker_and_redis_stands_beside_it() -> None:
+def test_rabbitmq_is_the_broker_and_redis_stands_beside_it():
     found = read({}, {**BESIDE, "SWITCHYARD_BROKER_URL": "amqp://127.0.0.1:5672/"}, debug=False)
 
     assert (found.place_url, found.broker_url) == ("amqp://127.0.0.1:5672/", "redis://127.0.0.1:6379/0")
@@ -50,7 +49,7 @@ def test_rabbitmq_is_the_broker_and_redis_stands_beside_it() -> None:
     assert (found.broker_named_by, found.server_variable) == ("SWITCHYARD_REDIS_URL", "SWITCHYARD_REDIS_URL")
 
 
-def test_its_settings_are_keys_of_the_librarys() -> None:
+def test_its_settings_are_keys_of_the_librarys():
     declared = {"BROKER_URL": "amqp://localhost/", "RABBITMQ_QUEUES": "classic", "RABBITMQ_CONSUMER_TIMEOUT_S": 60}
 
     assert read(declared, BESIDE, debug=True).place_options == {"queue_type": "classic", "consumer_timeout_s": 60}
@@ -79,7 +78,7 @@ def test_its_settings_are_keys_of_the_librarys() -> None:
         ({"SWITCHYARD_BROKER_URL": "amqp://u@127.0.0.1/yard"}, "names a user without a password"),
     ],
 )
-def test_an_unusable_setting_is_refused(environ: dict[str, str], said: str) -> None:
+def test_an_unusable_setting_is_refused(environ, said):
     with pytest.raises(InvalidSetting, match=said):
         read({}, environ, debug=False)
 
@@ -94,9 +93,7 @@ def test_an_unusable_setting_is_refused(environ: dict[str, str], said: str) -> N
         ("ssl_options=[]", "has no attribute"),
     ],
 )
-def test_an_option_that_pika_refuses_ends_the_process_with_78_and_one_line(
-    tmp_path: Path, option: str, why: str
-) -> None:
+def test_an_option_that_pika_refuses_ends_the_process_with_78_and_one_line(tmp_path, option, why):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SWITCHYARD_")}
     environment |= {"SWITCHYARD_STATE_DIR": str(tmp_path), "SWITCHYARD_BROKER_URL": f"amqp://u:p@127.0.0.1/?{option}"}
     environment |= {"SWITCHYARD_REDIS_URL": "redis://127.0.0.1:1/0"}
@@ -111,7 +108,7 @@ def test_an_option_that_pika_refuses_ends_the_process_with_78_and_one_line(
     assert "SWITCHYARD_BROKER_URL" in line and "canary" not in line
 
 
-def test_a_client_that_is_not_installed_ends_the_process_with_one_line(tmp_path: Path) -> None:
+def test_a_client_that_is_not_installed_ends_the_process_with_one_line(tmp_path):
     done = check_without("pika", tmp_path, {"SWITCHYARD_BROKER_URL": "amqp://guest:hunter2@127.0.0.1:1/"})
 
     assert done.returncode == 78, done.stderr
@@ -120,7 +117,7 @@ def test_a_client_that_is_not_installed_ends_the_process_with_one_line(tmp_path:
     assert "hunter2" not in line
 
 
-def test_queues_are_not_said_to_be_on_time(settings: Any) -> None:
+def test_queues_are_not_said_to_be_on_time(settings):
     settings.SWITCHYARD = replace(settings.SWITCHYARD, **settings_of("amqp://127.0.0.1/"))
 
     assert none_late() == "Whether a queue is late is not known, as RabbitMQ tells no ages"
@@ -138,7 +135,7 @@ def no_actors() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_actors")
-def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
+def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused():
     yard = small_yard(soft_limit_ms=30_000)  # its hard limit is twice that
     own = replace(switchyard_settings(), topology=yard)
 
@@ -150,7 +147,7 @@ def test_a_hard_limit_over_half_of_the_consumer_timeout_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("no_actors")
-def test_a_dependency_has_no_circuit_there() -> None:
+def test_a_dependency_has_no_circuit_there():
     own = replace(switchyard_settings(), topology=replace(small_yard(), dependencies=(Dependency("payments"),)))
 
     [found] = limits_over_the_consumer_timeout(with_timeout(own, 120))
@@ -158,7 +155,7 @@ def test_a_dependency_has_no_circuit_there() -> None:
     assert (found.id, found.obj) == ("switchyard.W027", "dependency payments")
 
 
-def test_limits_on_what_runs_at_once_have_no_effect_there() -> None:
+def test_limits_on_what_runs_at_once_have_no_effect_there():
     broker, yard = StubBroker(middleware=in_order(facilities())), small_yard()
     dramatiq.actor(lambda key: None, actor_name="limited", broker=broker, concurrency=1, ordered_by="key")
     own = replace(switchyard_settings(), topology=replace(yard, queues=(replace(yard.queues[0], fair_by="key"),)))
@@ -183,7 +180,7 @@ def import_one() -> None:
     current_batch()
 
 
-def test_a_batch_cannot_be_made_there() -> None:
+def test_a_batch_cannot_be_made_there():
     broker = StubBroker(middleware=in_order(facilities()))
     functions: list[Any] = [import_all, import_more, import_one]
     for function in functions:
@@ -199,7 +196,7 @@ def test_a_batch_cannot_be_made_there() -> None:
     ]
 
 
-def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manage_py_check_refuses_such_a_yard(monkeypatch):
     own = with_timeout(switchyard_settings(), 10)
     monkeypatch.setattr("switchyard.workers.checks.switchyard_settings", lambda: own)
 
@@ -207,23 +204,23 @@ def test_manage_py_check_refuses_such_a_yard(monkeypatch: pytest.MonkeyPatch) ->
         call_command("check", "--tag", TAG)
 
 
-def test_its_settings_are_described() -> None:
+def test_its_settings_are_described():
     found = re.findall(r"^\| `(SWITCHYARD_\w+)` \|", PAGE, re.MULTILINE)
 
     assert set(found) == set(ADDON.settings.values())
 
 
-def test_its_checks_are_described() -> None:
+def test_its_checks_are_described():
     known = {found for text in SOURCES.values() for found in re.findall(r"switchyard\.[EW]\d{3}", text)}
 
     assert set(re.findall(r"^\| `(switchyard\.[EW]\d{3})`", PAGE, re.MULTILINE)) == known
 
 
-def test_its_keys_are_those_of_the_docstrings() -> None:
+def test_its_keys_are_those_of_the_docstrings():
     assert table(list(rows(RabbitKeys("switchyard")))) in PAGE
 
 
-def test_every_file_of_a_private_name_uses_one_of_its_names() -> None:
+def test_every_file_of_a_private_name_uses_one_of_its_names():
     found = re.findall(r"^\| pika \| (`.+?`) \| `(.+?)` \|", PAGE, re.MULTILINE)
 
     assert len(found) == 3
@@ -232,7 +229,7 @@ def test_every_file_of_a_private_name_uses_one_of_its_names() -> None:
         assert any(name in SOURCES[ROOT / file] for name in used), file
 
 
-def test_each_module_is_on_its_first_page() -> None:
+def test_each_module_is_on_its_first_page():
     first = SOURCES[ROOT / "switchyard/addons/rabbitmq/__init__.py"]
     modules = {path.stem for path in SOURCES} - {"__init__"}
 

@@ -28,7 +28,7 @@ def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server:
     bench.stop_all()
 
 
-def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench: RabbitBench) -> None:
+def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(bench):
     bench.up("runpool", "urgent")
     short = [bench.send("urgent") for _ in range(50)]
     wait_for(lambda: all(bench.ended(token) for token in short))
@@ -48,7 +48,7 @@ def test_what_a_killed_child_held_runs_again_and_nothing_that_it_had_finished(be
 
 
 @pytest.mark.long
-def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: RabbitBench) -> None:
+def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench):
     bench.up("runpool", "webhook")
     ran = [bench.send("webhook", ms=2_000) for _ in range(8)]
     first = wait_for(lambda: all(bench.started(token) for token in ran) and bench.started(ran[0]))
@@ -65,7 +65,7 @@ def test_the_stock_of_a_killed_child_is_not_suspected_and_what_ran_is(bench: Rab
 
 
 @pytest.mark.long
-def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> None:
+def test_what_a_drained_pool_gives_back_is_not_suspected(bench):
     pool = bench.up("runpool", "webhook")
     ran = [bench.send("webhook", ms=1_000) for _ in range(8)]
     wait_for(lambda: all(bench.started(token) for token in ran))
@@ -82,7 +82,7 @@ def test_what_a_drained_pool_gives_back_is_not_suspected(bench: RabbitBench) -> 
 
 
 @pytest.mark.parametrize("queue", ["webhook", pytest.param("urgent", marks=pytest.mark.long)])
-def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench: RabbitBench, queue: str) -> None:
+def test_a_drain_under_a_backlog_makes_nothing_a_suspect(bench, queue):
     pool = bench.up("runpool", queue)
     sent = [bench.send(queue, ms=5) for _ in range(600)]
     wait_for(lambda: len(bench.notes("bench:started")) > 50)

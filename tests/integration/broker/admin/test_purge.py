@@ -67,7 +67,7 @@ def fetched(family: QueueOperations) -> list[Grant]:
     return family.fetch(WORKER, 10, request=1).grants
 
 
-def test_a_unique_key_moves_with_its_message(families: Families) -> None:
+def test_a_unique_key_moves_with_its_message(families):
     source, target = families
     source.enqueue([Entry("first", BODY, "a-key")])
 
@@ -79,7 +79,7 @@ def test_a_unique_key_moves_with_its_message(families: Families) -> None:
     assert target.enqueue([Entry("fourth", BODY, "a-key")]) == ["fourth"], "its end frees the key"
 
 
-def test_a_message_whose_unique_key_is_held_in_the_new_queue_moves_without_it(families: Families) -> None:
+def test_a_message_whose_unique_key_is_held_in_the_new_queue_moves_without_it(families):
     source, target = families
     source.enqueue([Entry("first", BODY, "a-key")])
     target.enqueue([Entry("second", BODY, "a-key")])
@@ -93,9 +93,7 @@ def test_a_message_whose_unique_key_is_held_in_the_new_queue_moves_without_it(fa
 
 
 @pytest.mark.parametrize("step", ["place", "forget"])
-def test_a_request_to_cancel_that_comes_meanwhile_moves_too(
-    families: Families, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_request_to_cancel_that_comes_meanwhile_moves_too(families, monkeypatch, step):
     source, target = families
     source.enqueue([Entry("asked", BODY), Entry("other", BODY)])
     act, answers = getattr(administration, step), []
@@ -116,7 +114,7 @@ def test_a_request_to_cancel_that_comes_meanwhile_moves_too(
     assert source.calls.command("HLEN", source.keys.bodies) == 0
 
 
-def test_crashes_are_counted_on_in_the_new_queue(families: Families) -> None:
+def test_crashes_are_counted_on_in_the_new_queue(families):
     source, target = families
     source.enqueue([Entry("suspect", BODY)], level=HIGH)
     fetched(source)
@@ -129,9 +127,7 @@ def test_crashes_are_counted_on_in_the_new_queue(families: Families) -> None:
 
 
 @pytest.mark.parametrize("answered", [False, True], ids=["before the call", "after the call"])
-def test_a_kill_between_any_two_calls_is_mended_by_another_relocation(
-    families: Families, valkey: redis.Redis, answered: bool
-) -> None:
+def test_a_kill_between_any_two_calls_is_mended_by_another_relocation(families, valkey, answered):
     source, target = families
     calls = count_calls(source, target, valkey, answered=answered)
 
@@ -181,7 +177,7 @@ def count_calls(source: QueueOperations, target: QueueOperations, client: redis.
     return before - counted._left
 
 
-def test_live_records_and_progress_do_not_stay_behind(families: Families) -> None:
+def test_live_records_and_progress_do_not_stay_behind(families):
     source, target = families
     source.enqueue([Entry("a", BODY)])
     for key in (source.keys.jobs, source.keys.progress):
@@ -238,7 +234,7 @@ def finish(steps: Iterator[int]) -> int:
     return max(steps, default=0)
 
 
-def test_undone_purge_leaves_the_queue_as_it_was(family: QueueOperations) -> None:
+def test_undone_purge_leaves_the_queue_as_it_was(family):
     fill(family)
     before = everything(family)
 
@@ -252,7 +248,7 @@ def test_undone_purge_leaves_the_queue_as_it_was(family: QueueOperations) -> Non
     assert all_keys(family) == [] and purges(family) == []
 
 
-def test_leased_messages_are_not_touched(family: QueueOperations) -> None:
+def test_leased_messages_are_not_touched(family):
     fill(family)
     set_aside(family, "p", by="me")
 
@@ -264,7 +260,7 @@ def test_leased_messages_are_not_touched(family: QueueOperations) -> None:
     }
 
 
-def test_dropped_messages_free_their_keys_and_notes(family: QueueOperations) -> None:
+def test_dropped_messages_free_their_keys_and_notes(family):
     ids = fill(family)
     set_aside(family, "p", by="me", undo_ms=0)
     seen: list[bytes] = []
@@ -276,7 +272,7 @@ def test_dropped_messages_free_their_keys_and_notes(family: QueueOperations) -> 
     assert family.enqueue([Entry("n1", BODY, "key-2")]) == ["n1"]
 
 
-def test_a_purge_is_not_dropped_while_it_can_be_undone(family: QueueOperations) -> None:
+def test_a_purge_is_not_dropped_while_it_can_be_undone(family):
     fill(family)
     set_aside(family, "p", by="me")
 
@@ -284,7 +280,7 @@ def test_a_purge_is_not_dropped_while_it_can_be_undone(family: QueueOperations) 
     assert purges(family)[0].claim == ""
 
 
-def test_the_first_of_undo_and_drop_decides(family: QueueOperations) -> None:
+def test_the_first_of_undo_and_drop_decides(family):
     fill(family)
     set_aside(family, "dropping", by="me", undo_ms=0)
     steps = drop(family, "dropping", step=7)
@@ -303,7 +299,7 @@ def test_the_first_of_undo_and_drop_decides(family: QueueOperations) -> None:
     assert undo(family, "undoing", step=2) == (10, 0)
 
 
-def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperations) -> None:
+def test_messages_sent_meanwhile_stay_and_are_the_same_once(family):
     fill(family, 5)
     set_aside(family, "p", by="me")
     family.enqueue([Entry("n1", b'{"actor":"new"}'), Entry("new", BODY, "key-2")])
@@ -321,7 +317,7 @@ def test_messages_sent_meanwhile_stay_and_are_the_same_once(family: QueueOperati
 
 
 @pytest.mark.parametrize("step", [1, 100])
-def test_an_undo_leaves_out_what_was_sent_again_whatever_has_become_of_it(family: QueueOperations, step: int) -> None:
+def test_an_undo_leaves_out_what_was_sent_again_whatever_has_become_of_it(family, step):
     names = ["ended", "dead", "runs", "waits", "scheduled"]
     family.enqueue([Entry(name, BODY, f"key-{name}") for name in names])
     family.enqueue([Entry("retried", BODY)], lane="retry", delay_ms=3_600_000)
@@ -348,7 +344,7 @@ def test_an_undo_leaves_out_what_was_sent_again_whatever_has_become_of_it(family
     assert all_keys(family) == []
 
 
-def test_live_records_go_along_with_what_is_set_aside(family: QueueOperations) -> None:
+def test_live_records_go_along_with_what_is_set_aside(family):
     records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
     retried = b'{"actor":"an_actor","sent_at":1,"options":{"attempts":2}}'
     for name in ("runs", "retried", "again"):
@@ -375,7 +371,7 @@ def test_live_records_go_along_with_what_is_set_aside(family: QueueOperations) -
     assert family.ack(WORKER, [grant.lease]) == [] and all_keys(family) == []
 
 
-def test_jobs_that_are_set_aside_are_answered_as_where_they_were(family: QueueOperations) -> None:
+def test_jobs_that_are_set_aside_are_answered_as_where_they_were(family):
     records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
     fill(family, 3)
     family.enqueue([Entry("stopped", BODY)])
@@ -392,7 +388,7 @@ def test_jobs_that_are_set_aside_are_answered_as_where_they_were(family: QueueOp
 
 
 @pytest.mark.parametrize("name", ["", "p:claim", "p:left_out", "a b", "x" * 65, "{p}"])
-def test_an_id_that_is_none_of_a_purge_is_refused(family: QueueOperations, name: str) -> None:
+def test_an_id_that_is_none_of_a_purge_is_refused(family, name):
     fill(family, 3)
     with pytest.raises(ValueError, match="purge id"):
         set_aside(family, name, by="me")
@@ -404,7 +400,7 @@ def test_an_id_that_is_none_of_a_purge_is_refused(family: QueueOperations, name:
     assert family.calls.client.hlen(family.keys.purges) == 2
 
 
-def test_a_drop_records_neither_untracked_jobs_nor_those_sent_again(family: QueueOperations) -> None:
+def test_a_drop_records_neither_untracked_jobs_nor_those_sent_again(family):
     untracked = b'{"actor":"an_actor","sent_at":1,"options":{"track":false}}'
     again = [Entry("done", BODY), Entry("waits", BODY)]
     records = JobRecords(family.calls, Keys(prefix="purged"), ["old"])
@@ -419,7 +415,7 @@ def test_a_drop_records_neither_untracked_jobs_nor_those_sent_again(family: Queu
     assert records.states(["done", "waits", "untracked", "purged"]) == ["succeeded", "queued", None, "cancelled"]
 
 
-def test_two_purges_lie_beside_each_other(family: QueueOperations) -> None:
+def test_two_purges_lie_beside_each_other(family):
     fill(family, 5)
     set_aside(family, "first", by="me", undo_ms=0)
     family.enqueue([Entry("second", BODY)])
@@ -430,7 +426,7 @@ def test_two_purges_lie_beside_each_other(family: QueueOperations) -> None:
     assert family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1) == [b"second"]
 
 
-def test_a_repeated_call_sets_nothing_more_aside(family: QueueOperations) -> None:
+def test_a_repeated_call_sets_nothing_more_aside(family):
     fill(family, 5)
     assert set_aside(family, "p", by="me") == 10
     family.enqueue([Entry("new", BODY)])
@@ -441,9 +437,7 @@ def test_a_repeated_call_sets_nothing_more_aside(family: QueueOperations) -> Non
 
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("act", ["undo", "drop"])
-def test_a_kill_at_any_call_loses_and_doubles_nothing(
-    family: QueueOperations, valkey: redis.Redis, act: str, answered: bool
-) -> None:
+def test_a_kill_at_any_call_loses_and_doubles_nothing(family, valkey, act, answered):
     since = [Entry(f"since-{number}", BODY) for number in range(10)]
     for last in range(1, 30):
         valkey.flushdb()

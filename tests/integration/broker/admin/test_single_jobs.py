@@ -30,9 +30,7 @@ def rows(parts: Facilities) -> list[tuple[str, str, bytes]]:
 
 
 @pytest.mark.parametrize("delay_ms", [None, 3_600_000])
-def test_a_kill_after_the_first_call_leaves_end_and_row(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, delay_ms: int | None
-) -> None:
+def test_a_kill_after_the_first_call_leaves_end_and_row(broker, monkeypatch, delay_ms):
     parts = facilities(broker)
     job_id = broker.actors["job"].send_with_options(args=(7,), delay=delay_ms).message_id
 
@@ -52,7 +50,7 @@ def test_a_kill_after_the_first_call_leaves_end_and_row(
 
 
 @pytest.mark.parametrize("delay_ms", [None, 3_600_000])
-def test_a_cancellation_has_one_row(broker: RedisBroker, delay_ms: int | None) -> None:
+def test_a_cancellation_has_one_row(broker, delay_ms):
     parts = facilities(broker)
     job_id = broker.actors["job"].send_with_options(args=(7,), delay=delay_ms).message_id
 
@@ -64,9 +62,7 @@ def test_a_cancellation_has_one_row(broker: RedisBroker, delay_ms: int | None) -
 
 @pytest.mark.parametrize("delay_ms", [None, 500])
 @pytest.mark.parametrize("undone", [True, False])
-def test_a_job_that_a_purge_has_set_aside_is_cancelled_once(
-    broker: RedisBroker, run_worker: Any, delay_ms: int | None, undone: bool
-) -> None:
+def test_a_job_that_a_purge_has_set_aside_is_cancelled_once(broker, run_worker, delay_ms, undone):
     parts, family = facilities(broker), broker.families["work"]
     job = broker.actors["job"]
     kept = job.send(1).message_id
@@ -113,7 +109,7 @@ def later(broker: RedisBroker, number: int = 7, **options: Any) -> str:
     return str(broker.actors["job"].send_with_options(args=(number,), delay=HOUR_MS, **options).message_id)
 
 
-def test_a_delayed_job_starts_at_once_and_its_wait_counts_from_then(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_delayed_job_starts_at_once_and_its_wait_counts_from_then(broker, run_worker):
     parts, before = facilities(broker), now_ms()
     chosen, other = later(broker, 7), later(broker, 8)
 
@@ -127,7 +123,7 @@ def test_a_delayed_job_starts_at_once_and_its_wait_counts_from_then(broker: Redi
     assert record.due_at is not None and before <= record.due_at <= now_ms()
 
 
-def test_a_job_that_waits_for_its_retry_runs_its_next_attempt(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_job_that_waits_for_its_retry_runs_its_next_attempt(broker, run_worker):
     parts = facilities(broker)
     job_id = broker.actors["fails_once"].send().message_id
 
@@ -142,7 +138,7 @@ def test_a_job_that_waits_for_its_retry_runs_its_next_attempt(broker: RedisBroke
     assert record is not None and record.attempts == 2 and ran == ["failed", "succeeded"]
 
 
-def test_a_paused_queue_keeps_the_job_and_shows_its_new_time(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_paused_queue_keeps_the_job_and_shows_its_new_time(broker, run_worker):
     parts, family = facilities(broker), broker.families["work"]
     administration.pause(family)
     job_id = later(broker)
@@ -158,7 +154,7 @@ def test_a_paused_queue_keeps_the_job_and_shows_its_new_time(broker: RedisBroker
     assert record is not None and record.next_attempt_at is not None and record.next_attempt_at <= now_ms()
 
 
-def test_the_answer_says_why_nothing_was_changed(broker: RedisBroker) -> None:
+def test_the_answer_says_why_nothing_was_changed(broker):
     parts, family = facilities(broker), broker.families["work"]
     waits = broker.actors["job"].send(1).message_id
     cancelled = later(broker)
@@ -172,7 +168,7 @@ def test_the_answer_says_why_nothing_was_changed(broker: RedisBroker) -> None:
     assert family.calls.command("ZRANGE", family.keys.due("live"), 0, -1) == [b"limited"]
 
 
-def test_a_body_that_cannot_be_read_goes_where_a_worker_sets_it_aside(broker: RedisBroker) -> None:
+def test_a_body_that_cannot_be_read_goes_where_a_worker_sets_it_aside(broker):
     family = broker.families["work"]
     family.enqueue([Entry("broken", b"{")], delay_ms=HOUR_MS)
 
@@ -189,7 +185,7 @@ def family(valkey: redis.Redis) -> QueueOperations:
     return found
 
 
-def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: QueueOperations) -> None:
+def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family):
     ids = [f"message-{number}" for number in range(1_200)]
     family.enqueue([Entry(id_, b"") for id_ in ids])
     for id_ in ids:
@@ -202,7 +198,7 @@ def test_a_long_row_of_cancelled_messages_is_dropped_in_bounded_calls(family: Qu
     assert answers[2].grants[0].lease.id == b"last"
 
 
-def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family: QueueOperations) -> None:
+def test_a_cancelled_message_is_not_relocated_to_where_it_would_start(family):
     target = QueueOperations(family.calls, Keys(prefix="cancelled").queue("other"))
     target.join("worker/live")
     body = b'{"actor":"an_actor","sent_at":1}'

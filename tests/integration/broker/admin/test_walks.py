@@ -8,7 +8,6 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
 from switchyard.broker.admin import browse as module
 from switchyard.broker.admin import scheduled
@@ -55,9 +54,7 @@ def schedule(broker: RedisBroker, due: Sequence[int]) -> list[str]:
     return [id_ for _, id_ in sorted(sent)]
 
 
-def test_what_a_clock_ahead_has_delayed_is_due_a_delay_after_now(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_clock_ahead_has_delayed_is_due_a_delay_after_now(broker, run_worker, monkeypatch):
     """First sends and retries. Times that a person gave, and delays of a right clock, stay as they are."""
     family, day_ms = families_of(broker)[0], 24 * HOUR_MS
     monkeypatch.setattr("switchyard.schedules.runner.declared_yard", lambda: facilities(broker).yard)
@@ -103,9 +100,7 @@ def walked(pages: Iterator[list[Any]]) -> list[str]:
     return [seen.id for page in pages for seen in page]
 
 
-def test_messages_of_all_queues_come_in_the_order_of_their_due_time(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_of_all_queues_come_in_the_order_of_their_due_time(broker, monkeypatch):
     monkeypatch.setattr(scheduled, "AT_ONCE", 3)
     now = now_ms()
     # Most are due in the same millisecond, as those for midnight are.
@@ -122,7 +117,7 @@ def test_messages_of_all_queues_come_in_the_order_of_their_due_time(
         assert walked(next_due(families_of(broker), after=after, count=7)) == ordered[place + 1 :]
 
 
-def test_what_starts_between_two_pages_moves_no_other_past_the_reader(broker: RedisBroker) -> None:
+def test_what_starts_between_two_pages_moves_no_other_past_the_reader(broker):
     now = now_ms()
     ordered = schedule(broker, [now + shift * 60_000 for shift in range(9)])
     first = next(next_due(families_of(broker), after=None, count=3))
@@ -134,7 +129,7 @@ def test_what_starts_between_two_pages_moves_no_other_past_the_reader(broker: Re
     assert [seen.id for seen in first] + rest == ordered
 
 
-def test_a_page_of_a_long_schedule_costs_few_calls(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_of_a_long_schedule_costs_few_calls(broker, monkeypatch):
     family = families_of(broker)[0]
     due_at = now_ms() + HOUR_MS
     ids = [f"{number:06}" for number in range(20_000)]
@@ -160,9 +155,7 @@ def send(broker: RedisBroker, name: str, count: int, **options: Any) -> list[str
 
 
 @pytest.mark.parametrize(("at_once", "a_trip"), [(3, 4), (2, 100), (500, 2_000)])
-def test_each_message_has_its_own_body_however_it_is_read(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, at_once: int, a_trip: int
-) -> None:
+def test_each_message_has_its_own_body_however_it_is_read(broker, monkeypatch, at_once, a_trip):
     monkeypatch.setattr(module, "AT_ONCE", at_once)
     monkeypatch.setattr(module, "A_TRIP", a_trip)
     waiting = {name: send(broker, name, count) for name, count in (("first", 11), ("second", 4))}
@@ -182,7 +175,7 @@ def test_each_message_has_its_own_body_however_it_is_read(
     assert [argument_of(seen[id_].body) for id_ in scheduled] == [f"[{number}]" for number in range(5)]
 
 
-def test_a_message_that_leaves_between_its_id_and_its_body_is_left_out(broker: RedisBroker) -> None:
+def test_a_message_that_leaves_between_its_id_and_its_body_is_left_out(broker):
     stays, leaves, later = send(broker, "first", 3)
     family = families_of(broker)[0]
     family.calls.command("HDEL", family.keys.bodies, leaves)
@@ -192,7 +185,7 @@ def test_a_message_that_leaves_between_its_id_and_its_body_is_left_out(broker: R
     assert [(message.id, argument_of(message.body)) for message in looked.messages] == [(stays, "[0]"), (later, "[2]")]
 
 
-def test_a_queue_with_more_messages_than_are_read_is_named(broker: RedisBroker) -> None:
+def test_a_queue_with_more_messages_than_are_read_is_named(broker):
     first, second = send(broker, "first", 9), send(broker, "second", 3)
 
     looked = look_through(families_of(broker)[:2], most=5)
@@ -218,7 +211,7 @@ def sent(age_ms: int) -> bytes:
     return json.dumps({"actor": "an_actor", "sent_at": now_ms() - age_ms}).encode()
 
 
-def test_the_oldest_held_message_counts_until_it_ends(valkey: redis.Redis) -> None:
+def test_the_oldest_held_message_counts_until_it_ends(valkey):
     calls = RedisCalls(valkey)
     family = QueueOperations(calls, Keys(prefix="stats").queue("old"))
     for owner in ("one/live", "two/live", "three/retry"):
@@ -242,7 +235,7 @@ def test_the_oldest_held_message_counts_until_it_ends(valkey: redis.Redis) -> No
     assert family_stats(calls, family.keys).oldest_held_age_ms is None
 
 
-def test_every_place_of_every_family_counts_once(valkey: redis.Redis) -> None:
+def test_every_place_of_every_family_counts_once(valkey):
     calls, keys = RedisCalls(valkey), Keys(prefix="counted")
     one, other = (QueueOperations(calls, keys.queue(name)) for name in ("one", "other"))
     one.join("worker/live")

@@ -22,7 +22,7 @@ def dead_letter(subject: Subject, number: int = 0) -> DeadLetter:
     return made
 
 
-def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subject) -> None:
+def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject):
     made = dead_letter(subject, number=7)
 
     assert requeue(subject.transport, "work", made.id) == "moved"
@@ -34,7 +34,7 @@ def test_a_requeued_letter_waits_in_its_live_queue_in_a_new_life(subject: Subjec
     assert requeue(subject.transport, "work", made.id) == "gone"
 
 
-def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) -> None:
+def test_a_letter_that_died_again_while_it_was_requeued_stays(subject):
     made = dead_letter(subject)
     second = dataclasses.replace(made, died_at=made.died_at + 1)
     subject.meanwhile.act = lambda: subject.dead_lists.add(second)
@@ -48,7 +48,7 @@ def test_a_letter_that_died_again_while_it_was_requeued_stays(subject: Subject) 
     assert stats.live.waiting == (0 if subject.promises.requeues_what_it_read else 1)
 
 
-def test_letters_are_listed_newest_first_page_by_page(subject: Subject) -> None:
+def test_letters_are_listed_newest_first_page_by_page(subject):
     made = [dead_letter(subject, number).id for number in range(5)]
 
     pages: list[Any] = []
@@ -61,7 +61,7 @@ def test_letters_are_listed_newest_first_page_by_page(subject: Subject) -> None:
     assert pages == [made[:2:-1], made[2:0:-1], made[:1]]
 
 
-def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) -> None:
+def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject):
     made = dead_letter(subject)
 
     assert discard(subject.transport, "work", made.id) == "moved"
@@ -71,7 +71,7 @@ def test_a_discarded_letter_is_gone_and_a_second_time_is_said(subject: Subject) 
     assert discard(subject.transport, "work", made.id) == "gone"
 
 
-def test_a_letter_that_died_again_while_it_was_discarded_stays(subject: Subject) -> None:
+def test_a_letter_that_died_again_while_it_was_discarded_stays(subject):
     made = dead_letter(subject)
     second = dataclasses.replace(made, died_at=made.died_at + 1)
 
@@ -83,12 +83,12 @@ def test_a_letter_that_died_again_while_it_was_discarded_stays(subject: Subject)
     assert subject.transport.find_dead_letter("work", made.id) == second
 
 
-def test_a_letter_that_nobody_wrote_is_none(subject: Subject) -> None:
+def test_a_letter_that_nobody_wrote_is_none(subject):
     assert subject.transport.find_dead_letter("work", "nobody") is None
     assert subject.transport.dead_letters("work").items == []
 
 
-def test_what_nobody_can_read_is_listed_newest_first_and_counted(subject: Subject) -> None:
+def test_what_nobody_can_read_is_listed_newest_first_and_counted(subject):
     if not subject.promises.keeps_unreadable:
         assert subject.transport.unreadable("work").items == []
         assert subject.transport.stats("work").quarantined == 0
@@ -102,7 +102,7 @@ def test_what_nobody_can_read_is_listed_newest_first_and_counted(subject: Subjec
     assert subject.transport.stats("work").quarantined == 2
 
 
-def test_stats_tell_what_waits_is_scheduled_runs_and_is_dead(subject: Subject) -> None:
+def test_stats_tell_what_waits_is_scheduled_runs_and_is_dead(subject):
     dead_letter(subject)
     subject.send(1)
     subject.hold()
@@ -127,7 +127,7 @@ def test_stats_tell_what_waits_is_scheduled_runs_and_is_dead(subject: Subject) -
     )
 
 
-def test_a_cancelled_message_is_taken_out_where_that_is_promised(subject: Subject) -> None:
+def test_a_cancelled_message_is_taken_out_where_that_is_promised(subject):
     waiting, unknown = subject.send(), "nobody"
 
     answer = subject.transport.cancel("work", waiting)
@@ -136,7 +136,7 @@ def test_a_cancelled_message_is_taken_out_where_that_is_promised(subject: Subjec
     assert subject.transport.cancel("work", unknown) == "unknown"
 
 
-def test_a_message_whose_worker_died_knows_that_it_was_asked_to_stop(subject: Subject) -> None:
+def test_a_message_whose_worker_died_knows_that_it_was_asked_to_stop(subject):
     id_ = subject.send()
     subject.records.write([live_step("work", LiveJob(id_, "running", attempt=1))])
     before = subject.transport.cancel_requested(subject.hold())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import dramatiq
 from dramatiq.middleware import CurrentMessage
@@ -15,7 +14,7 @@ from tests.waiting import wait_for
 CALL = '["job", 1, []]'
 
 
-def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject: Subject) -> None:
+def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject):
     id_, held = subject.send_and_hold(7)
 
     subject.transport.divert(held, lane="work-retry", delay_ms=0, options={"attempts": 1})
@@ -28,7 +27,7 @@ def test_a_diverted_message_is_in_the_other_lane_with_its_options(subject: Subje
     assert subject.places() == 1
 
 
-def test_a_deferred_message_goes_back_to_where_it_came_from(subject: Subject) -> None:
+def test_a_deferred_message_goes_back_to_where_it_came_from(subject):
     id_, held = subject.send_and_hold()
 
     subject.transport.defer(held, delay_ms=0, options={"deferred_by": "rate_limit"})
@@ -40,7 +39,7 @@ def test_a_deferred_message_goes_back_to_where_it_came_from(subject: Subject) ->
     assert "attempts" not in again.options
 
 
-def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_was_parked(subject: Subject) -> None:
+def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_was_parked(subject):
     id_, held = subject.send_and_hold(7)
 
     delay_ms = subject.transport.park(held, call=CALL, parked_ms=0, options={})
@@ -54,7 +53,7 @@ def test_a_parked_message_is_scheduled_where_it_came_from_and_says_how_long_it_w
     assert id_ in subject.scheduled(parked_ms=delay_ms)
 
 
-def test_a_message_whose_actor_is_not_paused_stays_with_its_worker(subject: Subject) -> None:
+def test_a_message_whose_actor_is_not_paused_stays_with_its_worker(subject):
     _, held = subject.send_and_hold()
 
     assert subject.transport.return_paused(held) is False
@@ -62,7 +61,7 @@ def test_a_message_whose_actor_is_not_paused_stays_with_its_worker(subject: Subj
     assert subject.places() == 1
 
 
-def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_worker: Any) -> None:
+def test_a_parked_message_runs_when_a_worker_knows_it(subject, run_worker):
     id_, held = subject.send_and_hold()
     subject.transport.park(held, call=CALL, parked_ms=0, options={})
     subject.settle(held)
@@ -78,7 +77,7 @@ def test_a_parked_message_runs_when_a_worker_knows_it(subject: Subject, run_work
     assert took_s < 25, "it would be due again after 30 s"
 
 
-def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than_promised(subject: Subject) -> None:
+def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than_promised(subject):
     _, held = subject.send_and_hold()
 
     subject.transport.park(held, call=CALL, parked_ms=0, options={})
@@ -89,7 +88,7 @@ def test_a_worker_that_dies_after_parking_loses_nothing_and_doubles_no_more_than
     wait_for(lambda: subject.places() == subject.promises.places)  # a server may take a moment to notice the crash
 
 
-def test_whether_a_worker_knows_a_call_is_told_where_that_is_promised(subject: Subject, run_worker: Any) -> None:
+def test_whether_a_worker_knows_a_call_is_told_where_that_is_promised(subject, run_worker):
     _, held = subject.send_and_hold()
     subject.transport.park(held, call=CALL, parked_ms=0, options={})
 
@@ -105,7 +104,7 @@ def test_whether_a_worker_knows_a_call_is_told_where_that_is_promised(subject: S
     assert (before, known()) == (False, subject.promises.lists_parked)
 
 
-def test_a_message_moved_for_later_is_scheduled(subject: Subject) -> None:
+def test_a_message_moved_for_later_is_scheduled(subject):
     _, held = subject.send_and_hold()
 
     subject.transport.divert(held, lane="work-retry", delay_ms=60_000, options={})
@@ -116,7 +115,7 @@ def test_a_message_moved_for_later_is_scheduled(subject: Subject) -> None:
     assert (stats.live.running, stats.retry.scheduled, stats.retry.waiting) == (0, 1, 0)
 
 
-def test_a_message_moved_for_later_runs_then_and_not_before(subject: Subject, run_worker: Any) -> None:
+def test_a_message_moved_for_later_runs_then_and_not_before(subject, run_worker):
     ran = record_runs(subject)
     _, held = subject.send_and_hold()
 
@@ -131,7 +130,7 @@ def test_a_message_moved_for_later_runs_then_and_not_before(subject: Subject, ru
     assert ran[0][1] - moved_s >= 0.299  # due times are whole milliseconds
 
 
-def test_a_moved_message_is_in_no_more_places_than_promised(subject: Subject) -> None:
+def test_a_moved_message_is_in_no_more_places_than_promised(subject):
     _, held = subject.send_and_hold()
 
     subject.transport.divert(held, lane="work-retry", delay_ms=0, options={})
@@ -142,9 +141,7 @@ def test_a_moved_message_is_in_no_more_places_than_promised(subject: Subject) ->
     wait_for(lambda: subject.places() == 1)
 
 
-def test_a_worker_that_dies_after_a_move_loses_nothing_and_doubles_no_more_than_promised(
-    subject: Subject, run_worker: Any
-) -> None:
+def test_a_worker_that_dies_after_a_move_loses_nothing_and_doubles_no_more_than_promised(subject, run_worker):
     ran = record_runs(subject)
     id_, held = subject.send_and_hold()
 
@@ -157,7 +154,7 @@ def test_a_worker_that_dies_after_a_move_loses_nothing_and_doubles_no_more_than_
     assert [run[0] for run in ran] == [id_] * subject.promises.places
 
 
-def test_a_worker_that_dies_without_a_move_has_its_message_run_once(subject: Subject, run_worker: Any) -> None:
+def test_a_worker_that_dies_without_a_move_has_its_message_run_once(subject, run_worker):
     ran = record_runs(subject)
     id_ = subject.send()
     subject.hold()
@@ -170,7 +167,7 @@ def test_a_worker_that_dies_without_a_move_has_its_message_run_once(subject: Sub
     assert [run[0] for run in ran] == [id_]
 
 
-def test_a_buried_message_is_a_letter_and_nowhere_else(subject: Subject) -> None:
+def test_a_buried_message_is_a_letter_and_nowhere_else(subject):
     id_, held = subject.send_and_hold()
 
     subject.transport.dead_letter(held, letter(id=id_, queue="work"))
@@ -183,9 +180,7 @@ def test_a_buried_message_is_a_letter_and_nowhere_else(subject: Subject) -> None
     assert found is not None and (found.id, found.reason) == (id_, "exhausted")
 
 
-def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promised(
-    subject: Subject, run_worker: Any
-) -> None:
+def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promised(subject, run_worker):
     ran = record_runs(subject)
     id_, held = subject.send_and_hold()
 
@@ -200,7 +195,7 @@ def test_a_worker_that_dies_after_a_burial_has_it_run_no_more_often_than_promise
     assert subject.transport.find_dead_letter("work", id_) is not None
 
 
-def test_a_message_is_isolated_where_that_is_promised(subject: Subject) -> None:
+def test_a_message_is_isolated_where_that_is_promised(subject):
     _, held = subject.send_and_hold()
 
     moved = subject.transport.isolate(held)

@@ -76,7 +76,7 @@ def enqueue(family: QueueOperations, id_: str) -> None:
 
 
 @pytest.mark.parametrize("policy", EVICTING)
-def test_each_evicting_policy_is_an_error_with_its_remedy(emptied: ServerUnderTest, policy: str) -> None:
+def test_each_evicting_policy_is_an_error_with_its_remedy(emptied, policy):
     emptied.config_set("maxmemory-policy", policy)
 
     [found] = judge(read_facts(RedisCalls(emptied.admin)), production=False)
@@ -85,9 +85,7 @@ def test_each_evicting_policy_is_an_error_with_its_remedy(emptied: ServerUnderTe
     assert policy in found.seen and "CONFIG SET maxmemory-policy noeviction" in found.remedy
 
 
-def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(
-    make: Make, emptied: ServerUnderTest, family: QueueOperations, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(make, emptied, family, caplog):
     caplog.set_level(logging.INFO, "switchyard.broker")
     watch = make()
     watch.look()
@@ -111,9 +109,7 @@ def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(
     enqueue(family, "after")
 
 
-def test_the_refusal_lapses_with_whoever_wrote_it(
-    make: Make, emptied: ServerUnderTest, family: QueueOperations
-) -> None:
+def test_the_refusal_lapses_with_whoever_wrote_it(make, emptied, family):
     emptied.config_set("maxmemory-policy", "allkeys-lru")
     make().look()
 
@@ -123,14 +119,14 @@ def test_the_refusal_lapses_with_whoever_wrote_it(
     assert all(emptied.admin.exists(KEYS.queue(queue).refused) for queue in QUEUES)
 
 
-def test_a_refusal_without_an_end_gets_one(make: Make, emptied: ServerUnderTest, family: QueueOperations) -> None:
+def test_a_refusal_without_an_end_gets_one(make, emptied, family):
     emptied.admin.set(family.keys.refused, "forged")
 
     assert make().look() == Health()
     assert 0 < emptied.admin.pttl(family.keys.refused) <= 20_000
 
 
-def test_memory_that_runs_out_is_told_before_it_is_full(make: Make, emptied: ServerUnderTest) -> None:
+def test_memory_that_runs_out_is_told_before_it_is_full(make, emptied):
     used_bytes = int(emptied.admin.info("memory")["used_memory"])  # type: ignore[index]
     emptied.config_set("maxmemory", int(used_bytes / 0.95))
 
@@ -140,7 +136,7 @@ def test_memory_that_runs_out_is_told_before_it_is_full(make: Make, emptied: Ser
     assert re.search(r"uses 9\d % of its memory", health.findings[0].seen)
 
 
-def test_persistence_that_is_switched_off_is_red_in_production(make: Make, emptied: ServerUnderTest) -> None:
+def test_persistence_that_is_switched_off_is_red_in_production(make, emptied):
     watch = make()
     emptied.config_set("appendonly", "no")
     assert codes(watch.look()) == ["nothing_kept"] and watch.health.red
@@ -149,7 +145,7 @@ def test_persistence_that_is_switched_off_is_red_in_production(make: Make, empti
     assert codes(watch.look()) == ["snapshots_only"] and not watch.health.red
 
 
-def test_a_user_who_may_not_ask_cannot_verify(emptied: ServerUnderTest) -> None:
+def test_a_user_who_may_not_ask_cannot_verify(emptied):
     emptied.admin.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-config")
     client = connect(emptied.url.replace("redis://", "redis://plain:secret@"), profile="quick")
     watch = Watch(RedisCalls(client), KEYS, QUEUES, production=True)
@@ -166,9 +162,7 @@ def test_a_user_who_may_not_ask_cannot_verify(emptied: ServerUnderTest) -> None:
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(2.5, marks=pytest.mark.long)])
-def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(
-    make: Make, emptied: ServerUnderTest, within_s: float
-) -> None:
+def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(make, emptied, within_s):
     watch = make()
     watch.look()
     emptied.stop()
@@ -184,7 +178,7 @@ def test_a_server_that_hangs_costs_a_look_two_seconds_at_most(
     assert watch.look() == Health()
 
 
-def test_a_key_of_another_type_is_a_red_flag(make: Make, emptied: ServerUnderTest) -> None:
+def test_a_key_of_another_type_is_a_red_flag(make, emptied):
     emptied.admin.set(KEYS.generation(), "text")
 
     health = make().look()
@@ -192,9 +186,7 @@ def test_a_key_of_another_type_is_a_red_flag(make: Make, emptied: ServerUnderTes
     assert codes(health) == ["unreadable"] and health.red
 
 
-def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
-    make: Make, emptied: ServerUnderTest, family: QueueOperations
-) -> None:
+def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(make, emptied, family):
     watch = make()
     emptied.admin.set(family.keys.bodies, "text")
 
@@ -208,9 +200,7 @@ def test_a_queues_key_of_another_type_is_a_red_flag_that_names_it(
     assert watch.look() == Health(), "types are looked at once a minute, and each time while one is wrong"
 
 
-def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(
-    make: Make, emptied: ServerUnderTest, family: QueueOperations
-) -> None:
+def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(make, emptied, family):
     work_in(family)
     known = dict(family.keys.kinds())
 
@@ -225,7 +215,7 @@ def test_every_key_of_a_family_in_use_has_the_type_that_is_looked_for(
 
 
 @pytest.mark.parametrize("name", ["a", "a.low", "a.due", "a-x", "a-retry.high", "..", "-", "_"])
-def test_work_in_one_family_touches_no_other(emptied: ServerUnderTest, family: QueueOperations, name: str) -> None:
+def test_work_in_one_family_touches_no_other(emptied, family, name):
     others = [
         QueueOperations(family.calls, KEYS.queue(other)) for other in ("a", "a.low", "a-x", ".", "__") if other != name
     ]
@@ -264,7 +254,7 @@ def enqueue_at(url: str) -> None:
     wire.close()
 
 
-def test_the_marker_is_made_once_and_by_whoever_comes_first(make: Make, emptied: ServerUnderTest) -> None:
+def test_the_marker_is_made_once_and_by_whoever_comes_first(make, emptied):
     first, second = make().generation, make().generation
 
     made = first.prepare()
@@ -273,13 +263,13 @@ def test_the_marker_is_made_once_and_by_whoever_comes_first(make: Make, emptied:
     assert emptied.admin.hget(KEYS.generation(), "id") == made.encode()
 
 
-def test_what_is_not_ours_does_not_count_as_use(make: Make, emptied: ServerUnderTest) -> None:
+def test_what_is_not_ours_does_not_count_as_use(make, emptied):
     emptied.admin.set("session:1", "x")
 
     assert make().generation.prepare()
 
 
-def test_a_keyspace_in_use_is_not_marked(make: Make, emptied: ServerUnderTest) -> None:
+def test_a_keyspace_in_use_is_not_marked(make, emptied):
     enqueue_at(emptied.url)
 
     assert make().generation.prepare() == ""
@@ -287,7 +277,7 @@ def test_a_keyspace_in_use_is_not_marked(make: Make, emptied: ServerUnderTest) -
     assert not make().look().pause  # who has seen no marker misses none
 
 
-def test_those_who_saw_the_marker_pause_when_it_is_gone(make: Make, emptied: ServerUnderTest) -> None:
+def test_those_who_saw_the_marker_pause_when_it_is_gone(make, emptied):
     watch = marked(make)
     assert watch.look().pause == ""
 
@@ -301,7 +291,7 @@ def test_those_who_saw_the_marker_pause_when_it_is_gone(make: Make, emptied: Ser
     assert not emptied.admin.exists(KEYS.generation())
 
 
-def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make: Make, emptied: ServerUnderTest) -> None:
+def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make, emptied):
     watch = marked(make)
     emptied.admin.flushdb()
     watch.look()
@@ -312,7 +302,7 @@ def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make: Make, emptied: S
     assert late.look().pause
 
 
-def test_a_person_accepts_what_is_there_and_all_go_on(make: Make, emptied: ServerUnderTest) -> None:
+def test_a_person_accepts_what_is_there_and_all_go_on(make, emptied):
     watches = [marked(make), marked(make)]
     emptied.admin.flushdb()
     assert all(watch.look().pause for watch in watches)
@@ -325,7 +315,7 @@ def test_a_person_accepts_what_is_there_and_all_go_on(make: Make, emptied: Serve
     assert all(watch.look().pause for watch in watches)  # and it is watched as the old one was
 
 
-def test_another_marker_pauses_only_those_who_knew_the_first(make: Make, emptied: ServerUnderTest) -> None:
+def test_another_marker_pauses_only_those_who_knew_the_first(make, emptied):
     watch = marked(make)
     emptied.admin.flushdb()
     other = marked(make)
@@ -337,7 +327,7 @@ def test_another_marker_pauses_only_those_who_knew_the_first(make: Make, emptied
     assert not watch.look().pause and not other.look().pause
 
 
-def test_another_database_of_the_server_is_noticed(make: Make, emptied: ServerUnderTest) -> None:
+def test_another_database_of_the_server_is_noticed(make, emptied):
     watch = marked(make)
     moved = make(emptied.url.removesuffix("/0") + "/1")
     moved.generation.seen = watch.generation.seen  # the same process, led elsewhere
@@ -346,7 +336,7 @@ def test_another_database_of_the_server_is_noticed(make: Make, emptied: ServerUn
     assert not watch.look().pause
 
 
-def test_what_is_known_of_the_keyspace_holds_while_the_server_is_away(make: Make, emptied: ServerUnderTest) -> None:
+def test_what_is_known_of_the_keyspace_holds_while_the_server_is_away(make, emptied):
     watch = marked(make)
     emptied.admin.flushdb()
     watch.look()
@@ -358,7 +348,7 @@ def test_what_is_known_of_the_keyspace_holds_while_the_server_is_away(make: Make
     assert watch.look().pause
 
 
-def test_a_marker_survives_a_restart_of_the_server(make: Make, emptied: ServerUnderTest) -> None:
+def test_a_marker_survives_a_restart_of_the_server(make, emptied):
     watch = make()
     emptied.sync_each_write()
     watch.generation.prepare()
@@ -369,7 +359,7 @@ def test_a_marker_survives_a_restart_of_the_server(make: Make, emptied: ServerUn
     wait_for(lambda: watch.look().pause == "")
 
 
-def test_a_full_server_can_be_marked_and_accepted(make: Make, emptied: ServerUnderTest) -> None:
+def test_a_full_server_can_be_marked_and_accepted(make, emptied):
     emptied.fill()
     generation: KeyspaceId = make().generation
 
@@ -377,9 +367,7 @@ def test_a_full_server_can_be_marked_and_accepted(make: Make, emptied: ServerUnd
     assert generation.accept() == generation.seen
 
 
-def test_copy_that_is_restored_as_the_page_says_is_the_keyspace_with_its_messages(
-    make: Make, emptied: ServerUnderTest, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_copy_that_is_restored_as_the_page_says_is_the_keyspace_with_its_messages(make, emptied, tmp_path, request):
     binary = server_binary(request.node.callspec.params["server"])
     made = make().generation.prepare()
     enqueue_at(emptied.url)
@@ -421,7 +409,7 @@ def stopped(*processes: Sentinel) -> Iterator[None]:
             process.signal(signal.SIGCONT)
 
 
-def test_the_master_is_named_with_those_who_say_so(watched: Watched) -> None:
+def test_the_master_is_named_with_those_who_say_so(watched):
     findings = found()
 
     assert list(findings) == ["ok"]
@@ -431,7 +419,7 @@ def test_the_master_is_named_with_those_who_say_so(watched: Watched) -> None:
     )
 
 
-def test_sentinels_that_are_too_few_for_a_failover_are_told(watched: Watched) -> None:
+def test_sentinels_that_are_too_few_for_a_failover_are_told(watched):
     with stopped(*watched.sentinels[1:]):
         short = wait_for(lambda: found().get("no_quorum"))
         silent = found()["sentinel_away"]
@@ -442,7 +430,7 @@ def test_sentinels_that_are_too_few_for_a_failover_are_told(watched: Watched) ->
     assert silent.seen.startswith("2 of 3 sentinels name no master: ") and "does not answer" in silent.seen
 
 
-def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -> None:
+def test_a_sentinel_of_another_master_is_told(watched, settings):
     url = watched.url.replace(f":{watched.sentinels[2].port}/", ":1/").replace(f"/{NAME}/", "/yrad/")
     settings.SWITCHYARD = replace(settings.SWITCHYARD, broker_url=url)
 
@@ -457,7 +445,7 @@ def test_a_sentinel_of_another_master_is_told(watched: Watched, settings: Any) -
     assert (away.code, away.seen) == ("away", "no sentinel names the master")
 
 
-def test_a_command_of_a_finding_names_the_master(watched: Watched) -> None:
+def test_a_command_of_a_finding_names_the_master(watched):
     finding = Finding("broker", "stalls", "warning", "it blocks", next="valkey-cli CONFIG SET appendonly yes")
 
     [found] = run_checks(GROUP, lambda: [finding], 20.0)
@@ -465,7 +453,7 @@ def test_a_command_of_a_finding_names_the_master(watched: Watched) -> None:
     assert found.next.endswith(f"-cli -h 127.0.0.1 -p {watched.master.port} CONFIG SET appendonly yes")
 
 
-def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_is_silent_or_gone_is_told(watched, monkeypatch):
     monkeypatch.setattr(judged, "SILENT_S", 1)
     replica: ServerUnderTest = watched.replica
     replica.stop()
@@ -485,7 +473,7 @@ def test_a_replica_that_is_silent_or_gone_is_told(watched: Watched, monkeypatch:
     )
 
 
-def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Watched) -> None:
+def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched):
     former = watched.master
     with stopped(*watched.sentinels[:2]):  # so that none replaces it
         former.kill()
@@ -505,7 +493,7 @@ def test_a_master_that_is_down_is_told_apart_from_sentinels_that_are(watched: Wa
         ({"state": "online", "lag": 1, "offset": 3_000_000}, ["lacks 2,000,000 bytes of writes"]),
     ],
 )
-def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], said: list[str]) -> None:
+def test_a_replica_is_behind_by_its_state_or_its_bytes(replica, said):
     info = {"role": "master", "slave0": {"ip": "a", "port": 1, **replica}, "master_repl_offset": 5_000_000}
 
     findings = judged.judge_replicas(info, known=1)
@@ -526,9 +514,7 @@ def test_a_replica_is_behind_by_its_state_or_its_bytes(replica: dict[str, Any], 
         ("", "Error 111 connecting to a:1. Connection refused.", "is away", ""),
     ],
 )
-def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(
-    options: str, text: str, said: str, step: str
-) -> None:
+def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(options, text, said, step):
     class Refusing(Sentinels):
         def ask(self, *args: object) -> list[Any]:
             raise redis.ConnectionError(text)
@@ -541,7 +527,7 @@ def test_a_sentinel_that_ends_connections_is_told_apart_from_one_that_is_away(
     assert state.step.startswith(step) and bool(state.step) == bool(step)
 
 
-def test_sentinels_of_different_opinions_are_told() -> None:
+def test_sentinels_of_different_opinions_are_told():
     states = [judged.SentinelState(name, master=master, usable=3) for name, master in (("a:1", "x:1"), ("b:1", "y:1"))]
 
     [split] = judged.judge_sentinels(states)

@@ -23,7 +23,7 @@ from tests.integration.broker.queue.conftest import ME, Family, now_ms, pause
 from tests.waiting import wait_for
 
 
-def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_order(family: Family) -> None:
+def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_order(family):
     ids = [f"f{number:04}" for number in range(1_200)]
     family.send(*ids[:600])
     family.send("other", actor="mail")
@@ -50,7 +50,7 @@ def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_orde
         *(({"args": None, "kwargs": [7]}, False), ({}, False)),
     ],
 )
-def test_only_one_value_of_an_argument_waits(family: Family, fields: dict[str, Any], matches: bool) -> None:
+def test_only_one_value_of_an_argument_waits(family, fields, matches):
     pause(family, argument="customer_id", position=1, value=7)
     family.send("one", **fields)
     family.send("other", actor="mail", **fields)
@@ -62,7 +62,7 @@ def test_only_one_value_of_an_argument_waits(family: Family, fields: dict[str, A
 @pytest.mark.parametrize(
     "body", [b'{ "sent_at": 1, "actor": "fan_out" }', b'{"actor":"f\\u0061n_out","sent_at":1}', b'{"actor":"fan_out"}']
 )
-def test_the_actor_is_found_however_a_sender_writes_json(family: Family, body: bytes) -> None:
+def test_the_actor_is_found_however_a_sender_writes_json(family, body):
     pause(family)
     family.enqueue([Entry("one", body)])
 
@@ -70,14 +70,14 @@ def test_the_actor_is_found_however_a_sender_writes_json(family: Family, body: b
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b"null", b'{"actor":[7]}', b"[" * 2_000])
-def test_what_cannot_be_read_is_its_consumers_to_set_aside(family: Family, body: bytes) -> None:
+def test_what_cannot_be_read_is_its_consumers_to_set_aside(family, body):
     pause(family, argument="a", position=1, value=None)
     family.enqueue([Entry("one", body)])
 
     assert family.next() == ["one"]
 
 
-def test_it_ends_by_itself_and_a_consumer_hears_when(family: Family) -> None:
+def test_it_ends_by_itself_and_a_consumer_hears_when(family):
     family.send("a", "b")
     pause(family, until=now_ms(family) + 300)
 
@@ -89,7 +89,7 @@ def test_it_ends_by_itself_and_a_consumer_hears_when(family: Family) -> None:
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
 
-def test_delayed_ones_wait_when_they_are_due_and_retries_in_their_lane(family: Family) -> None:
+def test_delayed_ones_wait_when_they_are_due_and_retries_in_their_lane(family):
     family.join("me/retry")
     family.send("later", delay_ms=60_000)
     family.calls.command("ZADD", family.keys.due("live"), 1, "later")
@@ -103,7 +103,7 @@ def test_delayed_ones_wait_when_they_are_due_and_retries_in_their_lane(family: F
     assert (family.next(), family.next(owner="me/retry")) == (["later"], ["retry"])
 
 
-def test_a_resume_that_was_killed_is_completed_by_the_next_fetch(family: Family) -> None:
+def test_a_resume_that_was_killed_is_completed_by_the_next_fetch(family):
     ids = [f"f{number:04}" for number in range(700)]
     family.send(*ids)
     made = pause(family)
@@ -118,7 +118,7 @@ def test_a_resume_that_was_killed_is_completed_by_the_next_fetch(family: Family)
     assert [*family.next(), *family.next(), *family.next(), *family.next()] == ids
 
 
-def test_the_end_of_one_pause_starts_nothing_of_another(family: Family) -> None:
+def test_the_end_of_one_pause_starts_nothing_of_another(family):
     family.send("f1", "f2")
     family.send("m1", "m2", actor="mail")
     first, second = pause(family), pause(family, "mail", reason="bounces")
@@ -133,7 +133,7 @@ def test_the_end_of_one_pause_starts_nothing_of_another(family: Family) -> None:
     assert family.next() == ["m1", "m2"]
 
 
-def test_the_last_end_starts_also_what_a_clock_ahead_of_now_has_put_off(family: Family) -> None:
+def test_the_last_end_starts_also_what_a_clock_ahead_of_now_has_put_off(family):
     family.send("a")
     made = pause(family)
     family.next()
@@ -144,7 +144,7 @@ def test_the_last_end_starts_also_what_a_clock_ahead_of_now_has_put_off(family: 
     assert family.next() == ["a"]
 
 
-def test_a_due_time_of_a_sender_is_none_of_a_pause(family: Family) -> None:
+def test_a_due_time_of_a_sender_is_none_of_a_pause(family):
     family.send("never")
     far = 253_402_300_799_000
     family.calls.command("LREM", family.keys.waiting("live")[1], 0, "never")
@@ -156,7 +156,7 @@ def test_a_due_time_of_a_sender_is_none_of_a_pause(family: Family) -> None:
     assert family.due_times() == {"never": far}
 
 
-def test_put_off_messages_are_cancelled_exactly(family: Family) -> None:
+def test_put_off_messages_are_cancelled_exactly(family):
     ids = [f"f{number:04}" for number in range(700)]
     family.send(*ids)
     pause(family)
@@ -174,7 +174,7 @@ def test_put_off_messages_are_cancelled_exactly(family: Family) -> None:
     assert (sorted(seen), family.put_off()) == (ids, [])
 
 
-def test_a_purge_that_is_undone_makes_what_was_put_off_due(family: Family) -> None:
+def test_a_purge_that_is_undone_makes_what_was_put_off_due(family):
     family.send("a")
     made = pause(family)
     family.next()
@@ -186,7 +186,7 @@ def test_a_purge_that_is_undone_makes_what_was_put_off_due(family: Family) -> No
     assert (family.put_off(), family.next()) == ([], ["a"])
 
 
-def test_a_parked_message_of_a_paused_actor_is_not_adopted(family: Family) -> None:
+def test_a_parked_message_of_a_paused_actor_is_not_adopted(family):
     family.send("parked", delay_ms=60_000)
     lane = UnroutableLane(family, "live")
     lane.add("parked", '["fan_out", 0, []]')
@@ -199,7 +199,7 @@ def test_a_parked_message_of_a_paused_actor_is_not_adopted(family: Family) -> No
     assert family.next() == ["parked"]
 
 
-def test_an_end_and_a_reason_are_replaced_and_the_start_stays(family: Family) -> None:
+def test_an_end_and_a_reason_are_replaced_and_the_start_stays(family):
     pause(family, reason='first "quoted" \n ünïcode')
     first = pauses_in([family])[0]
     end = now_ms(family) + 60_000
@@ -215,7 +215,7 @@ def test_an_end_and_a_reason_are_replaced_and_the_start_stays(family: Family) ->
         pause(family, until=1)
 
 
-def test_more_than_a_hundred_pauses_are_refused(family: Family) -> None:
+def test_more_than_a_hundred_pauses_are_refused(family):
     for number in range(100):
         pause(family, argument="customer_id", value=number)
 
@@ -224,7 +224,7 @@ def test_more_than_a_hundred_pauses_are_refused(family: Family) -> None:
     pause(family, argument="customer_id", value=7, reason="changed")
 
 
-def test_a_fetch_whose_answer_was_lost_gets_the_same_messages(family: Family) -> None:
+def test_a_fetch_whose_answer_was_lost_gets_the_same_messages(family):
     family.send("f1")
     family.send("m1", actor="mail")
     pause(family)
@@ -265,7 +265,7 @@ def shift(family: Family, ms: int) -> None:
     family.calls.command("HSET", family.keys.actor_pauses, CIRCUIT.field, later)
 
 
-def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
+def test_all_actors_that_call_it_wait_and_others_start(family):
     open_it(family, LASTING)
     for id_, actor in {"p1": "pay", "r1": "refund", "m1": "mail"}.items():
         family.send(id_, actor=actor)
@@ -278,7 +278,7 @@ def test_all_actors_that_call_it_wait_and_others_start(family: Family) -> None:
     assert family.next() == []
 
 
-def test_a_clock_that_was_ahead_delays_no_probe(family: Family) -> None:
+def test_a_clock_that_was_ahead_delays_no_probe(family):
     family.send("p1", actor="pay")
     family.calls.command("SET", family.keys.swept, now_ms(family) + 86_400_000)
     open_it(family)
@@ -290,7 +290,7 @@ def test_a_clock_that_was_ahead_delays_no_probe(family: Family) -> None:
     assert probe(family) == "p1"
 
 
-def test_it_opens_at_the_share_of_failures_since_the_first(family: Family) -> None:
+def test_it_opens_at_the_share_of_failures_since_the_first(family):
     for _ in range(9):
         assert note(family, "ok") == "closed"
     assert not family.calls.command("EXISTS", family.keys.circuit(CIRCUIT.digest))
@@ -298,7 +298,7 @@ def test_it_opens_at_the_share_of_failures_since_the_first(family: Family) -> No
     assert [note(family, outcome) for outcome in ("failed", "ok", "ok", "ok", "failed", "failed")][-1] == "opened"
 
 
-def test_failures_of_an_older_window_do_not_count(family: Family) -> None:
+def test_failures_of_an_older_window_do_not_count(family):
     brief = Circuit(Dependency("payments", least=2, window_ms=30), 60_000, {"pay": 0})
     assert note(family, circuit=brief) == "closed"
     wait_for(lambda: not family.calls.command("EXISTS", family.keys.circuit(brief.digest)))
@@ -306,7 +306,7 @@ def test_failures_of_an_older_window_do_not_count(family: Family) -> None:
     assert note(family, circuit=brief) == "closed"
 
 
-def test_one_message_probes_at_a_time_in_their_order_and_a_success_releases_the_rest(family: Family) -> None:
+def test_one_message_probes_at_a_time_in_their_order_and_a_success_releases_the_rest(family):
     open_it(family)
     ids = [f"p{number:03}" for number in range(20)]
     family.send(*ids, actor="pay")
@@ -323,7 +323,7 @@ def test_one_message_probes_at_a_time_in_their_order_and_a_success_releases_the_
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
 
-def test_two_probes_must_succeed_where_two_are_asked_for(family: Family) -> None:
+def test_two_probes_must_succeed_where_two_are_asked_for(family):
     twice = Circuit(Dependency("payments", least=4, open_ms=50, probes=2), 60_000, {"pay": 0})
     open_it(family, twice)
     family.send("p1", "p2", "p3", actor="pay")
@@ -335,7 +335,7 @@ def test_two_probes_must_succeed_where_two_are_asked_for(family: Family) -> None
     assert not family.calls.command("EXISTS", family.keys.actor_pauses)
 
 
-def test_the_next_message_probes_where_none_waits(family: Family) -> None:
+def test_the_next_message_probes_where_none_waits(family):
     open_it(family)
     wait_for(
         lambda: family.next() == [] and b'"probe":"*"' in family.calls.command("HGETALL", family.keys.actor_pauses)[1]
@@ -346,7 +346,7 @@ def test_the_next_message_probes_where_none_waits(family: Family) -> None:
     assert list(family.due_times()) == ["p2"]
 
 
-def test_a_probe_that_never_ends_is_replaced(family: Family) -> None:
+def test_a_probe_that_never_ends_is_replaced(family):
     brief = Circuit(PAYMENTS, 50, {"pay": 0})
     open_it(family, brief)
     family.send("p1", "p2", actor="pay")
@@ -354,7 +354,7 @@ def test_a_probe_that_never_ends_is_replaced(family: Family) -> None:
     assert [probe(family), probe(family)] == ["p1", "p2"]
 
 
-def test_a_probe_whose_worker_was_killed_starts_again(family: Family) -> None:
+def test_a_probe_whose_worker_was_killed_starts_again(family):
     open_it(family)
     family.send("p1", "p2", actor="pay")
     assert probe(family) == "p1"
@@ -375,9 +375,7 @@ def test_a_probe_whose_worker_was_killed_starts_again(family: Family) -> None:
         (700_000, {}, False),
     ],
 )
-def test_a_circuit_that_an_actor_of_it_no_longer_declares_is_closed_after_a_deploy(
-    family: Family, age_ms: int, declared: dict[str, str | None], stays: bool
-) -> None:
+def test_a_circuit_that_an_actor_of_it_no_longer_declares_is_closed_after_a_deploy(family, age_ms, declared, stays):
     actors: Any = [SimpleNamespace(actor_name=name, options={"depends_on": spec}) for name, spec in declared.items()]
     open_it(family)
     family.send(*(f"p{number}" for number in range(9)), actor="pay")
@@ -390,7 +388,7 @@ def test_a_circuit_that_an_actor_of_it_no_longer_declares_is_closed_after_a_depl
     assert bool(family.calls.command("EXISTS", family.keys.actor_pauses)) == stays
 
 
-def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family: Family) -> None:
+def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family):
     one = Circuit(PAYMENTS, 60_000, {"pay": 2, "refund": 0}, "host", "a.example")
     open_it(family, one)
     family.send("p1", actor="pay", args=[7, "a.example"])
@@ -401,7 +399,7 @@ def test_only_one_value_of_an_argument_waits_at_its_place_in_each_actor(family: 
     assert family.next() == ["p2", "r2"]
 
 
-def test_a_person_closes_it_and_what_waits_in_every_lane_is_due(family: Family) -> None:
+def test_a_person_closes_it_and_what_waits_in_every_lane_is_due(family):
     open_it(family, LASTING)
     family.send("p1", actor="pay")
     family.enqueue([Entry("p2", b'{"actor":"pay","sent_at":1}')], lane="retry")
@@ -415,7 +413,7 @@ def test_a_person_closes_it_and_what_waits_in_every_lane_is_due(family: Family) 
     wait_for(lambda: family.next(owner="me/retry") == ["p2"])
 
 
-def test_a_pause_of_the_actor_holds_what_its_circuit_releases_and_the_other_way_round(family: Family) -> None:
+def test_a_pause_of_the_actor_holds_what_its_circuit_releases_and_the_other_way_round(family):
     open_it(family, LASTING)
     family.send("p1", actor="pay")
     assert family.next() == []
@@ -431,7 +429,7 @@ def test_a_pause_of_the_actor_holds_what_its_circuit_releases_and_the_other_way_
     assert {put_off_reason(at) for at in family.due_times().values()} == {"circuit_open"}
 
 
-def test_circuits_leave_room_for_pauses_by_people(family: Family) -> None:
+def test_circuits_leave_room_for_pauses_by_people(family):
     hosts = [Circuit(Dependency("web", least=1), 60_000, {"pay": 1}, "host", f"h{number}") for number in range(82)]
 
     opened = [note(family, circuit=host) for host in hosts]
@@ -440,7 +438,7 @@ def test_circuits_leave_room_for_pauses_by_people(family: Family) -> None:
     pause(family)
 
 
-def test_a_circuit_for_which_nothing_waits_gives_its_place_to_another(family: Family) -> None:
+def test_a_circuit_for_which_nothing_waits_gives_its_place_to_another(family):
     brief = Dependency("web", least=1, open_ms=30, longest_open_ms=30)
     hosts = [Circuit(brief, 60_000, {"pay": 1}, "host", f"h{number}") for number in range(81)]
     family.send("waits", actor="pay", args=["h0"])
@@ -457,7 +455,7 @@ def test_a_circuit_for_which_nothing_waits_gives_its_place_to_another(family: Fa
     assert {"h0", "h80"} <= left
 
 
-def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family: Family) -> None:
+def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family):
     family.send("p1", actor="pay")
 
     assert note(family, until_ms=now_ms(family) + 3_600_000) == "opened"
@@ -468,7 +466,7 @@ def test_a_time_that_was_asked_for_opens_it_and_moves_its_probe(family: Family) 
     assert [each.until for each in pauses_in([family])] == [later]
 
 
-def test_a_purge_that_is_undone_makes_what_a_circuit_has_put_off_due(family: Family) -> None:
+def test_a_purge_that_is_undone_makes_what_a_circuit_has_put_off_due(family):
     open_it(family, LASTING)
     family.send("p1", actor="pay")
     assert family.next() == []

@@ -60,7 +60,7 @@ def one_by_one(family: Family, count: int) -> list[str]:
     return found
 
 
-def test_tenants_are_served_in_turn_and_each_in_its_order(family: Family) -> None:
+def test_tenants_are_served_in_turn_and_each_in_its_order(family):
     for tenant in (1, 2, 3):
         send(family, tenant, TURNS)
 
@@ -74,7 +74,7 @@ def test_tenants_are_served_in_turn_and_each_in_its_order(family: Family) -> Non
     assert not family.calls.command("EXISTS", *family.keys.fair_lines("live"))
 
 
-def test_tenants_get_as_much_as_they_weigh(family: Family) -> None:
+def test_tenants_get_as_much_as_they_weigh(family):
     be_fair(family, FairShare("customer_id", {1: 3, "gold": 2}))
     for tenant in (1, "gold", 5):
         send(family, tenant, 300)
@@ -86,7 +86,7 @@ def test_tenants_get_as_much_as_they_weigh(family: Family) -> None:
     assert found["5"] == pytest.approx(50, rel=0.05)
 
 
-def test_one_that_sends_again_and_again_is_not_served_before_its_turn(family: Family) -> None:
+def test_one_that_sends_again_and_again_is_not_served_before_its_turn(family):
     send(family, 1, 100)
     found = []
     for number in range(20):
@@ -96,7 +96,7 @@ def test_one_that_sends_again_and_again_is_not_served_before_its_turn(family: Fa
     assert Counter(tenants(found)) == {"1": 20, "2": 20}
 
 
-def test_a_tenant_alone_has_all_slots_and_owes_nothing_later(family: Family) -> None:
+def test_a_tenant_alone_has_all_slots_and_owes_nothing_later(family):
     send(family, 1, 50)
     assert len(family.next(50)) == 50
     send(family, 1, 10, first=50)
@@ -105,14 +105,14 @@ def test_a_tenant_alone_has_all_slots_and_owes_nothing_later(family: Family) -> 
     assert Counter(tenants(one_by_one(family, 10))) == {"1": 5, "2": 5}
 
 
-def test_a_fetch_of_many_takes_from_all_in_turn(family: Family) -> None:
+def test_a_fetch_of_many_takes_from_all_in_turn(family):
     for tenant in range(1, 6):
         send(family, tenant, 20)
 
     assert Counter(tenants(family.next(10))) == dict.fromkeys("12345", 2)
 
 
-def test_what_is_due_later_stands_in_line_then(family: Family) -> None:
+def test_what_is_due_later_stands_in_line_then(family):
     for tenant in (1, 2):
         for number in range(5):
             family.send(f"{tenant}.{number}", args=[tenant], delay_ms=1)
@@ -121,7 +121,7 @@ def test_what_is_due_later_stands_in_line_then(family: Family) -> None:
     assert [Counter(tenants(one_by_one(family, 4))) for _ in range(2)] == [{"1": 2, "2": 2}] * 2
 
 
-def test_what_comes_back_goes_first_and_counts_no_further_turn(family: Family) -> None:
+def test_what_comes_back_goes_first_and_counts_no_further_turn(family):
     send(family, 1, 5)
     send(family, 2, 5)
     got = family.next(2)
@@ -133,7 +133,7 @@ def test_what_comes_back_goes_first_and_counts_no_further_turn(family: Family) -
     assert sorted(family.next(2, owner="next/live")) == sorted(got)
 
 
-def test_one_that_is_run_now_keeps_its_turn_in_its_line(family: Family) -> None:
+def test_one_that_is_run_now_keeps_its_turn_in_its_line(family):
     send(family, 1, 3)
     family.send("1.later", args=[1], delay_ms=60_000)
     before = {id_: at for id_, at in family.due_times().items() if id_ != "1.later"}
@@ -146,7 +146,7 @@ def test_one_that_is_run_now_keeps_its_turn_in_its_line(family: Family) -> None:
     assert one_by_one(family, 4) == ["1.0000", "1.0001", "1.0002", "1.later"]
 
 
-def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Family) -> None:
+def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family):
     declare(family, concurrency="4 per customer_id")
     send(family, 1, 300)
     running = [family.next(1)[0] for _ in range(4)]
@@ -165,7 +165,7 @@ def test_a_tenant_whose_messages_a_limit_holds_gets_its_turns_alone(family: Fami
 
 
 @pytest.mark.parametrize("weight", [1, 3])
-def test_tenants_get_the_places_of_a_limit_that_they_share_in_turn(family: Family, weight: int) -> None:
+def test_tenants_get_the_places_of_a_limit_that_they_share_in_turn(family, weight):
     be_fair(family, FairShare("customer_id", {1: weight}))
     declare(family, concurrency=2)
     send(family, 1, 300)
@@ -190,7 +190,7 @@ def test_tenants_get_the_places_of_a_limit_that_they_share_in_turn(family: Famil
     assert_in_order(started)
 
 
-def test_a_retry_waits_for_a_limit_that_tenants_share_as_long_as_its_tenant(family: Family) -> None:
+def test_a_retry_waits_for_a_limit_that_tenants_share_as_long_as_its_tenant(family):
     declare(family, concurrency=1)
     family.join("me/retry")
     for number in range(20):  # each place makes the first one's turn lag behind those that came since
@@ -209,7 +209,7 @@ def test_a_retry_waits_for_a_limit_that_tenants_share_as_long_as_its_tenant(fami
     assert len(started) <= 6
 
 
-def test_many_messages_that_a_limit_holds_delay_no_other_tenant_while_they_are_put_off(family: Family) -> None:
+def test_many_messages_that_a_limit_holds_delay_no_other_tenant_while_they_are_put_off(family):
     declare(family, concurrency="1 per customer_id")
     send(family, 1, 1_200)
     assert family.next(1) == ["1.0000"]
@@ -218,7 +218,7 @@ def test_many_messages_that_a_limit_holds_delay_no_other_tenant_while_they_are_p
     assert family.next(1) == ["2.0000"]
 
 
-def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Family) -> None:
+def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family):
     declare(family, name="mail", concurrency=1)
     send(family, 1, 3)
     send(family, 2, 2, actor="mail")
@@ -233,7 +233,7 @@ def test_a_message_in_line_is_cancelled_paused_and_limited_like_any(family: Fami
     assert family.next() == ["2.0001"]
 
 
-def test_new_limits_leave_the_lines_as_they_are(family: Family) -> None:
+def test_new_limits_leave_the_lines_as_they_are(family):
     send(family, 1, 5)
     before = family.due_times()
 
@@ -242,7 +242,7 @@ def test_new_limits_leave_the_lines_as_they_are(family: Family) -> None:
     assert family.due_times() == before
 
 
-def test_figures_count_what_stands_in_line_as_waiting(family: Family) -> None:
+def test_figures_count_what_stands_in_line_as_waiting(family):
     send(family, 1, 7)
     family.send("later", delay_ms=60_000)
 
@@ -255,7 +255,7 @@ def test_figures_count_what_stands_in_line_as_waiting(family: Family) -> None:
     assert family.calls.call(script("backlog"), keys, args)[0] == 7
 
 
-def test_a_purge_and_its_undo_keep_turns_and_all_messages(family: Family) -> None:
+def test_a_purge_and_its_undo_keep_turns_and_all_messages(family):
     send(family, 1, 30)
     send(family, 2, 30)
     assert set_aside(family, "purge", by="me") == 60
@@ -268,7 +268,7 @@ def test_a_purge_and_its_undo_keep_turns_and_all_messages(family: Family) -> Non
     assert Counter(tenants(found[:10])) == {"1": 5, "2": 5}
 
 
-def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family: Family) -> None:
+def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family):
     send(family, 1, 600)
     send(family, 2, 1)
     be_fair(family, None)
@@ -279,9 +279,7 @@ def test_a_queue_that_is_fair_no_longer_serves_what_stood_in_line(family: Family
 
 
 @pytest.mark.parametrize("again", [None, FairShare("customer_id")], ids=["unfair", "fair again"])
-def test_a_kill_while_a_queue_stops_being_fair_loses_none(
-    family: Family, again: FairShare | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_while_a_queue_stops_being_fair_loses_none(family, again, monkeypatch):
     send(family, 1, 1_200)
     with monkeypatch.context() as killed:
         answers = iter([family.calls.call])
@@ -296,7 +294,7 @@ def test_a_kill_while_a_queue_stops_being_fair_loses_none(
     assert found == sorted(found)
 
 
-def test_bodies_that_cannot_be_read_and_odd_tenants_are_served(family: Family) -> None:
+def test_bodies_that_cannot_be_read_and_odd_tenants_are_served(family):
     for number, args in enumerate([[None], [{"a": 1}], ["x" * 500], ["a\nb"], [], [1.5]]):
         family.send(f"m{number}", args=args)
     family.calls.command("HSET", family.keys.bodies, "m0", b"no json")
@@ -304,7 +302,7 @@ def test_bodies_that_cannot_be_read_and_odd_tenants_are_served(family: Family) -
     assert sorted(family.next()) == [f"m{number}" for number in range(6)]
 
 
-def test_many_tenants_and_stale_entries_cost_no_message(family: Family) -> None:
+def test_many_tenants_and_stale_entries_cost_no_message(family):
     for tenant in range(1_000):
         send(family, tenant, 1)
     ids = [f"{tenant}.0000" for tenant in range(700)]
@@ -315,7 +313,7 @@ def test_many_tenants_and_stale_entries_cost_no_message(family: Family) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2], ids=["lines", "shares", "spent"])
-def test_a_key_of_a_wrong_type_costs_no_message(family: Family, place: int) -> None:
+def test_a_key_of_a_wrong_type_costs_no_message(family, place):
     key = family.keys.fair_lines("live")[place]
     send(family, 1, 2)
     send(family, 2, 1)

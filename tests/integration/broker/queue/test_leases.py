@@ -9,11 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from math import inf
 from types import SimpleNamespace
-from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
@@ -30,7 +28,6 @@ from switchyard.broker.queue.leases import (
 from switchyard.broker.queue.operations import AT_ONCE, Entry, QueueOperations, Reclaimed
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis_broker import RedisBroker
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
@@ -80,7 +77,7 @@ def fetched_ids(family: QueueOperations, owner: str, count: int = 10, request: i
     return [grant.lease.id for grant in family.fetch(owner, count, request=request).grants]
 
 
-def test_an_adopted_child_may_fetch_from_every_lane_after_a_tick(family: QueueOperations, keeper: LeaseKeeper) -> None:
+def test_an_adopted_child_may_fetch_from_every_lane_after_a_tick(family, keeper):
     family.enqueue([Entry("a", b"A")])
     keeper.adopt("child.1")
     before = (keeper.leased_until_s("child.1") > 0, family.fetch("child.1/live", 1, request=1).state)
@@ -94,9 +91,7 @@ def test_an_adopted_child_may_fetch_from_every_lane_after_a_tick(family: QueueOp
     assert family.fetch("child.1/retry", 1, request=1).state == "ok"
 
 
-def test_leases_are_renewed_when_it_is_time_and_not_before(
-    family: QueueOperations, keeper: LeaseKeeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leases_are_renewed_when_it_is_time_and_not_before(family, keeper, monkeypatch):
     now_s = time.monotonic()
     monkeypatch.setattr("switchyard.broker.queue.leases.time", SimpleNamespace(monotonic=lambda: now_s))
     keeper.adopt("child.1")
@@ -114,7 +109,7 @@ def test_leases_are_renewed_when_it_is_time_and_not_before(
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_a_child_that_lost_a_lease_is_named_once(family: QueueOperations, keeper: LeaseKeeper) -> None:
+def test_a_child_that_lost_a_lease_is_named_once(family, keeper):
     keeper.adopt("child.1")
     keeper.adopt("child.2")
     keeper.tick()
@@ -127,7 +122,7 @@ def test_a_child_that_lost_a_lease_is_named_once(family: QueueOperations, keeper
     assert lease_of(family, "child.2/retry") is not None
 
 
-def test_what_a_dead_child_held_goes_back_to_the_head_at_once(family: QueueOperations, keeper: LeaseKeeper) -> None:
+def test_what_a_dead_child_held_goes_back_to_the_head_at_once(family, keeper):
     family.enqueue([Entry(name, b"") for name in "abcd"])
     keeper.adopt("child.1")
     keeper.adopt("child.2")
@@ -141,7 +136,7 @@ def test_what_a_dead_child_held_goes_back_to_the_head_at_once(family: QueueOpera
     assert keeper.tick() == []
 
 
-def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family: QueueOperations) -> None:
+def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family):
     told: list[tuple[str, Reclaimed]] = []
     keeper = LeaseKeeper({"work": family}, [LIVE], reclaimed=lambda child, key, answer: told.append((child, answer)))
     family.enqueue([Entry(name, name.upper().encode()) for name in "abcd"])
@@ -161,7 +156,7 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family:
     assert not family.calls.command("HEXISTS", family.keys.bodies, "a")
 
 
-def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperations) -> None:
+def test_a_repeated_reclaim_names_again_what_the_keeper_got(family):
     family.enqueue([Entry("a", b"A"), Entry("b", b"B")])
     for owner in ("child.1/live", "suspects.1/live"):
         family.join(owner)
@@ -176,9 +171,7 @@ def test_a_repeated_reclaim_names_again_what_the_keeper_got(family: QueueOperati
     assert family.reclaim("child.1/live") is None
 
 
-def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
-    family: QueueOperations, keeper: LeaseKeeper
-) -> None:
+def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(family, keeper):
     family.enqueue([Entry(f"m{n}", b"") for n in range(450)])
     keeper.adopt("child.1")
     keeper.tick()
@@ -192,7 +185,7 @@ def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(
     assert fetched_ids(family, "child.2/live", 500) == [b"m%d" % n for n in range(440, 450)]
 
 
-def test_leases_that_lapsed_elsewhere_are_swept(family: QueueOperations, keeper: LeaseKeeper) -> None:
+def test_leases_that_lapsed_elsewhere_are_swept(family, keeper):
     family.enqueue([Entry("a", b""), Entry("b", b"")])
     family.join("elsewhere.1/live")
     assert fetched_ids(family, "elsewhere.1/live", 1) == [b"a"]
@@ -205,7 +198,7 @@ def test_leases_that_lapsed_elsewhere_are_swept(family: QueueOperations, keeper:
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_an_own_lease_that_lapsed_unseen_is_renewed_not_swept(family: QueueOperations, keeper: LeaseKeeper) -> None:
+def test_an_own_lease_that_lapsed_unseen_is_renewed_not_swept(family, keeper):
     keeper.adopt("child.1")
     keeper.tick()
     let_lapse(family, "child.1/live")
@@ -216,13 +209,8 @@ def test_an_own_lease_that_lapsed_unseen_is_renewed_not_swept(family: QueueOpera
 @pytest.mark.parametrize("within_s", [inf, pytest.param(1.9, marks=pytest.mark.long)])
 @pytest.mark.parametrize("fault", ["stall", "blackhole"])
 def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
-    family: QueueOperations,
-    remote: QueueOperations,
-    proxy: FaultProxy,
-    fault: str,
-    within_s: float,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    family, remote, proxy, fault, within_s, caplog
+):
     keeper = LeaseKeeper({"work": remote}, [LIVE, RETRY])
     family.enqueue([Entry("a", b"")])
     keeper.adopt("child.1")
@@ -245,9 +233,7 @@ def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
     assert caplog.text.count("the broker does not answer") == 1
 
 
-def test_suspects_are_told_although_the_answer_was_lost(
-    family: QueueOperations, remote: QueueOperations, proxy: FaultProxy
-) -> None:
+def test_suspects_are_told_although_the_answer_was_lost(family, remote, proxy):
     told: list[Reclaimed] = []
     keeper = LeaseKeeper({"work": remote}, [LIVE], reclaimed=lambda child, key, answer: told.append(answer))
     family.enqueue([Entry("a", b"A")])
@@ -263,7 +249,7 @@ def test_suspects_are_told_although_the_answer_was_lost(
     assert [(suspect.id, suspect.crashes) for suspect in told[0].suspects] == [("a", 1)]
 
 
-def test_the_next_tick_is_due_at_once_after_an_adoption_and_later_when_all_is_done(keeper: LeaseKeeper) -> None:
+def test_the_next_tick_is_due_at_once_after_an_adoption_and_later_when_all_is_done(keeper):
     keeper.tick()
     idle_s = keeper.seconds_to_next()
     keeper.adopt("child.1")
@@ -276,7 +262,7 @@ def test_the_next_tick_is_due_at_once_after_an_adoption_and_later_when_all_is_do
     assert 0.0 < keeper.seconds_to_next() <= 2.0
 
 
-def test_a_server_that_was_never_there_is_no_error() -> None:
+def test_a_server_that_was_never_there_is_no_error():
     family = QueueOperations(
         RedisCalls(connect("redis://127.0.0.1:1/0", profile="quick")), Keys("nowhere").queue("work")
     )
@@ -289,7 +275,7 @@ def test_a_server_that_was_never_there_is_no_error() -> None:
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper: LeaseKeeper, family: QueueOperations) -> None:
+def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper, family):
     keeper.adopt("child")
     before_s = keeper.leased_until_s("child")
     asked_s = time.monotonic()
@@ -306,7 +292,7 @@ def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper: LeaseKee
 
 
 @pytest.mark.usefixtures("quick_renewals")
-def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(remote: QueueOperations, proxy: FaultProxy) -> None:
+def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(remote, proxy):
     keeper = LeaseKeeper({"work": remote}, [LIVE])
     keeper.adopt("child")
     keeper.tick()
@@ -322,9 +308,7 @@ def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(remote: QueueOpe
     proxy.pass_()
 
 
-def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_silent(
-    remote: QueueOperations, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_silent(remote, proxy, monkeypatch):
     for name in ("RENEW_S", "SWEEP_S"):  # when one that is in no hurry asks again
         monkeypatch.setattr(f"switchyard.broker.queue.leases.{name}", 60.0)
     keeper = LeaseKeeper({"work": remote}, [LIVE])
@@ -343,9 +327,7 @@ def sound(family: QueueOperations) -> QueueOperations:
     return QueueOperations(family.calls, Keys(f"test-{uuid.uuid4().hex[:8]}").queue("sound"))
 
 
-def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
-    family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(family, sound, monkeypatch, caplog):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     keeper.adopt("child.1")
@@ -364,8 +346,8 @@ def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(
 
 
 def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_server_accepts_it(
-    family: QueueOperations, sound: QueueOperations, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    family, sound, monkeypatch
+):
     monkeypatch.setattr("switchyard.broker.queue.leases.REFUSED_S", 0.05)
     keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     for queue in (family, sound):
@@ -386,13 +368,13 @@ def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_se
     assert administration.depth(family, "live", 2) == 1
 
 
-def test_a_reclaim_takes_no_more_arguments_than_the_server_allows() -> None:
+def test_a_reclaim_takes_no_more_arguments_than_the_server_allows():
     assert 2 * FINISHED_AT_ONCE + RUNNING_AT_ONCE <= AT_ONCE
 
 
 def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_lost(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+    broker, run_worker, monkeypatch, caplog
+):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     started: Counter[int] = Counter()
     go_on = threading.Event()
@@ -419,9 +401,7 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
     assert caplog.text.count(f"{lost} lost its lease: others have its messages now") == 1
 
 
-def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(
-    remote: QueueOperations, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(remote, proxy, monkeypatch):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
     leases = SelfManagedLeases(remote.calls.client, lost=lambda owner: None)
@@ -439,7 +419,7 @@ def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(
     assert longest_s < 4, "one lane after the other it takes 8 s"
 
 
-def test_every_lane_has_an_owner_of_its_own_until_the_worker_stops(valkey: redis.Redis) -> None:
+def test_every_lane_has_an_owner_of_its_own_until_the_worker_stops(valkey):
     family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
     leases = SelfManagedLeases(valkey, lost=lambda owner: None)
 

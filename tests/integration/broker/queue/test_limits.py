@@ -78,7 +78,7 @@ def waiting(family: Family) -> dict[str, list[str]]:
     return index(family, has_place=False)
 
 
-def test_no_more_of_an_actor_run_at_once_than_it_says_and_the_rest_come_in_their_turn(family: Family) -> None:
+def test_no_more_of_an_actor_run_at_once_than_it_says_and_the_rest_come_in_their_turn(family):
     declare(family, concurrency=2)
     family.send(*"abcde")
     family.send("x", actor="mail")
@@ -110,9 +110,7 @@ def test_no_more_of_an_actor_run_at_once_than_it_says_and_the_rest_come_in_their
         ({"args": ["a\nw"]}, {"args": ["a\nh"]}, True),
     ],
 )
-def test_a_limit_counts_for_each_value_of_its_argument(
-    family: Family, one: dict[str, Any], two: dict[str, Any], apart: bool
-) -> None:
+def test_a_limit_counts_for_each_value_of_its_argument(family, one, two, apart):
     declare(family, concurrency="1 per customer_id")
     family.send("one", **one)
     family.send("two", **two)
@@ -120,7 +118,7 @@ def test_a_limit_counts_for_each_value_of_its_argument(
     assert family.next() == (["one", "two"] if apart else ["one"])
 
 
-def test_a_body_that_cannot_be_read_reaches_its_consumer(family: Family) -> None:
+def test_a_body_that_cannot_be_read_reaches_its_consumer(family):
     declare(family, concurrency="1 per customer_id")
     bodies = {b"text": b"no json", b"half": b'{"actor":"fan_out","args":[', b"list": b"[1]"}
     family.calls.pipeline([("HSET", family.keys.bodies, id_, body) for id_, body in bodies.items()])
@@ -129,7 +127,7 @@ def test_a_body_that_cannot_be_read_reaches_its_consumer(family: Family) -> None
     assert sorted(family.next()) == ["half", "list", "none", "text"]
 
 
-def test_one_of_several_limits_holds_a_message_without_a_place_of_the_others(family: Family) -> None:
+def test_one_of_several_limits_holds_a_message_without_a_place_of_the_others(family):
     declare(family, concurrency=["2 per customer_id", "1 per host"])
     for id_, args in {"a": [1, "x"], "b": [1, "x"], "c": [1, "y"], "d": [1, "z"], "e": [2, "x"]}.items():
         family.send(id_, args=args)
@@ -170,7 +168,7 @@ ENDS: dict[str, Callable[[Family, Lease], object]] = {
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_whatever_ends_a_message_its_place_goes_to_the_next_one(family: Family, how: str) -> None:
+def test_whatever_ends_a_message_its_place_goes_to_the_next_one(family, how):
     declare(family, concurrency=1)
     family.send("a")
     assert family.next(owner=OTHER) == ["a"]
@@ -183,7 +181,7 @@ def test_whatever_ends_a_message_its_place_goes_to_the_next_one(family: Family, 
     assert places(family) == {"c fan_out": ["b"]}
 
 
-def test_a_lease_that_expires_takes_the_place_with_it(family: Family) -> None:
+def test_a_lease_that_expires_takes_the_place_with_it(family):
     declare(family, concurrency=1)
     family.join("short/live", lease_ms=1)
     family.send("a")
@@ -197,7 +195,7 @@ def test_a_lease_that_expires_takes_the_place_with_it(family: Family) -> None:
     assert family.next(1) == ["b"]
 
 
-def test_messages_that_are_released_come_back_before_those_that_wait(family: Family) -> None:
+def test_messages_that_are_released_come_back_before_those_that_wait(family):
     declare(family, concurrency=2)
     family.send("a", "b", "c", "d")
     assert family.next() == ["a", "b"]
@@ -208,7 +206,7 @@ def test_messages_that_are_released_come_back_before_those_that_wait(family: Fam
     assert reasons(family) == {"a": "concurrency", "b": "concurrency"}
 
 
-def test_the_heir_of_a_crash_has_its_place(family: Family) -> None:
+def test_the_heir_of_a_crash_has_its_place(family):
     declare(family, concurrency=1)
     family.send("a", "b")
     assert family.next(owner=OTHER) == ["a"]
@@ -223,7 +221,7 @@ def test_the_heir_of_a_crash_has_its_place(family: Family) -> None:
     assert family.next() == ["b"]
 
 
-def test_a_place_whose_holder_is_gone_is_found_by_the_sweep(family: Family) -> None:
+def test_a_place_whose_holder_is_gone_is_found_by_the_sweep(family):
     declare(family, concurrency=1)
     family.send("a", "b", "c")
     assert family.next() == ["a"]
@@ -238,7 +236,7 @@ def test_a_place_whose_holder_is_gone_is_found_by_the_sweep(family: Family) -> N
     assert family.next() == ["c"]
 
 
-def test_a_place_that_its_lane_does_not_use_goes_to_another_lane(family: Family) -> None:
+def test_a_place_that_its_lane_does_not_use_goes_to_another_lane(family):
     declare(family, concurrency=1)
     family.send("a", "r")
     assert family.next(1) == ["a"]
@@ -265,7 +263,7 @@ def test_a_place_that_its_lane_does_not_use_goes_to_another_lane(family: Family)
     assert family.next(owner=RETRY) == ["r"]
 
 
-def test_a_sequence_is_kept_through_retries_and_returns(family: Family) -> None:
+def test_a_sequence_is_kept_through_retries_and_returns(family):
     declare(family, ordered_by="customer_id")
     family.send("a", "b", args=[1])
     family.send("z", args=[2])
@@ -290,7 +288,7 @@ def test_a_sequence_is_kept_through_retries_and_returns(family: Family) -> None:
     assert family.next(owner=OTHER) == ["c"]
 
 
-def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family: Family) -> None:
+def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family):
     declare(family, ordered_by="customer_id", concurrency=1)
     family.send("x", args=[2])
     assert family.next() == ["x"]
@@ -301,7 +299,7 @@ def test_a_sequence_is_kept_while_its_first_one_waits_for_another_limit(family: 
     assert ended_one_by_one(family, "xabc") == ["a", "b", "c"]
 
 
-def test_none_overtakes_a_first_one_that_waits_for_another_limit(family: Family) -> None:
+def test_none_overtakes_a_first_one_that_waits_for_another_limit(family):
     declare(family, ordered_by="customer_id", concurrency="1 per host")
     family.send("other", args=[2, "x"])
     family.send("first", args=[1, "x"])
@@ -316,7 +314,7 @@ def test_none_overtakes_a_first_one_that_waits_for_another_limit(family: Family)
 
 
 @pytest.mark.parametrize("options", [{"ordered_by": "customer_id"}, {"concurrency": 1}], ids=["sequence", "limit"])
-def test_one_that_is_run_now_keeps_its_turn(family: Family, options: dict[str, Any]) -> None:
+def test_one_that_is_run_now_keeps_its_turn(family, options):
     declare(family, **options)
     family.send("a", "b", "c")
     assert family.next() == ["a"]
@@ -331,7 +329,7 @@ def test_one_that_is_run_now_keeps_its_turn(family: Family, options: dict[str, A
     assert family.next() == ["c"]
 
 
-def test_a_first_priority_goes_first_but_never_in_a_sequence(family: Family) -> None:
+def test_a_first_priority_goes_first_but_never_in_a_sequence(family):
     for options, expected in (({"concurrency": 1}, ["high", "low"]), ({"ordered_by": "customer_id"}, ["low", "high"])):
         declare(family, **options)
         family.send("a")
@@ -345,7 +343,7 @@ def test_a_first_priority_goes_first_but_never_in_a_sequence(family: Family) -> 
         family.calls.command("DEL", *family.keys.done, family.keys.limits)
 
 
-def test_one_that_waits_is_cancelled_like_any_scheduled_one(family: Family) -> None:
+def test_one_that_waits_is_cancelled_like_any_scheduled_one(family):
     declare(family, concurrency=1)
     family.send("a", "b", "c")
     assert family.next() == ["a"]
@@ -361,7 +359,7 @@ def test_one_that_waits_is_cancelled_like_any_scheduled_one(family: Family) -> N
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("count", [3, 30])
-def test_free_places_go_to_those_that_wait_in_their_turns(family: Family, count: int, at_once: bool) -> None:
+def test_free_places_go_to_those_that_wait_in_their_turns(family, count, at_once):
     declare(family, concurrency=count)
     ids = [f"{number:02}" for number in range(2 * count)]
     family.send(*ids)
@@ -374,7 +372,7 @@ def test_free_places_go_to_those_that_wait_in_their_turns(family: Family, count:
     assert [family.next(1) for _ in range(count)] == [[id_] for id_ in ids[count:]]
 
 
-def test_one_whose_body_is_replaced_waits_by_its_new_value(family: Family) -> None:
+def test_one_whose_body_is_replaced_waits_by_its_new_value(family):
     declare(family, concurrency="1 per customer_id")
     family.send("a", "b", args=[1])
     assert family.next() == ["a"]
@@ -386,7 +384,7 @@ def test_one_whose_body_is_replaced_waits_by_its_new_value(family: Family) -> No
     assert places(family) == {"c fan_out customer_id=2": ["b"]}
 
 
-def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family: Family) -> None:
+def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family):
     declare(family, ordered_by="customer_id")
     family.send("a", "b", "c", args=[1])
     family.send("x", "y", args=[2])
@@ -397,7 +395,7 @@ def test_one_whose_argument_changes_leaves_its_sequence_which_goes_on(family: Fa
     assert ended_one_by_one(family, "axy") == ["c", "y", "b"]
 
 
-def test_a_pause_keeps_the_sequence(family: Family) -> None:
+def test_a_pause_keeps_the_sequence(family):
     declare(family, ordered_by="customer_id")
     made = pause(family)
     family.send("d", "c", args=[1])
@@ -414,7 +412,7 @@ def test_a_pause_keeps_the_sequence(family: Family) -> None:
     assert order == ["d", "c", "b"]
 
 
-def test_one_of_a_paused_actor_gives_its_place_up(family: Family) -> None:
+def test_one_of_a_paused_actor_gives_its_place_up(family):
     declare(family, concurrency="1 per host")
     family.send("a", "b", args=[1, "x"])
     family.send("c", args=[2, "x"])
@@ -426,7 +424,7 @@ def test_one_of_a_paused_actor_gives_its_place_up(family: Family) -> None:
     assert family.next() == ["c"]
 
 
-def test_a_purge_leaves_the_places_of_what_runs_and_its_undo_the_sequence(family: Family) -> None:
+def test_a_purge_leaves_the_places_of_what_runs_and_its_undo_the_sequence(family):
     declare(family, ordered_by="customer_id")
     family.send("a", *(f"b{number:02}" for number in range(20)))
     assert family.next() == ["a"]
@@ -446,7 +444,7 @@ def test_a_purge_leaves_the_places_of_what_runs_and_its_undo_the_sequence(family
     assert [id_ for id_ in order if id_ != "new"] == [f"b{number:02}" for number in range(20)]
 
 
-def test_a_flush_forgets_all_places(family: Family) -> None:
+def test_a_flush_forgets_all_places(family):
     declare(family, concurrency=1)
     family.send("a", "b")
     assert family.next() == ["a"]
@@ -457,7 +455,7 @@ def test_a_flush_forgets_all_places(family: Family) -> None:
     assert family.next() == ["c"]
 
 
-def test_a_limit_that_changes_counts_for_what_waits(family: Family) -> None:
+def test_a_limit_that_changes_counts_for_what_waits(family):
     declare(family, concurrency=1)
     family.send(*"abcdef")
     assert family.next() == ["a"]
@@ -476,7 +474,7 @@ def test_a_limit_that_changes_counts_for_what_waits(family: Family) -> None:
     assert not family.calls.command("EXISTS", family.keys.limits, family.keys.slots, family.keys.turns)
 
 
-def test_what_waits_for_a_limit_that_is_gone_is_found_by_the_sweep(family: Family) -> None:
+def test_what_waits_for_a_limit_that_is_gone_is_found_by_the_sweep(family):
     declare(family, concurrency=1)
     family.send("a", "b", "c")
     assert family.next() == ["a"]
@@ -489,7 +487,7 @@ def test_what_waits_for_a_limit_that_is_gone_is_found_by_the_sweep(family: Famil
 
 
 @pytest.mark.parametrize("name", ["limits", "slots", "waits", "turns"])
-def test_a_key_of_a_wrong_type_loses_no_message(family: Family, name: str) -> None:
+def test_a_key_of_a_wrong_type_loses_no_message(family, name):
     declare(family, concurrency=1)
     family.send("a", "b")
     assert family.next() == ["a"]
@@ -545,9 +543,7 @@ ACTS = ["send", "send", "fetch", "fetch", "fetch", "ack", "ack", "retry", "relea
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("options", "most"), LIMITS)
-def test_a_random_walk_gives_each_place_once_and_loses_none(
-    family: Family, options: dict[str, Any], most: dict[str, int], seed: int
-) -> None:
+def test_a_random_walk_gives_each_place_once_and_loses_none(family, options, most, seed):
     """After each move places and waits are right; at the end all messages have run."""
     draw = random.Random(seed)
     declare(family, **options)
@@ -589,7 +585,7 @@ def test_a_random_walk_gives_each_place_once_and_loses_none(
     assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
 
 
-def test_an_override_counts_for_what_waits_and_for_what_comes_until_its_time(family: Family) -> None:
+def test_an_override_counts_for_what_waits_and_for_what_comes_until_its_time(family):
     declare(family, concurrency="1 per customer_id")
     family.send("a", "b", "c", "d", args=[7])
     family.send("x", "y", "z", args=[8])
@@ -609,7 +605,7 @@ def test_an_override_counts_for_what_waits_and_for_what_comes_until_its_time(fam
     assert family.next() == []
 
 
-def test_a_lowered_limit_is_as_declared_again_at_its_time_without_anybody(family: Family) -> None:
+def test_a_lowered_limit_is_as_declared_again_at_its_time_without_anybody(family):
     declare(family, concurrency=3)
     override_limit(family, "c fan_out", Override(1, ends := now_ms(family) + 300))
     family.send(*"abcd")
@@ -621,7 +617,7 @@ def test_a_lowered_limit_is_as_declared_again_at_its_time_without_anybody(family
     assert sorted(family.next()) == ["b", "c"]
 
 
-def test_an_override_reaches_thousands_of_keys_in_calls_of_bounded_length(family: Family) -> None:
+def test_an_override_reaches_thousands_of_keys_in_calls_of_bounded_length(family):
     declare(family, concurrency="1 per customer_id")
     for customer in range(450):
         family.send(f"{customer}-a", f"{customer}-b", args=[customer])
@@ -632,7 +628,7 @@ def test_an_override_reaches_thousands_of_keys_in_calls_of_bounded_length(family
     assert len(family.next(2_000)) == 450
 
 
-def test_an_override_whose_time_is_over_is_refused_and_changes_nothing(family: Family) -> None:
+def test_an_override_whose_time_is_over_is_refused_and_changes_nothing(family):
     declare(family, concurrency=1)
 
     with pytest.raises(ValueError, match="over by the server's clock"):
@@ -642,7 +638,7 @@ def test_an_override_whose_time_is_over_is_refused_and_changes_nothing(family: F
     assert family.next() == ["a"]
 
 
-def test_limits_are_counted_as_their_index_says_whatever_becomes_of_the_messages(family: Family) -> None:
+def test_limits_are_counted_as_their_index_says_whatever_becomes_of_the_messages(family):
     rng = random.Random(20261128)
     declare(family, concurrency=[4, "2 per customer_id"], ordered_by="host")
     ids: list[str] = []
@@ -674,7 +670,7 @@ def test_limits_are_counted_as_their_index_says_whatever_becomes_of_the_messages
             assert (state.taken, state.waiting) == (mine(held_by), mine(waits)), (step, act, kind, argument)
 
 
-def test_keys_are_listed_by_page_and_the_largest_are_found_without_a_walk(family: Family) -> None:
+def test_keys_are_listed_by_page_and_the_largest_are_found_without_a_walk(family):
     declare(family, concurrency="1 per customer_id")
     for customer in range(120):
         family.send(f"{customer}", f"{customer}-b", args=[customer])
@@ -699,7 +695,7 @@ def test_keys_are_listed_by_page_and_the_largest_are_found_without_a_walk(family
     assert from_77.keys[0].since is not None
 
 
-def test_a_fair_lane_is_counted_by_tenant(family: Family) -> None:
+def test_a_fair_lane_is_counted_by_tenant(family):
     def function(customer_id: int) -> None: ...
 
     broker = StubBroker(middleware=[])

@@ -41,7 +41,7 @@ def due(family: QueueOperations) -> int:
     return int(family.calls.command("ZCARD", family.keys.due("live")))
 
 
-def test_calls_are_told_once_each_and_ids_by_call(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_calls_are_told_once_each_and_ids_by_call(family, lane):
     mine = park(family, lane, "a", "b", "c")
     others = park(family, lane, "d", call=OTHER)
 
@@ -49,9 +49,7 @@ def test_calls_are_told_once_each_and_ids_by_call(family: QueueOperations, lane:
     assert (lane.ids(CALL, 10), lane.ids(OTHER, 10), lane.ids(CALL, 2)) == (mine, others, mine[:2])
 
 
-def test_what_is_adopted_is_leased_and_neither_scheduled_nor_on_the_list(
-    family: QueueOperations, lane: UnroutableLane
-) -> None:
+def test_what_is_adopted_is_leased_and_neither_scheduled_nor_on_the_list(family, lane):
     ids = park(family, lane, "a", "b")
 
     adopted = lane.adopt(ME, CALL, ids)
@@ -62,13 +60,13 @@ def test_what_is_adopted_is_leased_and_neither_scheduled_nor_on_the_list(
     assert family.ack(ME, [grant.lease for grant in adopted.grants]) == []
 
 
-def test_an_adoption_whose_answer_was_lost_leases_nothing_twice(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_an_adoption_whose_answer_was_lost_leases_nothing_twice(family, lane):
     ids = park(family, lane, "a")
 
     assert lane.adopt(ME, CALL, ids).grants == lane.adopt(ME, CALL, ids).grants != []
 
 
-def test_of_two_who_saw_the_same_one_gets_it(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_of_two_who_saw_the_same_one_gets_it(family, lane):
     ids = park(family, lane, "a")
 
     mine, others = lane.adopt(ME, CALL, ids), lane.adopt(SOMEBODY, CALL, ids)
@@ -77,9 +75,7 @@ def test_of_two_who_saw_the_same_one_gets_it(family: QueueOperations, lane: Unro
     assert held(family, SOMEBODY) == set()
 
 
-def test_what_the_owner_fetched_when_it_was_due_is_not_handed_out_again(
-    family: QueueOperations, lane: UnroutableLane
-) -> None:
+def test_what_the_owner_fetched_when_it_was_due_is_not_handed_out_again(family, lane):
     ids = park(family, lane, "a", delay_ms=0)
     assert len(family.fetch(ME, 1, request=1).grants) == 1
 
@@ -87,16 +83,14 @@ def test_what_the_owner_fetched_when_it_was_due_is_not_handed_out_again(
     assert (held(family), lane.calls()) == ({b"a"}, [])
 
 
-def test_what_was_cancelled_is_only_taken_off_the_list(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_what_was_cancelled_is_only_taken_off_the_list(family, lane):
     ids = park(family, lane, "a")
     administration.cancel(family, {"a": b""})
 
     assert (lane.adopt(ME, CALL, ids).grants, lane.calls()) == ([], [])
 
 
-def test_a_paused_queue_has_nothing_adopted_and_an_owner_without_lease_gets_nothing(
-    family: QueueOperations, lane: UnroutableLane
-) -> None:
+def test_a_paused_queue_has_nothing_adopted_and_an_owner_without_lease_gets_nothing(family, lane):
     ids = park(family, lane, "a")
     gone = lane.adopt("nobody/live", CALL, ids)
     administration.pause(family)
@@ -109,7 +103,7 @@ def test_a_paused_queue_has_nothing_adopted_and_an_owner_without_lease_gets_noth
 CRASHED = "2 1700000000000 alone\n@1700000000000,1700000000001 -"
 
 
-def test_what_is_noted_of_crashes_and_cancels_comes_with_it(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_what_is_noted_of_crashes_and_cancels_comes_with_it(family, lane):
     ids = park(family, lane, "a")
     family.calls.command("HSET", family.keys.notes, "crash:a", CRASHED, "asked:a", "1")
 
@@ -118,9 +112,7 @@ def test_what_is_noted_of_crashes_and_cancels_comes_with_it(family: QueueOperati
     assert (grant.crashes, grant.cancel_requested, grant.cause) == (2, True, "alone")
 
 
-def test_a_call_is_known_for_a_while_after_somebody_looked_for_it(
-    family: QueueOperations, lane: UnroutableLane
-) -> None:
+def test_a_call_is_known_for_a_while_after_somebody_looked_for_it(family, lane):
     before = lane.known_lately(CALL, 60_000)
     lane.adopt(ME, CALL, [])
 
@@ -128,9 +120,7 @@ def test_a_call_is_known_for_a_while_after_somebody_looked_for_it(
     assert not lane.known_lately(CALL, 0)
 
 
-def test_a_message_that_ran_is_off_the_list_and_an_endless_call_never_on_it(
-    family: QueueOperations, lane: UnroutableLane
-) -> None:
+def test_a_message_that_ran_is_off_the_list_and_an_endless_call_never_on_it(family, lane):
     park(family, lane, "a")
     lane.remove("a", CALL)
     lane.add("b", "x" * (LONGEST_CALL + 1))
@@ -138,7 +128,7 @@ def test_a_message_that_ran_is_off_the_list_and_an_endless_call_never_on_it(
     assert lane.calls() == []
 
 
-def test_what_somebody_wrote_onto_the_list_by_hand_stops_nobody(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_what_somebody_wrote_onto_the_list_by_hand_stops_nobody(family, lane):
     for rubbish in (b"\xff\xfe", b"\xff\xfe\nid", b"", b"\n", b"no call\nid"):
         family.calls.command("ZADD", family.keys.parked("live"), 0, rubbish)
     park(family, lane, "a")
@@ -147,7 +137,7 @@ def test_what_somebody_wrote_onto_the_list_by_hand_stops_nobody(family: QueueOpe
     assert lane.adopt(ME, "no call", [b"id"]).grants == []
 
 
-def test_a_list_without_end_is_looked_at_bit_by_bit(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_a_list_without_end_is_looked_at_bit_by_bit(family, lane):
     calls = [f'["a", {number}, []]' for number in range(2 * MOST_CALLS + 10)]
     for call in calls:
         lane.add("a", call)
@@ -158,7 +148,7 @@ def test_a_list_without_end_is_looked_at_bit_by_bit(family: QueueOperations, lan
     assert sorted(call for look in looks[:3] for call in look) == sorted(calls)
 
 
-def test_what_is_scheduled_no_more_is_taken_off_the_list(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_what_is_scheduled_no_more_is_taken_off_the_list(family, lane):
     for id_ in "abc":
         park(family, lane, id_)
     administration.cancel(family, {"a": b"", "c": b""})
@@ -168,13 +158,13 @@ def test_what_is_scheduled_no_more_is_taken_off_the_list(family: QueueOperations
     assert lane.ids(CALL, 9) == [b"b"]
 
 
-def test_the_list_expires(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_the_list_expires(family, lane):
     park(family, lane, "a")
 
     assert 0 < family.calls.command("PTTL", family.keys.parked("live")) <= 20 * 60_000
 
 
-def test_what_is_adopted_by_one_who_dies_goes_back(family: QueueOperations, lane: UnroutableLane) -> None:
+def test_what_is_adopted_by_one_who_dies_goes_back(family, lane):
     lane.adopt(ME, CALL, park(family, lane, "a"))
 
     reclaimed = family.reclaim(ME)

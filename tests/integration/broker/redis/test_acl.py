@@ -47,7 +47,7 @@ def calls_of(server: GuardedServer, role: str) -> RedisCalls:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_both_servers_read_the_file_and_a_role_may_do_what_the_watch_does(server: GuardedServer, role: str) -> None:
+def test_both_servers_read_the_file_and_a_role_may_do_what_the_watch_does(server, role):
     calls = calls_of(server, role)
 
     found = Watch(calls, Keys(), ("work",), production=True).look().findings
@@ -58,7 +58,7 @@ def test_both_servers_read_the_file_and_a_role_may_do_what_the_watch_does(server
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("words", DESTRUCTIVE, ids=" ".join)
-def test_no_role_may_destroy_or_look_elsewhere(server: GuardedServer, role: str, words: tuple[str, ...]) -> None:
+def test_no_role_may_destroy_or_look_elsewhere(server, role, words):
     calls = calls_of(server, role)
 
     with pytest.raises(BrokerRefused, match=REFUSED):
@@ -66,7 +66,7 @@ def test_no_role_may_destroy_or_look_elsewhere(server: GuardedServer, role: str,
     calls.close()
 
 
-def test_a_producer_sends_and_cannot_delete_a_queue_or_fetch_from_it(server: GuardedServer) -> None:
+def test_a_producer_sends_and_cannot_delete_a_queue_or_fetch_from_it(server):
     calls = calls_of(server, "producer")
     family = QueueOperations(calls, Keys().queue("work"))
 
@@ -90,9 +90,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("words", FOREIGN, ids=lambda words: " ".join(map(str, words[:2])))
-def test_a_producer_has_no_key_of_pools_alerts_locks_and_the_keyspace_id(
-    server: GuardedServer, words: tuple[str, ...]
-) -> None:
+def test_a_producer_has_no_key_of_pools_alerts_locks_and_the_keyspace_id(server, words):
     calls = calls_of(server, "producer")
 
     assert calls.command("HGETALL", Keys().generation()) == []
@@ -101,7 +99,7 @@ def test_a_producer_has_no_key_of_pools_alerts_locks_and_the_keyspace_id(
     calls.close()
 
 
-def test_a_worker_fetches_and_acknowledges(server: GuardedServer) -> None:
+def test_a_worker_fetches_and_acknowledges(server):
     producer, worker = calls_of(server, "producer"), calls_of(server, "worker")
     sends, works = (QueueOperations(calls, Keys().queue("other")) for calls in (producer, worker))
 
@@ -116,9 +114,7 @@ def test_a_worker_fetches_and_acknowledges(server: GuardedServer) -> None:
         calls.close()
 
 
-def test_a_producer_makes_a_batch_that_the_scheduler_counts_and_forgets_and_the_room_lists(
-    server: GuardedServer,
-) -> None:
+def test_a_producer_makes_a_batch_that_the_scheduler_counts_and_forgets_and_the_room_lists(server):
     made, counts, seen = (Batches(calls_of(server, role), Keys()) for role in ("producer", "scheduler", "room"))
     id_ = member_id("0123456789ab", "one")
 
@@ -142,7 +138,7 @@ def test_a_producer_makes_a_batch_that_the_scheduler_counts_and_forgets_and_the_
     assert seen.newest(limit=9) == []
 
 
-def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there() -> None:
+def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there():
     for path in (path for path in LUA.rglob("*.lua") if "include" not in path.parts):
         name = path.relative_to(LUA).with_suffix("").as_posix()
         runs = [role for role in ROLES.values() if name in role.scripts]
@@ -154,7 +150,7 @@ def test_every_lua_file_is_in_a_role_and_its_commands_are_allowed_there() -> Non
 
 
 @pytest.mark.parametrize(("folder", "role"), [("switchyard/broker", "worker"), ("switchyard", "room")])
-def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServer, folder: str, role: str) -> None:
+def test_every_command_that_the_code_names_is_allowed_there(server, folder, role):
     admin = RedisCalls(connect(server.url(), profile="quick"))
     known = {str(name, "utf-8") for name in admin.command("COMMAND", "LIST")}
     admin.close()
@@ -172,7 +168,7 @@ def test_every_command_that_the_code_names_is_allowed_there(server: GuardedServe
     assert missing == {}, f"add them to role {role} of switchyard/broker/redis/acl.py"
 
 
-def test_passwords_are_set_by_the_operator(server: GuardedServer) -> None:
+def test_passwords_are_set_by_the_operator(server):
     assert all(" off " in line and ">" not in line and "nopass" not in line for line in acl.render().splitlines())
     with pytest.raises(redis.AuthenticationError):
         connect(server.url("switchyard-nobody"), profile="quick").ping()

@@ -18,7 +18,7 @@ from switchyard.broker.errors import BrokerFull, BrokerUnavailable
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.calls import ANSWER_S, BUDGET_S, RedisCalls
-from switchyard.broker.redis.connections import Profile, connect
+from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.redis.sentinel import NAMELESS, ServerConnection, TlsConnection
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
@@ -33,7 +33,7 @@ def calls(emptied: ServerUnderTest) -> Iterator[RedisCalls]:
     calls.close()
 
 
-def test_a_stream_that_fails_gives_its_connection_back_once(calls: RedisCalls, emptied: ServerUnderTest) -> None:
+def test_a_stream_that_fails_gives_its_connection_back_once(calls, emptied):
     keys = ["leases", "running"]
     assert len(list(calls.stream(script("join"), [(keys, ["a/live", 1_000, ""]), (keys, ["b/live", 1_000, ""])]))) == 2
     emptied.kill()
@@ -75,9 +75,7 @@ def stream(calls: RedisCalls) -> object:
 @pytest.mark.parametrize(
     ("send", "is_full"), [(set_one, True), (stream, True), (stream, False)], ids=["one, full", "stream, full", "left"]
 )
-def test_a_server_that_is_full_or_left_does_not_hide_that_an_earlier_answer_was_lost(
-    emptied: ServerUnderTest, send: Callable[[RedisCalls], object], is_full: bool
-) -> None:
+def test_a_server_that_is_full_or_left_does_not_hide_that_an_earlier_answer_was_lost(emptied, send, is_full):
     emptied.admin.script_load(script("enqueue").text)
     with FaultProxy(emptied.port) as proxy:
         calls = AtSecondTry(connect(proxy.url))
@@ -95,7 +93,7 @@ def test_a_server_that_is_full_or_left_does_not_hide_that_an_earlier_answer_was_
         calls.close()
 
 
-def test_an_answer_that_nobody_waited_for_is_nobody_elses(calls: RedisCalls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_nobody_waited_for_is_nobody_elses(calls, monkeypatch):
     calls.command("PING")
     connection = calls.acquire()
     calls.release(connection)
@@ -111,7 +109,7 @@ def test_an_answer_that_nobody_waited_for_is_nobody_elses(calls: RedisCalls, mon
     assert calls.command("ECHO", "two") == b"two"
 
 
-def test_a_server_that_may_not_write_is_away_and_not_wrong(calls: RedisCalls, emptied: ServerUnderTest) -> None:
+def test_a_server_that_may_not_write_is_away_and_not_wrong(calls, emptied):
     emptied.config_set("min-replicas-to-write", 1)
     try:
         with pytest.raises(BrokerUnavailable, match="NOREPLICAS"):
@@ -124,7 +122,7 @@ def test_a_server_that_may_not_write_is_away_and_not_wrong(calls: RedisCalls, em
     assert calls.call(script("join"), ["leases", "running"], ["a/live", 1_000, ""]) == 1
 
 
-def test_what_a_server_would_not_recognise_is_not_sent_again_to_one_that_is_slow(emptied: ServerUnderTest) -> None:
+def test_what_a_server_would_not_recognise_is_not_sent_again_to_one_that_is_slow(emptied):
     calls, keys = RedisCalls(connect(emptied.url)), Keys("slow")
     groups = AlertGroups(calls, keys)
     fact = AlertFact("f", "dead_letter", "a title", "a detail", "work", "an actor", at=1)
@@ -163,24 +161,24 @@ def port(monkeypatch: pytest.MonkeyPatch) -> int:
     return found
 
 
-def test_such_a_socket_would_answer_a_command_with_its_words(port: int) -> None:
+def test_such_a_socket_would_answer_a_command_with_its_words(port):
     client = redis.Redis(host=HOST, port=port, protocol=2, **NAMELESS)
     assert client.execute_command("EVALSHA", "digest", 1) == [b"EVALSHA", b"digest", b"1"]
 
 
 @pytest.mark.parametrize("profile", ["quick", "normal"])
-def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port: int, profile: Profile) -> None:
+def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port, profile):
     client = connect(f"redis://{HOST}:{port}/0", profile=profile)
     with pytest.raises(redis.ConnectionError, match=f"Error 111 connecting to {HOST}:{port}. Connection refused"):
         client.execute_command("EVALSHA", "digest", 1)
 
 
-def test_over_tls_it_is_refused_before_the_handshake(port: int) -> None:
+def test_over_tls_it_is_refused_before_the_handshake(port):
     with pytest.raises(redis.ConnectionError, match="Connection refused"):
         connect(f"rediss://{HOST}:{port}/0", profile="quick").ping()
 
 
-def test_a_socket_that_was_reset_before_it_could_be_looked_at_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_was_reset_before_it_could_be_looked_at_is_closed(monkeypatch):
     made: list[socket.socket] = []
 
     class Reset(socket.socket):
@@ -197,14 +195,14 @@ def test_a_socket_that_was_reset_before_it_could_be_looked_at_is_closed(monkeypa
 
 
 @pytest.mark.parametrize("kind", [ServerConnection, TlsConnection])
-def test_its_port_is_free_for_the_server_at_once(port: int, kind: type[ServerConnection]) -> None:
+def test_its_port_is_free_for_the_server_at_once(port, kind):
     with pytest.raises(redis.ConnectionError, match="Connection refused"):
         kind(host=HOST, port=port, socket_connect_timeout=1.0).connect()
     with socket.create_server((HOST, port)):
         pass
 
 
-def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
+def test_four_hundred_greenlets_get_a_connection_each(valkey_url):
     calls = RedisCalls(connect(valkey_url))
 
     taken = [calls.acquire() for _ in range(400)]
@@ -212,7 +210,7 @@ def test_four_hundred_greenlets_get_a_connection_each(valkey_url: str) -> None:
     assert len({id(connection) for connection in taken}) == 400
 
 
-def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) -> None:
+def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url):
     calls = RedisCalls(connect(valkey_url))
 
     for _ in range(150):
@@ -221,9 +219,7 @@ def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url: str) ->
 
 
 @pytest.mark.parametrize("late_s", [inf, pytest.param(0.4, marks=pytest.mark.long)])
-def test_a_server_that_hangs_ends_a_call_in_its_budget_on_old_and_on_new_connections(
-    emptied: ServerUnderTest, late_s: float
-) -> None:
+def test_a_server_that_hangs_ends_a_call_in_its_budget_on_old_and_on_new_connections(emptied, late_s):
     calls = RedisCalls(connect(emptied.url))
     family = QueueOperations(calls, Keys("hangs").queue("q"))
     assert calls.command("PING") == b"PONG"

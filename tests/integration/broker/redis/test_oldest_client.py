@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ LOCK = BASE_DIR / "requirements-oldest.txt"
 DIFFERENT = ("conformance/test_moves.py", "redis/test_calls.py", "redis/test_tls.py", "redis/test_sentinel.py")
 
 
-def test_messages_move_over_the_oldest_client(tmp_path: Path) -> None:
+def test_messages_move_over_the_oldest_client(tmp_path):
     try:
         uv("pip", "install", "-q", "--target", str(tmp_path), "--no-deps", "--require-hashes", "-r", str(LOCK))
     except AssertionError as error:

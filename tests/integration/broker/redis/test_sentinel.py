@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha1
 from math import inf
-from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -50,9 +48,7 @@ def calls(settled: Watched) -> Iterator[RedisCalls]:
 
 
 @pytest.mark.parametrize("within_s", [inf, pytest.param(1.5, marks=pytest.mark.long)])
-def test_a_sentinel_that_is_away_hangs_or_is_wrong_costs_a_moment(
-    settled: Watched, tmp_path: Path, within_s: float
-) -> None:
+def test_a_sentinel_that_is_away_hangs_or_is_wrong_costs_a_moment(settled, tmp_path, within_s):
     wrong = Sentinel(tmp_path / "wrong", server_binary("redis-server"), settled.replica.port)
     settled.sentinels[0].signal(signal.SIGSTOP)
     try:
@@ -70,7 +66,7 @@ def test_a_sentinel_that_is_away_hangs_or_is_wrong_costs_a_moment(
     assert took_s < within_s
 
 
-def test_sentinels_with_a_password_are_asked_with_it(settled: Watched, tmp_path: Path) -> None:
+def test_sentinels_with_a_password_are_asked_with_it(settled, tmp_path):
     locked = Sentinel(
         tmp_path / "locked", server_binary("redis-server"), settled.master_port(), more="requirepass s3cret"
     )
@@ -83,7 +79,7 @@ def test_sentinels_with_a_password_are_asked_with_it(settled: Watched, tmp_path:
         locked.close()
 
 
-def test_an_unknown_master_and_absent_sentinels_are_said(settled: Watched) -> None:
+def test_an_unknown_master_and_absent_sentinels_are_said(settled):
     unknown = RedisCalls(connect(settled.url.replace("/yard/", "/yrad/")), budget_s=0.2)
     absent = RedisCalls(connect("redis+sentinel://127.0.0.1:1/yard"), budget_s=0.2)
 
@@ -95,7 +91,7 @@ def test_an_unknown_master_and_absent_sentinels_are_said(settled: Watched) -> No
     assert refused.value.outcome == "refused"
 
 
-def test_threads_share_the_sentinels(settled: Watched, calls: RedisCalls) -> None:
+def test_threads_share_the_sentinels(settled, calls):
     threads = [threading.Thread(target=lambda: calls.command("INCR", "counted")) for _ in range(16)]
 
     for thread in threads:
@@ -106,7 +102,7 @@ def test_threads_share_the_sentinels(settled: Watched, calls: RedisCalls) -> Non
     assert settled.master.admin.get("counted") == b"16"
 
 
-def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(calls: RedisCalls) -> None:
+def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(calls):
     operation = Script("echo", text := "return ARGV[1]", sha1(text.encode(), usedforsecurity=False).hexdigest())
     numbers = [str(number) for number in range(6)]
 
@@ -122,7 +118,7 @@ def test_answers_that_are_to_come_are_not_mixed_up_when_the_master_is_replaced(c
     assert answers == numbers
 
 
-def test_a_connection_to_a_demoted_master_is_dropped(tmp_path: Path) -> None:
+def test_a_connection_to_a_demoted_master_is_dropped(tmp_path):
     with ServerUnderTest(tmp_path / "server", server_binary("redis-server")) as former:
         sentinel = Sentinel(tmp_path / "sentinel", server_binary("redis-server"), former.port)
         calls = RedisCalls(connect(f"redis+sentinel://127.0.0.1:{sentinel.port}/{NAME}"), budget_s=0.5)
@@ -141,7 +137,7 @@ def test_a_connection_to_a_demoted_master_is_dropped(tmp_path: Path) -> None:
     assert isinstance(answers[0], BrokerUnavailable) and answers[0].code == "READONLY"
 
 
-def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled: Watched, calls: RedisCalls) -> None:
+def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled, calls):
     former = settled.master_port()
     wakeup = Wakeup(calls, "bell")
     wakeup.request()
@@ -165,7 +161,7 @@ def test_calls_and_a_blocked_wait_go_on_at_the_new_master(settled: Watched, call
 
 
 @pytest.mark.long
-def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settled: Watched, calls: RedisCalls) -> None:
+def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settled, calls):
     hung = settled.master
     wakeup = Wakeup(calls, "bell")
     wakeup.request()
@@ -180,7 +176,7 @@ def test_a_wait_on_a_hung_master_ends_when_another_call_found_the_new_one(settle
         hung.cont()
 
 
-def test_an_emptied_new_master_is_told_as_what_it_is(settled: Watched, settings: Any) -> None:
+def test_an_emptied_new_master_is_told_as_what_it_is(settled, settings):
     settings.SWITCHYARD = replace(settings.SWITCHYARD, broker_url=settled.url)
     keys, queues = declared_yard().keys, [queue.name for queue in declared_yard().queues]
     watch = Watch(RedisCalls(connect(settled.url, profile="quick")), keys, queues, production=True)

@@ -6,11 +6,9 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dramatiq
 import pytest
-import redis
 import time_machine
 
 from apps.mail import guard
@@ -19,7 +17,6 @@ from switchyard.broker.health.server import EVERY_S, ServerClock
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks
 from switchyard.schedules.runner import Scheduler
 from switchyard.wiring import build_yard
@@ -42,7 +39,7 @@ def off(request: pytest.FixtureRequest) -> timedelta:
     return request.param
 
 
-def test_the_servers_clock_is_asked_for_once_in_ten_seconds(valkey: redis.Redis) -> None:
+def test_the_servers_clock_is_asked_for_once_in_ten_seconds(valkey):
     clock = ServerClock(calls_on(valkey))
     asked = valkey.info("commandstats").get("cmdstat_time", {"calls": 0})["calls"]
 
@@ -54,15 +51,13 @@ def test_the_servers_clock_is_asked_for_once_in_ten_seconds(valkey: redis.Redis)
     assert clock._due_s - time.monotonic() <= EVERY_S
 
 
-def test_a_server_that_is_away_leaves_the_clock_as_it_is() -> None:
+def test_a_server_that_is_away_leaves_the_clock_as_it_is():
     ServerClock(calls_on(connect("redis://127.0.0.1:1/0"))).compare()
 
     assert CLOCK.ahead_ms is None
 
 
-def test_a_message_is_no_older_on_a_host_whose_clock_is_off(
-    broker: RedisBroker, run_worker: Any, off: timedelta
-) -> None:
+def test_a_message_is_no_older_on_a_host_whose_clock_is_off(broker, run_worker, off):
     compare_clocks(broker)
 
     @dramatiq.actor(broker=broker, queue_name="work", max_age=30_000)
@@ -83,7 +78,7 @@ def test_a_message_is_no_older_on_a_host_whose_clock_is_off(
     assert states() == ["succeeded", "succeeded"]
 
 
-def test_a_host_whose_clock_is_ahead_takes_no_mail_over_that_another_is_sending(db: Any, valkey: redis.Redis) -> None:
+def test_a_host_whose_clock_is_ahead_takes_no_mail_over_that_another_is_sending(db, valkey):
     assert guard.claim("job", "welcome", "ada@example.com")[1]
 
     with time_machine.travel(datetime.now(UTC) + OFF, tick=True):
@@ -92,7 +87,7 @@ def test_a_host_whose_clock_is_ahead_takes_no_mail_over_that_another_is_sending(
         assert not guard.claim("job", "welcome", "ada@example.com")[1]
 
 
-def test_a_scheduler_reckons_with_the_servers_minutes(yard_broker: Any, off: timedelta) -> None:
+def test_a_scheduler_reckons_with_the_servers_minutes(yard_broker, off):
     server_ms = now_ms()
     with time_machine.travel(datetime.now(UTC) + off, tick=True):
         broker = yard_broker(small_yard())
@@ -104,7 +99,7 @@ def test_a_scheduler_reckons_with_the_servers_minutes(yard_broker: Any, off: tim
         assert abs(scheduler._now().timestamp() * 1_000 - server_ms) < 30_000
 
 
-def test_the_projects_broker_compares_and_the_one_in_memory_does_not(request: pytest.FixtureRequest) -> None:
+def test_the_projects_broker_compares_and_the_one_in_memory_does_not(request):
     assert isinstance(dramatiq.get_broker().middleware[0], ClockComparison)
 
     in_memory = request.getfixturevalue("switchyard_broker")
@@ -123,7 +118,7 @@ def skewed(request: pytest.FixtureRequest) -> Iterator[time_machine.Traveller]:
         yield traveller
 
 
-def test_a_skewed_sweeper_leaves_leases_alone(broker: RedisBroker, skewed: Any) -> None:
+def test_a_skewed_sweeper_leaves_leases_alone(broker, skewed):
     family = broker.families["work"]
     family.join("held/live")
 
@@ -132,7 +127,7 @@ def test_a_skewed_sweeper_leaves_leases_alone(broker: RedisBroker, skewed: Any) 
     assert family.renew(["held/live"]) == []
 
 
-def test_scheduled_work_starts_by_the_servers_clock(broker: RedisBroker, run_worker: Any, skewed: Any) -> None:
+def test_scheduled_work_starts_by_the_servers_clock(broker, run_worker, skewed):
     started_s: list[float] = []
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -147,9 +142,7 @@ def test_scheduled_work_starts_by_the_servers_clock(broker: RedisBroker, run_wor
     assert started_s[0] - sent_s >= DELAY_MS / 1000 - 0.05
 
 
-def test_a_clock_that_steps_back_while_a_job_runs_makes_no_negative_time(
-    broker: RedisBroker, run_worker: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_clock_that_steps_back_while_a_job_runs_makes_no_negative_time(broker, run_worker, caplog):
     caplog.set_level(logging.INFO, "switchyard.jobs")
     with time_machine.travel(datetime.now(UTC), tick=True) as clock:
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.redis.connections import Profile, connect
+from switchyard.broker.redis.connections import connect
 from switchyard.broker.redis.server_errors import reason
 from tests.chaos.server import server_binary
 from tests.sentinels import Watched
@@ -49,16 +48,14 @@ def with_certificate(authority: Authority) -> str:
     return f"&ssl_certfile={file}&ssl_keyfile={key}"
 
 
-def test_a_client_with_a_certificate_reaches_a_server_with_one(server: GuardedServer, authority: Authority) -> None:
+def test_a_client_with_a_certificate_reaches_a_server_with_one(server, authority):
     query = f"?ssl_ca_certs={authority.file}{with_certificate(authority)}"
 
     assert ask(server.url("switchyard-worker", query)) == b"PONG"
 
 
 @pytest.mark.parametrize("profile", ["quick", "normal"])
-def test_a_client_without_a_login_is_not_dropped_for_the_tickets_that_a_server_sends_first(
-    server: GuardedServer, authority: Authority, profile: Profile
-) -> None:
+def test_a_client_without_a_login_is_not_dropped_for_the_tickets_that_a_server_sends_first(server, authority, profile):
     with connect(
         server.url(query=f"?ssl_ca_certs={authority.file}{with_certificate(authority)}"), profile=profile
     ) as client:
@@ -66,7 +63,7 @@ def test_a_client_without_a_login_is_not_dropped_for_the_tickets_that_a_server_s
         assert client.ping()
 
 
-def test_an_unknown_authority_is_said(server: GuardedServer) -> None:
+def test_an_unknown_authority_is_said(server):
     with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         ask(server.url())
 
@@ -76,9 +73,7 @@ def test_an_unknown_authority_is_said(server: GuardedServer) -> None:
     [({"address": "127.0.0.2"}, "IP address mismatch"), ({"days": -1}, "certificate has expired")],
     ids=["name", "expired"],
 )
-def test_a_wrong_certificate_of_the_server_is_said(
-    authority: Authority, tmp_path: Path, options: dict[str, object], said: str
-) -> None:
+def test_a_wrong_certificate_of_the_server_is_said(authority, tmp_path, options, said):
     certificate = authority.issue("wrong", **options)  # type: ignore[arg-type]
     server = GuardedServer(
         tmp_path / "server", server_binary("redis-server"), USERS, authority=authority, certificate=certificate
@@ -91,9 +86,7 @@ def test_a_wrong_certificate_of_the_server_is_said(
         server.close()
 
 
-def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tls_holds_for_sentinels_and_servers_also_after_a_failover(authority, tmp_path, monkeypatch):
     # To load the system's authorities costs 40 ms of processor time, and a sentinel is asked every second.
     of_the_system: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda context, *_: of_the_system.append(context))

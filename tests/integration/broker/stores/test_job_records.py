@@ -17,7 +17,6 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import source
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.broker.stores.history_streams import (
     ENDED,
     EndedJob,
@@ -69,7 +68,7 @@ def end(records: JobRecords, names: list[str], *, at_once: int = 200) -> None:
         records.write([ended_step(QUEUE, job) for job in jobs])
 
 
-def test_the_oldest_leave_first_and_live_ones_never(server: Server) -> None:
+def test_the_oldest_leave_first_and_live_ones_never(server):
     records = server.make(records_bytes=MEBIBYTE)
     live = list(ids(50, "live"))
     queue = QueueOperations(records.calls, server.family)
@@ -93,7 +92,7 @@ def test_the_oldest_leave_first_and_live_ones_never(server: Server) -> None:
 
 @pytest.mark.parametrize("value", [b"9" * 19, b"1e308", b"inf", b"nan", b"-9e18", b"1.5", b"x"])
 @pytest.mark.parametrize("field", ["first", "last"])
-def test_numbers_of_another_hand_hold_nobody_up(server: Server, field: str, value: bytes) -> None:
+def test_numbers_of_another_hand_hold_nobody_up(server, field, value):
     """Each call would count from bucket to bucket for ever, and the server with it."""
     records = server.make()
     end(records, ["before"])
@@ -104,7 +103,7 @@ def test_numbers_of_another_hand_hold_nobody_up(server: Server, field: str, valu
         assert records.states([name]) == ["succeeded"]
 
 
-def test_records_leave_after_their_time(server: Server) -> None:
+def test_records_leave_after_their_time(server):
     records = server.make(ended_ms=3_600_000)
 
     end(records, ["job"])
@@ -113,7 +112,7 @@ def test_records_leave_after_their_time(server: Server) -> None:
     assert 3_600_000 < server.valkey.pttl(bucket) <= 4_200_000
 
 
-def test_a_bucket_that_expired_is_no_longer_counted(server: Server) -> None:
+def test_a_bucket_that_expired_is_no_longer_counted(server):
     records = server.make()
     end(records, ["old"])
     server.valkey.delete(*server.buckets())
@@ -127,7 +126,7 @@ def test_a_bucket_that_expired_is_no_longer_counted(server: Server) -> None:
     assert records.states(["old", "new"]) == [None, "succeeded"]
 
 
-def test_rows_over_the_budget_of_the_history_are_dropped_and_counted(server: Server) -> None:
+def test_rows_over_the_budget_of_the_history_are_dropped_and_counted(server):
     records = server.make(history_bytes=MEBIBYTE)
 
     end(records, list(ids(10_000)), at_once=100)
@@ -140,7 +139,7 @@ def test_rows_over_the_budget_of_the_history_are_dropped_and_counted(server: Ser
     assert server.valkey.memory_usage(server.family.history, samples=0) < 1.35 * MEBIBYTE
 
 
-def test_entries_of_another_hand_are_dropped_like_others(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_entries_of_another_hand_are_dropped_like_others(server, caplog):
     records = server.make(history_bytes=MEBIBYTE)
     for fields in ({"n": "many", "rows": b""}, {"n": "1"}, {"other": ""}, {"n": "1e3", "rows": b""}, {"n": "9" * 30}):
         server.valkey.xadd(server.family.history, fields)
@@ -152,7 +151,7 @@ def test_entries_of_another_hand_are_dropped_like_others(server: Server, caplog:
     assert len(rows) + server.figures()["dropped"] == 10_000 + 5
 
 
-def test_what_the_history_took_over_is_no_longer_counted(server: Server) -> None:
+def test_what_the_history_took_over_is_no_longer_counted(server):
     records = server.make()
     end(records, list(ids(1_000)), at_once=30)
     streams = HistoryStreams(records.calls, server.keys, [QUEUE])
@@ -168,7 +167,7 @@ def test_what_the_history_took_over_is_no_longer_counted(server: Server) -> None
     assert server.valkey.xlen(server.family.history) == 0
 
 
-def test_rows_that_were_written_while_the_budget_removed_them_are_not_counted_as_dropped(server: Server) -> None:
+def test_rows_that_were_written_while_the_budget_removed_them_are_not_counted_as_dropped(server):
     records = server.make(history_bytes=MEBIBYTE)
     streams = HistoryStreams(records.calls, server.keys, [QUEUE])
     end(records, list(ids(2_000)), at_once=100)
@@ -185,7 +184,7 @@ def test_rows_that_were_written_while_the_budget_removed_them_are_not_counted_as
     assert 2_000 + len(rest) + server.figures()["dropped"] == 12_000
 
 
-def test_a_result_that_is_kept_for_longer_outlives_the_budget(server: Server) -> None:
+def test_a_result_that_is_kept_for_longer_outlives_the_budget(server):
     records = server.make(records_bytes=MEBIBYTE)
     records.write([ended_step(QUEUE, EndedJob("kept", "succeeded", result="42"), kept_ms=86_400_000)])
 
@@ -197,7 +196,7 @@ def test_a_result_that_is_kept_for_longer_outlives_the_budget(server: Server) ->
 
 
 @pytest.mark.parametrize("kept_ms", [0, 86_400_000])
-def test_a_mark_outlives_record_and_budget(server: Server, kept_ms: int) -> None:
+def test_a_mark_outlives_record_and_budget(server, kept_ms):
     records = server.make(records_bytes=MEBIBYTE)
     steps = [
         ended_step(QUEUE, EndedJob("marked", "succeeded"), marked=True, kept_ms=kept_ms),
@@ -214,7 +213,7 @@ def test_a_mark_outlives_record_and_budget(server: Server, kept_ms: int) -> None
     assert records.states(["other"]) == [None]
 
 
-def test_figures_stay_true_whatever_the_sizes(server: Server) -> None:
+def test_figures_stay_true_whatever_the_sizes(server):
     records, draws = server.make(records_bytes=MEBIBYTE, history_bytes=MEBIBYTE), random.Random(7)
     for number in range(300):
         jobs = [
@@ -234,7 +233,7 @@ def test_figures_stay_true_whatever_the_sizes(server: Server) -> None:
     assert found["history"] == streamed <= MEBIBYTE
 
 
-def test_a_key_of_a_wrong_type_costs_its_own_records_alone(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_of_a_wrong_type_costs_its_own_records_alone(server, caplog):
     records = JobRecords(RedisCalls(server.valkey), server.keys, [QUEUE, "sound"])
     server.valkey.set(server.family.history, "no stream")
 
@@ -246,9 +245,7 @@ def test_a_key_of_a_wrong_type_costs_its_own_records_alone(server: Server, caplo
 
 
 @pytest.mark.parametrize("garbage", [b"", b"0" * 20, b"0" * 20 + b"\xc1", b"0" * 20 + b"abc"])
-def test_a_live_record_that_cannot_be_read_costs_its_own_step_alone(
-    server: Server, caplog: pytest.LogCaptureFixture, garbage: bytes
-) -> None:
+def test_a_live_record_that_cannot_be_read_costs_its_own_step_alone(server, caplog, garbage):
     records = server.make()
     for name in ("bad", "sound"):
         server.valkey.hset(server.family.bodies, name, BODY)
@@ -262,7 +259,7 @@ def test_a_live_record_that_cannot_be_read_costs_its_own_step_alone(
 
 
 @pytest.mark.parametrize("act", ["move", "dead_letter"])
-def test_a_message_moves_once_whatever_the_keys_of_the_history_are(server: Server, act: str) -> None:
+def test_a_message_moves_once_whatever_the_keys_of_the_history_are(server, act):
     queue, row = QueueOperations(RedisCalls(server.valkey), server.family), HistoryRow(b"\x90", MEBIBYTE)
     queue.join("worker/live")
     queue.enqueue([Entry("a", BODY)])
@@ -280,7 +277,7 @@ def test_a_message_moves_once_whatever_the_keys_of_the_history_are(server: Serve
     assert queue.held("worker/live") == []
 
 
-def test_states_of_many_jobs_are_read_in_short_calls(server: Server) -> None:
+def test_states_of_many_jobs_are_read_in_short_calls(server):
     records, names = server.make(), list(ids(2_050))
     end(records, names)
 
@@ -294,7 +291,7 @@ def scripts_called(valkey: redis.Redis) -> int:
     return sum(commands.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "fcall"))
 
 
-def test_live_records_without_a_message_are_dropped(broker: RedisBroker) -> None:
+def test_live_records_without_a_message_are_dropped(broker):
     records, keys = facilities(broker).records, broker.keys.queue("work")
 
     @dramatiq.actor(broker=broker, queue_name="work")
@@ -357,7 +354,7 @@ def yard(valkey: redis.Redis) -> Yard:
 
 @pytest.mark.parametrize("state", ["dead", "cancelled", "succeeded"])
 @pytest.mark.parametrize("kept_ms", [0, 7_200_000])
-def test_an_end_before_a_requeue_leaves_the_job_running(yard: Yard, state: str, kept_ms: int) -> None:
+def test_an_end_before_a_requeue_leaves_the_job_running(yard, state, kept_ms):
     yard.live(attempt=1, generation=1, started_at=2_000)
     yard.records.follow("job")
 
@@ -371,35 +368,35 @@ def test_an_end_before_a_requeue_leaves_the_job_running(yard: Yard, state: str, 
     assert yard.shown == ("succeeded", 1, 1)
 
 
-def test_an_end_of_a_lost_lease_leaves_the_next_attempt_running(yard: Yard) -> None:
+def test_an_end_of_a_lost_lease_leaves_the_next_attempt_running(yard):
     yard.live(attempt=2, started_at=2_000)
 
     assert yard.end("succeeded", attempt=1, started_at=1_000, finished_at=2_500) == "late"
     assert yard.shown == ("running", 0, 2)
 
 
-def test_a_death_before_a_requeue_leaves_the_later_end(yard: Yard) -> None:
+def test_a_death_before_a_requeue_leaves_the_later_end(yard):
     yard.end("succeeded", attempt=1, generation=1, started_at=2_000, finished_at=3_000)
 
     assert yard.end("dead", attempt=5, started_at=1_000, finished_at=1_500) == "late"
     assert yard.shown == ("succeeded", 1, 1)
 
 
-def test_a_job_ends_that_was_cancelled_or_refused_before_its_next_start(yard: Yard) -> None:
+def test_a_job_ends_that_was_cancelled_or_refused_before_its_next_start(yard):
     yard.live(attempt=2, started_at=1_000)  # its worker died
 
     assert yard.end("cancelled", attempt=1, finished_at=2_000) == "written"
     assert yard.shown == ("cancelled", 0, 1)
 
 
-def test_a_repeated_end_is_written_again(yard: Yard) -> None:
+def test_a_repeated_end_is_written_again(yard):
     for _ in range(2):
         assert yard.end("dead", attempt=1, started_at=1_000, finished_at=1_500) == "written"
     assert yard.shown == ("dead", 0, 1)
 
 
 @pytest.mark.parametrize("state", ["dead", "succeeded"])
-def test_records_of_an_earlier_job_of_the_same_id_hold_up_no_end(yard: Yard, state: str) -> None:
+def test_records_of_an_earlier_job_of_the_same_id_hold_up_no_end(yard, state):
     yard.live(attempt=3, started_at=1_000)
 
     assert yard.end(state, attempt=1, started_at=5_000, finished_at=6_000) == "written"
@@ -421,9 +418,7 @@ FUNCTIONS = "\n".join(
 @pytest.mark.parametrize(
     ("attempt", "started_at", "attempts"), [(1, 5, 1), (0, None, 1), (2, None, 3), (7, 5, 7), (200_000, 5, 100_000)]
 )
-def test_the_server_places_an_end_as_python_does(
-    valkey: redis.Redis, state: str, generation: int, attempt: int, started_at: int | None, attempts: int
-) -> None:
+def test_the_server_places_an_end_as_python_does(valkey, state, generation, attempt, started_at, attempts):
     ended = EndedJob("j-1", state, attempt=attempt, generation=generation, started_at=started_at, finished_at=9)
 
     place: Any = valkey.eval(f"{FUNCTIONS}\nreturn (place_of(ARGV[1]))", 0, encode(ended))
@@ -431,7 +426,7 @@ def test_the_server_places_an_end_as_python_does(
     assert place == sequence(generation=generation, attempts=attempts, state=state)
 
 
-def test_a_life_goes_on_from_step_to_step() -> None:
+def test_a_life_goes_on_from_step_to_step():
     life = [
         sequence(generation=generation, attempts=attempts, state=state)
         for generation in (0, 1)

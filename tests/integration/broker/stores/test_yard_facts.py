@@ -42,7 +42,7 @@ def past(store: FactStore, valkey: redis.Redis, at_ms: int, **counts: int) -> No
         valkey.hincrby(key, field("a:mail", codes[name]), count)
 
 
-def test_a_flush_that_is_repeated_counts_once(store: FactStore) -> None:
+def test_a_flush_that_is_repeated_counts_once(store):
     counts = {"a:mail": {SUCCEEDED: 3, WAITS: 3}, "a:two words": {SUCCEEDED: 1}}
 
     assert all(store.add("pool:host:1", 7, counts) for _ in range(3))
@@ -54,7 +54,7 @@ def test_a_flush_that_is_repeated_counts_once(store: FactStore) -> None:
     assert [of["a:two words"] for _, of in store.recent(store.server_ms()) if "a:two words" in of] == [{SUCCEEDED: 1}]
 
 
-def test_a_counter_adds_what_it_grew_by_and_nothing_when_it_was_reset(store: FactStore) -> None:
+def test_a_counter_adds_what_it_grew_by_and_nothing_when_it_was_reset(store):
     def sample(mail: int, **more: int) -> None:
         readings = {"mail": mail} | more
         store.sample({f"q\n{name}": (field(f"a:{name}", SENT), count) for name, count in readings.items()}, {})
@@ -68,7 +68,7 @@ def test_a_counter_adds_what_it_grew_by_and_nothing_when_it_was_reset(store: Fac
     assert yard_facts.merged(of.get("a:other", {}) for _, of in found) == {SENT: 2}, "a new counter counts from 0"
 
 
-def test_closed_minutes_are_folded_once_with_the_largest_of_gauges(store: FactStore, valkey: redis.Redis) -> None:
+def test_closed_minutes_are_folded_once_with_the_largest_of_gauges(store, valkey):
     now = store.server_ms()
     minute = (now - OLD_MS) // MINUTE_MS * MINUTE_MS
     past(store, valkey, minute, sent=3, depth=7)
@@ -86,7 +86,7 @@ def test_closed_minutes_are_folded_once_with_the_largest_of_gauges(store: FactSt
     assert store.all_minutes(minute, now)["a:mail"] == {SENT: 8, DEPTH: 7}
 
 
-def test_a_minute_keeps_the_owners_that_ran_longest_and_repeats_the_same(store: FactStore, valkey: redis.Redis) -> None:
+def test_a_minute_keeps_the_owners_that_ran_longest_and_repeats_the_same(store, valkey):
     now = store.server_ms()
     minute = (now - OLD_MS) // MINUTE_MS * MINUTE_MS
     for at in (minute, minute + BUCKET_MS):
@@ -101,7 +101,7 @@ def test_a_minute_keeps_the_owners_that_ran_longest_and_repeats_the_same(store: 
         valkey.hdel(Keys().facts_span(yard_facts.span_of(minute)), yard_facts.DONE)
 
 
-def test_a_minute_that_was_read_half_is_folded_again_as_it_is(store: FactStore, valkey: redis.Redis) -> None:
+def test_a_minute_that_was_read_half_is_folded_again_as_it_is(store, valkey):
     now = store.server_ms()
     minute = (now - OLD_MS) // MINUTE_MS * MINUTE_MS
     past(store, valkey, minute, sent=3)
@@ -113,7 +113,7 @@ def test_a_minute_that_was_read_half_is_folded_again_as_it_is(store: FactStore, 
     assert store.minutes("a:mail", minute, minute + 1) == {minute: {SENT: 3}}
 
 
-def test_what_others_wrote_into_the_keys_is_left_out(store: FactStore, valkey: redis.Redis) -> None:
+def test_what_others_wrote_into_the_keys_is_left_out(store, valkey):
     now = store.server_ms()
     span = yard_facts.span_of(now)
     valkey.hset(Keys().facts_bucket(bucket_of(now)), mapping={"x y": 1, "1 a:mail": "many", "2 a:mail": 4})
@@ -125,14 +125,14 @@ def test_what_others_wrote_into_the_keys_is_left_out(store: FactStore, valkey: r
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(0.5, 40, 80), (0.95, 2_560, 5_120)])
-def test_a_percentile_lies_within_its_class(share: float, low: float, high: float) -> None:
+def test_a_percentile_lies_within_its_class(share, low, high):
     counts = {RUNS + 4: 90, RUNS + 10: 10}  # up to 80 ms, up to 5.12 s
 
     assert low <= (percentile_ms(counts, RUNS, share) or 0) <= high
     assert percentile_ms({}, RUNS, share) is None
 
 
-def test_sends_are_counted_once_by_actor_and_delay_and_beyond_1000_names_together(valkey: redis.Redis) -> None:
+def test_sends_are_counted_once_by_actor_and_delay_and_beyond_1000_names_together(valkey):
     family = QueueOperations(RedisCalls(valkey), Keys().queue("work"))
     bodies = [f'{{"actor":"{name}"}}'.encode() for name in ("mail", "mail", "mailer", "mail")]
     entries = [Entry(f"id-{number}", body) for number, body in enumerate(bodies)]

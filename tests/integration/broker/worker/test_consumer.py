@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,7 +68,7 @@ def block_for_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("switchyard.broker.worker.prefetch.SILENT_S", 40.0)
 
 
-def test_a_lane_that_is_consumed_later_waits_for_no_room(broker: RedisBroker) -> None:
+def test_a_lane_that_is_consumed_later_waits_for_no_room(broker):
     alone = broker.consume("work", prefetch=4)
     thread = threading.Thread(target=lambda: next(alone), daemon=True)
     thread.start()
@@ -83,9 +82,7 @@ def test_a_lane_that_is_consumed_later_waits_for_no_room(broker: RedisBroker) ->
     assert found is not None and found.message_id == "retry-1"
 
 
-def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(broker, monkeypatch):
     consumer = broker.consume("work", prefetch=4)
     put(broker, "held")
     put(broker, "forgotten")
@@ -100,7 +97,7 @@ def test_what_only_the_former_server_acknowledged_is_released_to_its_lane(
     assert [message.message_id for message in found if message] == ["forgotten", "next"]
 
 
-def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(broker: RedisBroker) -> None:
+def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_started(broker):
     found = []
     for number in range(4):
         put(broker, f"m{number}")
@@ -123,7 +120,7 @@ def test_a_second_worker_leaves_alone_what_another_has_fetched_and_not_yet_start
     assert len(broker.families["work"].owners()) == 2  # the third consumer has that of the second
 
 
-def test_a_consumer_that_is_closed_twice_counts_once(broker: RedisBroker) -> None:
+def test_a_consumer_that_is_closed_twice_counts_once(broker):
     first, second = broker.consume("work"), broker.consume("work-retry")
 
     first.close()
@@ -133,9 +130,7 @@ def test_a_consumer_that_is_closed_twice_counts_once(broker: RedisBroker) -> Non
     second.close()
 
 
-def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(
-    broker: RedisBroker, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(broker, run_worker, monkeypatch):
     block_for_30_s(monkeypatch)
     done = threading.Event()
 
@@ -150,9 +145,7 @@ def test_a_worker_of_many_lanes_never_waits_for_a_bell_that_rang(
             assert done.wait(15), "a wait for a bell that rang ends after 30 s"
 
 
-def test_a_share_whose_interruption_comes_late_ends_no_consumer(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_share_whose_interruption_comes_late_ends_no_consumer(broker, monkeypatch):
     consumer = broker.consume("work", prefetch=4, timeout=200)
     request, interruptions = Wakeup.request, [BrokerUnavailable("BLPOP", "Broken pipe")]
 
@@ -169,9 +162,7 @@ def test_a_share_whose_interruption_comes_late_ends_no_consumer(
     assert interruptions == []
 
 
-def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
-    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(broker, monkeypatch):
     consumer = broker.consume("work", prefetch=4, timeout=500)
     listen(consumer)
     request, interrupt = Wakeup.request, Wakeup.interrupt
@@ -199,7 +190,7 @@ def test_a_share_that_is_noticed_before_its_interruption_ends_no_consumer(
     assert listening(consumer)
 
 
-def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(broker: RedisBroker) -> None:
+def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(broker):
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
@@ -212,7 +203,7 @@ def test_what_a_fetch_brought_in_the_moment_of_a_drain_goes_back(broker: RedisBr
     assert facilities(broker).transport.stats("work").live.waiting == 1
 
 
-def test_a_drain_that_cannot_ask_what_it_holds_asks_again(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drain_that_cannot_ask_what_it_holds_asks_again(broker, monkeypatch):
     consumer = broker.consume("work", prefetch=4, timeout=50)
     listen(consumer)
     put(broker, "came")
@@ -229,9 +220,7 @@ def test_a_drain_that_cannot_ask_what_it_holds_asks_again(broker: RedisBroker, m
     assert facilities(broker).transport.stats("work").live.waiting == 1
 
 
-def test_credit_is_shared_although_another_process_takes_the_wake_up(
-    broker: RedisBroker, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_credit_is_shared_although_another_process_takes_the_wake_up(broker, valkey, monkeypatch):
     block_for_30_s(monkeypatch)
     bell, waiter = broker.families["work"].keys.wakeup("live"), valkey.client()
     own = str(waiter.client_id())
@@ -256,7 +245,7 @@ def test_credit_is_shared_although_another_process_takes_the_wake_up(
 
 
 @pytest.mark.parametrize("listens", [False, True])
-def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, listens: bool) -> None:
+def test_a_report_that_fails_costs_no_room(broker, monkeypatch, listens):
     consumer = broker.consume("work", prefetch=4, timeout=500)
     free = broker.credit_of("work")._free
     if listens:
@@ -277,9 +266,7 @@ def test_a_report_that_fails_costs_no_room(broker: RedisBroker, monkeypatch: pyt
     assert broker.credit_of("work")._free == free
 
 
-def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(
-    tmp_path: Path, run_worker: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(tmp_path, run_worker, monkeypatch):
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
     server = EmbeddedServer(tmp_path / "valkey").start()
     try:
@@ -302,9 +289,7 @@ def test_a_delayed_message_runs_although_the_server_was_away_meanwhile(
 
 
 @pytest.mark.parametrize("lane", ["work", "work-retry"])
-def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consumer(
-    broker: RedisBroker, lane: str
-) -> None:
+def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consumer(broker, lane):
     family, which = broker.lane(lane)
     before = broker.consume(lane, prefetch=4, timeout=1)
     assert next(before) is None
@@ -321,7 +306,7 @@ def test_messages_whose_fetch_was_answered_into_nowhere_come_to_the_next_consume
     assert [message and message.message_id for message in found] == ["job-0", "job-1"]
 
 
-def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker: Any) -> None:
+def test_a_running_message_is_not_taken_for_lost(broker, run_worker):
     starts: list[int] = []
     end = threading.Event()
 
@@ -339,7 +324,7 @@ def test_a_running_message_is_not_taken_for_lost(broker: RedisBroker, run_worker
     assert len(starts) == 2
 
 
-def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker: RedisBroker) -> None:
+def test_a_consumer_that_stops_gives_back_what_it_had_not_handed_out(broker):
     for number in range(3):
         put(broker, f"m{number}")
     consumer = broker.consume("work", prefetch=3)
@@ -404,9 +389,7 @@ def succeed(steps: AckBarrier, lease: Lease) -> None:
     steps.add(ended_step("work", EndedJob(str(lease.id, "ascii"), "succeeded", attempt=1)))
 
 
-def test_of_many_only_those_are_taken_whose_records_are_written(
-    family: QueueOperations, steps: AckBarrier, may_write: threading.Event, valkey: redis.Redis, keys: Keys
-) -> None:
+def test_of_many_only_those_are_taken_whose_records_are_written(family, steps, may_write, valkey, keys):
     leases, acks = hold(family, MANY + 4), Acks(family, OWNER, barrier=steps)
     for lease in leases:
         succeed(steps, lease)
@@ -421,9 +404,7 @@ def test_of_many_only_those_are_taken_whose_records_are_written(
     assert {found.state for lease in leases if (found := records.read(str(lease.id, "ascii")))} == {"succeeded"}
 
 
-def test_a_record_that_is_noted_later_holds_back_only_its_own(
-    family: QueueOperations, steps: AckBarrier, may_write: threading.Event
-) -> None:
+def test_a_record_that_is_noted_later_holds_back_only_its_own(family, steps, may_write):
     leases, acks = hold(family, 2 * MANY + 1), Acks(family, OWNER, barrier=steps)
     may_write.set()
     for lease in leases[:-1]:
@@ -438,9 +419,7 @@ def test_a_record_that_is_noted_later_holds_back_only_its_own(
     assert acks.pending
 
 
-def test_few_are_written_by_whoever_sends_them(
-    family: QueueOperations, steps: AckBarrier, may_write: threading.Event
-) -> None:
+def test_few_are_written_by_whoever_sends_them(family, steps, may_write):
     [lease], acks = hold(family, 1), Acks(family, OWNER, barrier=steps)
     succeed(steps, lease)
     acks.add(lease)
@@ -451,7 +430,7 @@ def test_few_are_written_by_whoever_sends_them(
     assert family.held(OWNER) == []
 
 
-def test_records_that_cannot_be_written_keep_the_messages_held(family: QueueOperations, steps: AckBarrier) -> None:
+def test_records_that_cannot_be_written_keep_the_messages_held(family, steps):
     [lease], acks = hold(family, 1), Acks(family, OWNER, barrier=steps)
 
     def refuse() -> None:
@@ -469,7 +448,7 @@ def test_records_that_cannot_be_written_keep_the_messages_held(family: QueueOper
     assert family.held(OWNER) == []
 
 
-def test_finished_ids_are_remembered_for_ten_to_twenty_minutes(family: QueueOperations, valkey: redis.Redis) -> None:
+def test_finished_ids_are_remembered_for_ten_to_twenty_minutes(family, valkey):
     first, second = hold(family, 2)
     family.ack(OWNER, [first])
     expires_at = [valkey.pexpiretime(done) for done in family.keys.done if valkey.exists(done)]
@@ -513,7 +492,7 @@ queue, end = noted("queued", 0), noted("succeeded", 1)
         ([queue, start, end], "succeeded"),
     ],
 )
-def test_the_latest_step_is_written(records: JobRecords, steps: list[Callable[[AckBarrier], None]], state: str) -> None:
+def test_the_latest_step_is_written(records, steps, state):
     buffer = AckBarrier(records)
     for act in steps:
         act(buffer)
@@ -523,7 +502,7 @@ def test_the_latest_step_is_written(records: JobRecords, steps: list[Callable[[A
     assert record is not None and (record.state, record.attempts) == (state, 1)
 
 
-def test_an_attempt_that_is_retried_leaves_its_row_beside_the_end(records: JobRecords) -> None:
+def test_an_attempt_that_is_retried_leaves_its_row_beside_the_end(records):
     buffer, failure = AckBarrier(records), Failure("E", "no")
     failed = ended_step("work", EndedJob("job", "retrying", attempt=1, error=failure))
     waits = LiveJob("job", "retrying", attempt=1, next_attempt_at=7, error=failure)
@@ -540,7 +519,7 @@ def test_an_attempt_that_is_retried_leaves_its_row_beside_the_end(records: JobRe
     assert fields[b"n"] == b"2"
 
 
-def test_a_start_after_a_failure_keeps_the_failure(records: JobRecords) -> None:
+def test_a_start_after_a_failure_keeps_the_failure(records):
     failed = LiveJob("job", "retrying", attempt=1, started_at=1, next_attempt_at=7, error=Failure("E", "no"))
     for job in (failed, LiveJob("job", "running", attempt=2, started_at=1_700_000_000_123)):
         records.write([live_step("work", job)])

@@ -10,7 +10,7 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin.scheduled import state_counts
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.bulk import runner
 from switchyard.bulk.models import BulkAct
 from switchyard.history.filters import Filter
@@ -20,7 +20,6 @@ from switchyard.jobs.listing.pages import JobsPage, find_jobs
 from switchyard.jobs.presentation import arguments_of
 from switchyard.jobs.queries import families
 from switchyard.jobs.services import request_cancel, submit
-from tests.conftest import RunWorker
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -42,7 +41,7 @@ def found(**conditions: object) -> list[str]:
     return ids(find_jobs(Filter(**conditions)))  # type: ignore[arg-type]
 
 
-def test_pages_hold_waiting_and_ended_jobs_newest_first_each_once() -> None:
+def test_pages_hold_waiting_and_ended_jobs_newest_first_each_once():
     now = now_ms()
     ended = [job_row(finished_at=now + shift * 60_000).job_id for shift in (-3, 2, -2, 1, -1)]
     waiting = [submit(probe_actors.add, kwargs={"a": number, "b": 0}) for number in range(4)]
@@ -56,7 +55,7 @@ def test_pages_hold_waiting_and_ended_jobs_newest_first_each_once() -> None:
     assert {line.state for line in listed if not line.ended} == {"queued"}
 
 
-def test_filters_find_waiting_jobs(facilities: Facilities) -> None:
+def test_filters_find_waiting_jobs(facilities):
     add = submit(probe_actors.add, owner="user:1", kwargs={"a": 42, "b": 2})
     later = submit(probe_actors.write, delay_ms=60_000, kwargs={"text": "acme"})
     tagged = probe_actors.add.send_with_options(args=(1, 2), tags=["monthly"]).message_id
@@ -73,7 +72,7 @@ def test_filters_find_waiting_jobs(facilities: Facilities) -> None:
     assert found(until="1h", actor="probe_write") == []
 
 
-def test_the_children_of_a_job_are_found_wherever_they_are() -> None:
+def test_the_children_of_a_job_are_found_wherever_they_are():
     parent = job_row().job_id
     ended = job_row(parent=parent).job_id
     waiting = probe_actors.add.send_with_options(args=(1, 2), parent=parent).message_id
@@ -85,7 +84,7 @@ def test_the_children_of_a_job_are_found_wherever_they_are() -> None:
     assert found(parent=ended) == []
 
 
-def test_filters_find_ended_jobs() -> None:
+def test_filters_find_ended_jobs():
     plain = job_row(owner="user:2").job_id
     failed = job_row(state="dead", error_type="ValueError", error_message="no", failed_at=now_ms() - 1_000).job_id
     retried = job_row(error_type="Timeout", failed_at=now_ms() - 2_000, attempts=2).job_id
@@ -98,7 +97,7 @@ def test_filters_find_ended_jobs() -> None:
     assert found(states=("running",)) == []
 
 
-def test_a_job_that_runs_again_is_listed_once_as_it_stands(run_worker: RunWorker) -> None:
+def test_a_job_that_runs_again_is_listed_once_as_it_stands(run_worker):
     job_id = submit(probe_actors.steps, kwargs={"total": 2})
     job_row(job_id=job_id, state="dead")
 
@@ -112,7 +111,7 @@ def test_a_job_that_runs_again_is_listed_once_as_it_stands(run_worker: RunWorker
     assert line.run_ms is not None
 
 
-def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatch):
     monkeypatch.setattr(
         "switchyard.broker.admin.browse.look_through.__kwdefaults__", {"places": ("waiting",), "most": 3}
     )
@@ -124,7 +123,7 @@ def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatc
     assert page.cut == ("default",)
 
 
-def test_what_was_cancelled_waits_no_longer() -> None:
+def test_what_was_cancelled_waits_no_longer():
     job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
     request_cancel(job_id)
 
@@ -145,7 +144,7 @@ def send(minutes: int, *, actor: str = "add", owner: str = "") -> str:
     return submit(getattr(probe_actors, actor), owner=owner, delay_ms=minutes * MINUTE_MS, kwargs=kwargs)
 
 
-def test_the_next_to_be_due_is_first_over_all_queues_and_each_is_listed_once() -> None:
+def test_the_next_to_be_due_is_first_over_all_queues_and_each_is_listed_once():
     minutes = [50, 3, 90, 20, 7]
     sent = {send(at): at for at in minutes}
     other = dramatiq.get_broker().actors["probe_add"]
@@ -162,7 +161,7 @@ def test_the_next_to_be_due_is_first_over_all_queues_and_each_is_listed_once() -
     assert [ids(page) for page in pages_of(Filter(states=("scheduled",), queue="urgent"))] == [[message.message_id]]
 
 
-def test_a_filter_looks_through_a_bounded_number_and_the_next_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_looks_through_a_bounded_number_and_the_next_page_goes_on(monkeypatch):
     monkeypatch.setattr(scheduled, "LOOKED_THROUGH", 4)
     monkeypatch.setattr(scheduled, "AT_ONCE", 2)
     for minute in range(1, 8):
@@ -183,7 +182,7 @@ CANCEL, AGAIN = (
 LIST = "/admin/switchyard_jobs/job/"
 
 
-def test_waiting_and_ended_jobs_are_in_one_list() -> None:
+def test_waiting_and_ended_jobs_are_in_one_list():
     waiting, ended = submit(probe_actors.add, kwargs={"a": 1, "b": 2}), job_row().job_id
 
     page = staff("view_job").get(LIST).content.decode()
@@ -192,7 +191,7 @@ def test_waiting_and_ended_jobs_are_in_one_list() -> None:
     assert "the first 10,000 of each queue are looked through" in page
 
 
-def test_filters_are_in_the_address_and_in_the_link_to_older_jobs() -> None:
+def test_filters_are_in_the_address_and_in_the_link_to_older_jobs():
     for _ in range(51):
         job_row(actor="probe_write")
     job_row(actor="probe_add")
@@ -211,14 +210,14 @@ def test_filters_are_in_the_address_and_in_the_link_to_older_jobs() -> None:
     [({"state": "lost"}, "state: &#x27;lost&#x27; is not a state"), ({"colour": "x"}, "colour: is not a filter"),
      ({"after": "x"}, "is not a place in a list"), ({"since": "soon"}, "is not a time")],
 )  # fmt: skip
-def test_an_address_that_is_wrong_says_what_is(query: dict[str, str], text: str) -> None:
+def test_an_address_that_is_wrong_says_what_is(query, text):
     page = staff("view_job").get(LIST, query)
 
     assert page.status_code == 400
     assert text in page.content.decode()
 
 
-def test_what_matches_is_cancelled_from_the_list_after_a_question() -> None:
+def test_what_matches_is_cancelled_from_the_list_after_a_question():
     submit(probe_actors.add, kwargs={"a": 1, "b": 2})
     client = staff("view_job", "cancel_job")
     link = "/admin/operations/bulk/begin/job.cancel/?actor=probe_add"
@@ -230,7 +229,7 @@ def test_what_matches_is_cancelled_from_the_list_after_a_question() -> None:
     assert link not in staff("view_job").get(LIST, {"actor": "probe_add"}).content.decode()
 
 
-def test_hidden_arguments_cannot_be_found_out() -> None:
+def test_hidden_arguments_cannot_be_found_out():
     submit(probe_actors.keep_secret, kwargs={"to": "mia", "pages": 3})
     client = staff("view_job", "view_arguments", "cancel_job")
     begin = "/admin/operations/bulk/begin/job.cancel/"
@@ -259,7 +258,7 @@ def begin(client: Client, address: str, jobs: list[str]) -> BulkAct:
     return act
 
 
-def test_jobs_can_be_ticked_by_who_may_do_something_to_them() -> None:
+def test_jobs_can_be_ticked_by_who_may_do_something_to_them():
     live, ended = waiting(), job_row().job_id
 
     rights = (("cancel_job",), ("run_job",), ())
@@ -271,7 +270,7 @@ def test_jobs_can_be_ticked_by_who_may_do_something_to_them() -> None:
     assert 'name="job"' not in reads and CANCEL not in reads and AGAIN not in reads
 
 
-def test_the_ticked_are_named_before_they_are_cancelled_and_no_others(facilities: Facilities) -> None:
+def test_the_ticked_are_named_before_they_are_cancelled_and_no_others(facilities):
     client, chosen, other = staff("view_job", "cancel_job"), [waiting(), waiting()], waiting()
 
     asked = client.get(CANCEL, {"job": [*chosen, "no id!"]}).content.decode()
@@ -285,7 +284,7 @@ def test_the_ticked_are_named_before_they_are_cancelled_and_no_others(facilities
     assert (row.count, row.reason, row.detail["filter"]) == (2, "duplicates", {"job": ",".join(chosen)})
 
 
-def test_nothing_is_done_without_a_choice_or_the_right(facilities: Facilities) -> None:
+def test_nothing_is_done_without_a_choice_or_the_right(facilities):
     job = waiting()
 
     assert "none was chosen" in staff("view_job", "cancel_job").get(CANCEL).content.decode()
@@ -294,7 +293,7 @@ def test_nothing_is_done_without_a_choice_or_the_right(facilities: Facilities) -
     assert facilities.records.states([job]) == ["queued"]
 
 
-def test_ended_jobs_run_again_once_and_others_say_why(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_jobs_run_again_once_and_others_say_why(facilities, monkeypatch):
     monkeypatch.setattr(runner, "MOST", 2)
     ended = [job_row(arguments='{"a": 1, "b": 2}').job_id for _ in "12"]
     cut, live = job_row(arguments='{"a": 1').job_id, waiting()

@@ -13,7 +13,6 @@ from switchyard.history.filters import Filter
 from switchyard.jobs.listing import views
 from switchyard.jobs.listing.views import fresh_page
 from switchyard.jobs.services import request_cancel, submit
-from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
@@ -49,7 +48,7 @@ def states(part: str) -> list[tuple[str, str]]:
     return re.findall(r'<tr data-job="([^"]+)">\s*<td data-label="State"><span [^>]*>(\w+)<', part)
 
 
-def test_rows_change_where_they_stand_and_new_jobs_are_only_counted() -> None:
+def test_rows_change_where_they_stand_and_new_jobs_are_only_counted():
     first, second = add(), add()
     client = staff("view_job")
     page = client.get(LIST).content.decode()
@@ -64,7 +63,7 @@ def test_rows_change_where_they_stand_and_new_jobs_are_only_counted() -> None:
     assert not re.search(r"<(script|style|html)|\s(style|on\w+)=", part)
 
 
-def test_a_row_is_followed_from_the_broker_into_the_history(run_worker: RunWorker) -> None:
+def test_a_row_is_followed_from_the_broker_into_the_history(run_worker):
     job_id = submit(probe_actors.steps, kwargs={"total": 3})
     client = staff("view_job")
     page = client.get(LIST, {"state": "queued"}).content.decode()
@@ -80,7 +79,7 @@ def test_a_row_is_followed_from_the_broker_into_the_history(run_worker: RunWorke
     assert "1 min 17 s" in part_of(client, page)
 
 
-def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows() -> None:
+def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows():
     old = add()
     client = staff("view_job")
     page = client.get(LIST).content.decode()
@@ -93,7 +92,7 @@ def test_jobs_that_are_pushed_off_the_first_page_keep_their_rows() -> None:
     assert 'data-new="50" data-more' in part
 
 
-def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch):
     monkeypatch.setattr(views, "LEAST_AGE_S", 60.0)
     wanted = Filter(actor="probe_add")
     first = fresh_page(wanted)
@@ -105,7 +104,7 @@ def test_a_page_is_read_once_for_all_who_look_at_it(monkeypatch: pytest.MonkeyPa
     assert [len(page.jobs) for page in (first, other)] == [0, 1]
 
 
-def test_a_part_says_that_the_broker_is_away() -> None:
+def test_a_part_says_that_the_broker_is_away():
     row = job_row()
     with broker_without_server():
         part = staff("view_job").get(LIVE, {"shown_at": str(now_ms()), "shown": row.job_id}).content.decode()

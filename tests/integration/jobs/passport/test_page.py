@@ -20,7 +20,6 @@ from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.presentation import passport_of
 from switchyard.jobs.queries import find_job, find_untracked, running_jobs
 from switchyard.jobs.services import submit
-from tests.conftest import RunWorker
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
@@ -54,7 +53,7 @@ def retried(transactional_db: None) -> JobRow:
     return row
 
 
-def test_a_passport_tells_origin_and_end_of_a_job_and_arguments_only_with_the_right(retried: JobRow) -> None:
+def test_a_passport_tells_origin_and_end_of_a_job_and_arguments_only_with_the_right(retried):
     page = page_of(retried.job_id, *READER)
 
     for text in ("mia", "7c1f-09", "monthly", "2026.11.3", "default on web-1 (pid 4711), child 2", "probe_write"):
@@ -76,7 +75,7 @@ def again(client: Client, first: str, **fields: str) -> tuple[int, str]:
     return response.status_code, str(response.content, "utf-8") or response["Location"]
 
 
-def test_a_job_runs_again_with_its_first_arguments_and_leaves_an_audit_row(retried: JobRow) -> None:
+def test_a_job_runs_again_with_its_first_arguments_and_leaves_an_audit_row(retried):
     new_id = str(uuid.uuid4())
     client = staff(*OPERATOR)
 
@@ -91,7 +90,7 @@ def test_a_job_runs_again_with_its_first_arguments_and_leaves_an_audit_row(retri
     assert (entry.target, entry.reason, entry.detail["job"], entry.count) == (retried.job_id, "lost", new_id, 1)
 
 
-def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transactional_db: None) -> None:
+def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transactional_db):
     first = submit(probe_actors.keep_secret, owner="user:1", kwargs={"to": "mia@example.org", "pages": 3})
     same, edited = str(uuid.uuid4()), str(uuid.uuid4())
     client = staff(*OPERATOR)
@@ -115,7 +114,7 @@ def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transacti
         ('{"a": 1, "b": "[redacted]"}', "its first value is not kept"),
     ],
 )
-def test_arguments_that_cannot_be_sent_are_refused(retried: JobRow, arguments: str, wrong: str) -> None:
+def test_arguments_that_cannot_be_sent_are_refused(retried, arguments, wrong):
     new_id = str(uuid.uuid4())
 
     status, text = again(staff(*OPERATOR), retried.job_id, arguments=arguments, job_id=new_id)
@@ -125,7 +124,7 @@ def test_arguments_that_cannot_be_sent_are_refused(retried: JobRow, arguments: s
     assert find_job(new_id) is None
 
 
-def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retried: JobRow) -> None:
+def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retried):
     new_id = str(uuid.uuid4())
 
     assert again(staff(*READER), retried.job_id, arguments="{}", job_id=new_id)[0] == 403
@@ -134,7 +133,7 @@ def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retrie
     assert message is not None and message.kwargs == {"a": 1, "b": 2}
 
 
-def test_a_large_job_is_not_run_again_without_its_arguments(transactional_db: None, run_worker: RunWorker) -> None:
+def test_a_large_job_is_not_run_again_without_its_arguments(transactional_db, run_worker):
     job_id = submit(probe_actors.write, kwargs={"text": "no" * 3_000})
     with run_worker("default"):
         wait_for(lambda: (job := find_job(job_id)) and job.ended)
@@ -147,7 +146,7 @@ def test_a_large_job_is_not_run_again_without_its_arguments(transactional_db: No
     assert find_job(new_id) is None
 
 
-def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried: JobRow) -> None:
+def test_the_passport_as_json_hides_arguments_from_who_may_not_view_them(retried):
     address = reverse("switchyard-job", args=[retried.job_id])
 
     reader, viewer = (staff(*rights).get(address, {"format": "json"}).json() for rights in (READER, ("view_job",)))
@@ -165,7 +164,7 @@ def run_now_of(client: Client, job_id: str) -> tuple[int, list[str]]:
     return response.status_code, [str(each) for each in get_messages(response.wsgi_request)]
 
 
-def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional_db: None) -> None:
+def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional_db):
     job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2}, delay_ms=3_600_000)
     address = reverse("switchyard-job-run-now", args=[job_id])
 
@@ -179,7 +178,7 @@ def test_a_scheduled_job_is_run_now_from_its_passport_with_one_row(transactional
     assert list(rows) == [("job.run_now", job_id, 1, "done")] * 2
 
 
-def test_what_happened_is_told_in_the_order_of_time(retried: JobRow) -> None:
+def test_what_happened_is_told_in_the_order_of_time(retried):
     with act("job.run_now", who=Who("a.lind", "page"), target=retried.job_id, reason="the partner is back") as entry:
         entry.count = 1
     AuditEntry.objects.update(at=datetime_of((retried.started_at or 0) - 500))
@@ -208,7 +207,7 @@ def page_of_mail(client: Client, *, job_id: str = JOB, to: str = "grace@example.
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("facilities")
-def test_the_job_of_a_row_is_linked_and_an_address_of_an_attacker_is_no_markup(admin_client: Client) -> None:
+def test_the_job_of_a_row_is_linked_and_an_address_of_an_attacker_is_no_markup(admin_client):
     assert f'href="{reverse("switchyard-job", args=[JOB])}"' in page_of_mail(admin_client)
     page = page_of_mail(admin_client, job_id="<b>j</b>", to="<b>x</b>@x.example")
     assert "<b>" not in page and "&lt;b&gt;x&lt;/b&gt;@x.example" in page
@@ -228,9 +227,7 @@ def family_of(reader: Client, job_id: str) -> str:
 
 
 @pytest.mark.parametrize("failed_before", [False, True])
-def test_a_running_child_is_shown_once_with_ended_ones(
-    reader: Client, run_worker: RunWorker, failed_before: bool
-) -> None:
+def test_a_running_child_is_shown_once_with_ended_ones(reader, run_worker, failed_before):
     parent = job_row(actor="probe_write").job_id
     job_row(parent=parent, actor="probe_fail", state="dead")
     running = probe_actors.steps.send_with_options(kwargs={"total": 3}, parent=parent).message_id
@@ -251,7 +248,7 @@ def test_a_running_child_is_shown_once_with_ended_ones(
     assert stranger[:8] not in found
 
 
-def test_a_job_is_cancelled_from_its_page(transactional_db: None) -> None:
+def test_a_job_is_cancelled_from_its_page(transactional_db):
     job_id = submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
     client, cancel = staff("view_job", "cancel_job"), reverse("switchyard-job-cancel", args=[job_id])
 

@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,7 +42,6 @@ from switchyard.outbox.models import OutboxRow
 from tests.factories.commands import json_of, output_of
 from tests.factories.slots import worked
 from tests.integration.jobs import probe_actors
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.passport.test_page import READER, page_of
 from tests.integration.jobs.probe_actors import note
 from tests.resumed import resumed
@@ -86,7 +84,7 @@ def judged(seed: int, number: int, facilities: Facilities, valkey: redis.Redis) 
     }  # fmt: skip
 
 
-def test_random_situations_are_named_and_their_parts_add_up(facilities: Facilities, valkey: redis.Redis) -> None:
+def test_random_situations_are_named_and_their_parts_add_up(facilities, valkey):
     found = [judged(1, number, facilities, valkey) for number in range(60)]
 
     assert [each for each in found if each["named"] != each["code"] or not each["parts"]] == []
@@ -96,7 +94,7 @@ def test_random_situations_are_named_and_their_parts_add_up(facilities: Faciliti
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-def test_a_thousand_situations(facilities: Facilities, valkey: redis.Redis, tmp_path: Path) -> None:
+def test_a_thousand_situations(facilities, valkey, tmp_path):
     """Resumed where its log ends."""
     found = resumed("WHY", lambda *case: judged(*case, facilities, valkey), tmp_path, count=1_000)
 
@@ -109,7 +107,7 @@ def test_a_thousand_situations(facilities: Facilities, valkey: redis.Redis, tmp_
     assert LEAST_HELD <= held <= MOST_HELD
 
 
-def test_a_place_deep_in_a_long_queue_is_not_searched_for(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_deep_in_a_long_queue_is_not_searched_for(maker, monkeypatch):
     monkeypatch.setattr(browse, "COMPARED", 10)
     ids = [maker.send() for _ in range(50)]
 
@@ -122,7 +120,7 @@ def test_a_place_deep_in_a_long_queue_is_not_searched_for(maker: Maker, monkeypa
     assert said(ids[48]).startswith("48 jobs of default start before it: 48 × probe_note.")
 
 
-def test_it_costs_at_most_eleven_round_trips(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_costs_at_most_eleven_round_trips(maker, monkeypatch):
     maker.run([now_ms()])
     for _ in range(20):
         maker.send()
@@ -143,7 +141,7 @@ def test_it_costs_at_most_eleven_round_trips(maker: Maker, monkeypatch: pytest.M
     assert 0 < len(trips) <= 11
 
 
-def test_page_command_and_api_say_the_same_in_order(maker: Maker, headers: MakeHeaders, admin_client: Client) -> None:
+def test_page_command_and_api_say_the_same_in_order(maker, headers, admin_client):
     administration.pause(maker.family, by="a.lind", reason="an import")
     administration.pause_actor(maker.family, ActorPause(0, 0, 0, "probe_note", "value", 1, 3, by="m.oy"))
     job = maker.send("probe_note", 3, delay=3_600_000)
@@ -164,7 +162,7 @@ def test_page_command_and_api_say_the_same_in_order(maker: Maker, headers: MakeH
     assert "value=3" not in answer.content.decode()
 
 
-def test_a_job_that_has_ended_or_is_unknown_has_no_reasons(maker: Maker, headers: MakeHeaders, run_worker: Any) -> None:
+def test_a_job_that_has_ended_or_is_unknown_has_no_reasons(maker, headers, run_worker):
     job = probe_actors.add.send(1, 2).message_id
     with run_worker("default"):
         probe_actors.add.broker.join("default")
@@ -176,7 +174,7 @@ def test_a_job_that_has_ended_or_is_unknown_has_no_reasons(maker: Maker, headers
         call_command("switchyard", "jobs", "why", "ffffffff-ffff-4fff-8fff-ffffffffffff")
 
 
-def test_a_job_without_a_record_has_reasons_too(maker: Maker) -> None:
+def test_a_job_without_a_record_has_reasons_too(maker):
     job = probe_actors.note.send_with_options(args=(1,), track=False).message_id
     administration.pause(maker.family, by="a.lind")
 

@@ -20,7 +20,7 @@ def found(production: bool = True, **changed: Any) -> list[tuple[str, str]]:
     return [(item.code, item.severity) for item in judge(replace(SOUND, **changed), production=production)]
 
 
-def test_a_sound_server_has_no_findings() -> None:
+def test_a_sound_server_has_no_findings():
     assert found() == []
 
 
@@ -46,16 +46,16 @@ def test_a_sound_server_has_no_findings() -> None:
         ({"loading": True, "policy": "allkeys-lru"}, [("evicting", "error"), ("loading", "warning")]),
     ],
 )
-def test_each_fault_is_found_and_nothing_else(changed: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+def test_each_fault_is_found_and_nothing_else(changed, expected):
     assert found(**changed) == expected
 
 
 @pytest.mark.parametrize("changed", [{"append_only": False}, {"append_only": False, "snapshots": "3600 1"}])
-def test_a_development_machine_may_do_without_persistence(changed: dict[str, Any]) -> None:
+def test_a_development_machine_may_do_without_persistence(changed):
     assert found(production=False, **changed) == []
 
 
-def test_what_a_user_may_not_ask_is_taken_from_what_it_may() -> None:
+def test_what_a_user_may_not_ask_is_taken_from_what_it_may():
     denied = BrokerRefused("INFO", "this user may not")
 
     from_settings = facts_of(denied, [b"maxmemory-policy", b"allkeys-lru", b"appendonly", b"no", b"save", b""])
@@ -67,6 +67,6 @@ def test_what_a_user_may_not_ask_is_taken_from_what_it_may() -> None:
     assert from_info.version == (7, 2, 4)
 
 
-def test_a_server_that_answers_neither_is_away() -> None:
+def test_a_server_that_answers_neither_is_away():
     with pytest.raises(BrokerUnavailable):
         facts_of(BrokerUnavailable("INFO", "loading"), BrokerUnavailable("CONFIG", "loading"))

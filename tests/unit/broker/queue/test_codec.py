@@ -79,7 +79,7 @@ values = st.recursive(
 
 
 @pytest.mark.parametrize("examples", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
-def test_any_value_comes_back_equal_or_is_refused_with_its_path(examples: int) -> None:
+def test_any_value_comes_back_equal_or_is_refused_with_its_path(examples):
     seen = {"equal": 0, "refused": 0}
 
     @hypothesis_settings(max_examples=examples, suppress_health_check=list(HealthCheck))
@@ -121,7 +121,7 @@ def test_any_value_comes_back_equal_or_is_refused_with_its_path(examples: int) -
         ({"k" * 300: math.nan}, f"args[0]['{'k' * 40}…']", "is nan"),
     ],
 )
-def test_what_would_not_come_back_equal_is_refused_where_it_is(value: Any, path: str, fact: str) -> None:
+def test_what_would_not_come_back_equal_is_refused_where_it_is(value, path, fact):
     with pytest.raises(UnencodablePayload) as caught:
         encode(fields(value))
 
@@ -130,7 +130,7 @@ def test_what_would_not_come_back_equal_is_refused_where_it_is(value: Any, path:
 
 
 @pytest.mark.parametrize("value", [-0.0, 2**64, -(2**64), 10**400, 5e-324, "😀", "\0", 0.1, True, None])
-def test_the_edges_of_json_come_back_exactly(value: Any) -> None:
+def test_the_edges_of_json_come_back_exactly(value):
     assert alike(value, decode(encode(fields(value)))["args"][0])
 
 
@@ -141,11 +141,11 @@ def test_the_edges_of_json_come_back_exactly(value: Any) -> None:
         *((Point(1, 2), [1, 2]), (OrderedDict(b=1, a=2), {"b": 1, "a": 2}), ({Plan.FREE: Size.LARGE}, {"free": 3})),
     ],
 )
-def test_kinds_of_text_numbers_and_containers_travel_as_the_plain_kind(value: Any, plain: Any) -> None:
+def test_kinds_of_text_numbers_and_containers_travel_as_the_plain_kind(value, plain):
     assert alike(plain, decode(encode(fields(value)))["args"][0])
 
 
-def test_nesting_has_one_limit_in_both_directions() -> None:
+def test_nesting_has_one_limit_in_both_directions():
     deepest = nested(DEEPEST - 1)  # the fields and the list of arguments are above it
     assert decode(encode(fields(deepest)))["args"] == [deepest]
 
@@ -156,7 +156,7 @@ def test_nesting_has_one_limit_in_both_directions() -> None:
             decode(b'{"actor":"send","args":[' + b"[" * levels + b"]" * levels + b"]}")
 
 
-def test_a_value_that_holds_itself_is_refused() -> None:
+def test_a_value_that_holds_itself_is_refused():
     circle: list[Any] = []
     circle.append(circle)
 
@@ -183,7 +183,7 @@ def test_a_value_that_holds_itself_is_refused() -> None:
         (pickle.dumps({"args": []}), "byte 0", "not UTF-8"),
     ],
 )
-def test_a_body_that_is_not_strict_json_is_refused_where_it_goes_wrong(body: bytes, path: str, fact: str) -> None:
+def test_a_body_that_is_not_strict_json_is_refused_where_it_goes_wrong(body, path, fact):
     with pytest.raises(UnreadablePayload) as caught:
         decode(body)
 
@@ -192,7 +192,7 @@ def test_a_body_that_is_not_strict_json_is_refused_where_it_goes_wrong(body: byt
 
 
 @given(st.binary() | values.map(lambda value: json.dumps({"args": value}, skipkeys=True).encode()))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_read_or_refused(body):
     try:
         found = decode(body)
     except UnreadablePayload:
@@ -200,7 +200,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     assert encode(found, limit_bytes=None)
 
 
-def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not() -> None:
+def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not():
     room = LIMIT_BYTES - len(encode(fields("")))
     assert len(encode(fields("x" * room))) == LIMIT_BYTES
 
@@ -211,9 +211,7 @@ def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_is_not() -> None:
     assert len(encode(fields("x" * (room + 1)), limit_bytes=None)) == LIMIT_BYTES + 1
 
 
-def test_a_large_body_is_warned_of_once_for_each_actor(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_body_is_warned_of_once_for_each_actor(caplog, monkeypatch):
     monkeypatch.setattr(json_body, "_warned", set())
     caplog.set_level(logging.WARNING, "switchyard.payload")
 
@@ -250,7 +248,7 @@ except PayloadTooLarge:
 
 @pytest.mark.parametrize("kind", ["text", "lines", "numbers"])
 @pytest.mark.parametrize("mib", [64, pytest.param(600, marks=pytest.mark.long)])
-def test_a_giant_is_refused_without_a_second_copy(mib: int, kind: str) -> None:
+def test_a_giant_is_refused_without_a_second_copy(mib, kind):
     run = subprocess.run(
         [sys.executable, "-c", MEASURED, str(mib), kind],
         cwd=Path(__file__).parents[4], capture_output=True, text=True, check=True, timeout=120,
@@ -283,7 +281,7 @@ for _ in range(5_000):
         (gettext_lazy("Hello"), "result", "is a __proxy__, which", "str({})"),
     ],
 )
-def test_the_refused_part_has_a_path(value: Any, path: str, fact: str, remedy: str) -> None:
+def test_the_refused_part_has_a_path(value, path, fact, remedy):
     with pytest.raises((TypeError, ValueError)):
         json.dumps(value)
 
@@ -293,7 +291,7 @@ def test_the_refused_part_has_a_path(value: Any, path: str, fact: str, remedy: s
     assert found[1].startswith(fact)
 
 
-def test_the_path_of_a_deep_value_is_cut() -> None:
+def test_the_path_of_a_deep_value_is_cut():
     for value in (DEEP, CYCLE):
         path, fact, _ = refused_part(value, "result")
 
@@ -301,7 +299,7 @@ def test_the_path_of_a_deep_value_is_cut() -> None:
         assert fact.startswith("is nested deeper")
 
 
-def test_a_value_that_is_too_deep_for_what_is_left_of_the_stack_is_refused_whole() -> None:
+def test_a_value_that_is_too_deep_for_what_is_left_of_the_stack_is_refused_whole():
     def below(frames: int) -> tuple[str, str, str]:
         return below(frames - 1) if frames else refused_part(CYCLE, "result")
 
@@ -320,24 +318,24 @@ def read(**fields: Any) -> Any:
 
 @pytest.mark.parametrize("name", codec.NUMBERS)
 @pytest.mark.parametrize("value", [-1, -(10**9), 2**63, 10**30, True, 1.5, "1", None, [1]])
-def test_a_number_that_counts_nothing_is_unreadable(name: str, value: object) -> None:
+def test_a_number_that_counts_nothing_is_unreadable(name, value):
     with pytest.raises(codec.UnreadableMessage, match=f"option {name} is"):
         read(options={name: value})
 
 
-def test_more_attempts_than_a_letter_can_count_are_unreadable() -> None:
+def test_more_attempts_than_a_letter_can_count_are_unreadable():
     with pytest.raises(codec.UnreadableMessage, match="out of range: 0 to 2147483646"):
         read(options={"attempts": 2**31 - 1})
 
 
 @pytest.mark.parametrize("name", codec.NUMBERS)
 @pytest.mark.parametrize("value", [1, 7, 2**31 - 2])
-def test_other_numbers_are_read(name: str, value: int) -> None:
+def test_other_numbers_are_read(name, value):
     assert read(options={name: value}).options == {name: value}
 
 
 @pytest.mark.parametrize(("enqueued_at", "said"), [(NOW_MS, b'{"enqueued_at":0}'), (NOW_MS + 2, b"1800000000002")])
-def test_a_body_says_once_when_a_message_was_made_and_enqueued(enqueued_at: int, said: bytes) -> None:
+def test_a_body_says_once_when_a_message_was_made_and_enqueued(enqueued_at, said):
     options = {"enqueued_at": enqueued_at}
     message: Message[Any] = Message("work", "audit", (), {}, options, "an-id", NOW_MS)
 
@@ -349,18 +347,18 @@ def test_a_body_says_once_when_a_message_was_made_and_enqueued(enqueued_at: int,
 
 
 @pytest.mark.parametrize("id_", ["", "x" * 201, "two\nlines", "\x1b[2J", "#", "a:events", "a:progress", "events"])
-def test_an_id_that_nobody_could_have_sent_is_unreadable(id_: str) -> None:
+def test_an_id_that_nobody_could_have_sent_is_unreadable(id_):
     with pytest.raises(codec.UnreadableMessage, match="its id is not an id"):
         codec.decode(b'{"actor":"audit","sent_at":1}', message_id=id_, lane="work")
 
 
 @pytest.mark.parametrize("sent_at", [-1, 10**30])
-def test_a_time_that_no_clock_shows_is_unreadable(sent_at: int) -> None:
+def test_a_time_that_no_clock_shows_is_unreadable(sent_at):
     with pytest.raises(codec.UnreadableMessage, match="sent_at"):
         read(sent_at=sent_at)
 
 
-def test_an_actor_of_a_name_that_would_fill_the_logs_is_unreadable() -> None:
+def test_an_actor_of_a_name_that_would_fill_the_logs_is_unreadable():
     assert read(actor="a" * 256).actor_name == "a" * 256
     with pytest.raises(codec.UnreadableMessage, match="its actor's name has 300000 characters; at most 256 are read"):
         read(actor="a" * 300_000)

@@ -50,11 +50,11 @@ def loading_server() -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_first_try_after_calm_waits_for_nobody() -> None:
+def test_the_first_try_after_calm_waits_for_nobody():
     assert Pace().turn_s() <= APART_S / 4
 
 
-def test_tries_of_many_threads_come_one_after_the_other_and_all_in_time() -> None:
+def test_tries_of_many_threads_come_one_after_the_other_and_all_in_time():
     pace = Pace()
 
     turns = [pace.turn_s() for _ in range(50)]
@@ -63,7 +63,7 @@ def test_tries_of_many_threads_come_one_after_the_other_and_all_in_time() -> Non
     assert max(turns) <= LONGEST_S + APART_S / 4
 
 
-def test_a_pipeline_returns_the_answers_that_a_loading_server_gives(loading_server: str) -> None:
+def test_a_pipeline_returns_the_answers_that_a_loading_server_gives(loading_server):
     calls = RedisCalls(connect(loading_server))
 
     answers = calls.pipeline([("INFO",), ("GET", "a"), ("GET", "b")], raise_errors=False)
@@ -81,7 +81,7 @@ def full(*args: Any, **kwargs: Any) -> NoReturn:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def test_a_script_that_was_not_used_before_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_that_was_not_used_before_needs_no_file(monkeypatch):
     scripts.script("fetch")
     scripts.source.cache_clear()
     monkeypatch.setattr(Path, "read_text", full)
@@ -89,7 +89,7 @@ def test_a_script_that_was_not_used_before_needs_no_file(monkeypatch: pytest.Mon
     assert "redis.call" in scripts.source("queue/move")
 
 
-def test_a_process_without_descriptors_refuses_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_descriptors_refuses_no_message(monkeypatch):
     monkeypatch.setattr(wait_for_broker, "PAUSE_S", 0)
     answers = iter([full, lambda: "moved"])
     message = dramatiq.Message("default", "act", (), {}, {})
@@ -99,7 +99,7 @@ def test_a_process_without_descriptors_refuses_no_message(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize("error", [redis.TimeoutError("t"), redis.AuthenticationError("a"), NoMasterNamed("m")])
-def test_the_setting_that_named_the_server_is_named_whatever_failed(error: redis.RedisError, sent: bool) -> None:
+def test_the_setting_that_named_the_server_is_named_whatever_failed(error, sent):
     client = connect("redis://127.0.0.1:1", absence=Absence("", "start it", 'SWITCHYARD["BROKER_URL"]'))
 
     text = str(unanswered("PING", error, client, sent=sent))
@@ -110,7 +110,7 @@ def test_the_setting_that_named_the_server_is_named_whatever_failed(error: redis
 PASSWORD = "s3cret"
 
 
-def test_an_address_has_its_parts() -> None:
+def test_an_address_has_its_parts():
     url = f"rediss+sentinel://worker:p%40{PASSWORD}@a:1,b,[::1]:3/yard/2?sentinel_username=s&ssl_ca_certs=/ca.pem"
 
     found = parse(url)
@@ -122,7 +122,7 @@ def test_an_address_has_its_parts() -> None:
 
 
 @pytest.mark.parametrize("url", ["redis+sentinel://a/yard", "redis+sentinel://a/yard/", "redis+sentinel://a/yard/0"])
-def test_the_first_database_is_the_default(url: str) -> None:
+def test_the_first_database_is_the_default(url):
     assert parse(url).at("h", 1) == "redis://h:1/0"
 
 
@@ -142,7 +142,7 @@ def test_the_first_database_is_the_default(url: str) -> None:
         ("redis+sentinel://a:1/yard?sentinel_ssl=yes", "sentinel_ssl=yes with redis"),
     ],
 )
-def test_a_wrong_part_is_named_without_the_password(url: str, fact: str) -> None:
+def test_a_wrong_part_is_named_without_the_password(url, fact):
     with pytest.raises(UnusableAddress, match=fact) as refused:
         parse(url)
 
@@ -150,7 +150,7 @@ def test_a_wrong_part_is_named_without_the_password(url: str, fact: str) -> None
     assert "write" in refused.value.remedy or "redis+sentinel://" in refused.value.remedy
 
 
-def test_connections_follow_the_master_with_the_login_of_the_address() -> None:
+def test_connections_follow_the_master_with_the_login_of_the_address():
     plain = connect("redis+sentinel://u:pw@a:1/yard/3", profile="quick").connection_pool
     secure = connect("rediss+sentinel://u:pw@a:1/yard?ssl_ca_certs=/ca.pem").connection_pool
 
@@ -164,7 +164,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.11", "::1")
 
 
 @pytest.mark.parametrize("host", [*LOOPBACK, None, "", "10.0.0.1", "valkey", "128.0.0.1", "127.example.com", "::2"])
-def test_addresses_of_the_loopback_interface_alone_are_this_machine(host: str | None) -> None:
+def test_addresses_of_the_loopback_interface_alone_are_this_machine(host):
     assert is_loopback(host) is (host in LOOPBACK)
 
 
@@ -179,7 +179,7 @@ class Answering(Sentinels):
         return [[b"config-epoch", b"%d" % epoch], [host.encode(), b"6379"]]
 
 
-def test_a_new_master_is_named_beside_the_former_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_master_is_named_beside_the_former_one(caplog):
     sentinels = Answering([(1, "valkey-1"), (1, "valkey-1"), (2, "valkey-2")])
 
     with caplog.at_level(logging.INFO, logger="switchyard.broker"):

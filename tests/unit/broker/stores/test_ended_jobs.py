@@ -41,42 +41,42 @@ JOB = EndedJob(
 )
 
 
-def test_an_ended_job_is_read_as_it_was_written() -> None:
+def test_an_ended_job_is_read_as_it_was_written():
     assert ENDED_JOB.decode(encode(JOB)) == JOB
 
 
-def test_what_the_message_says_is_read_from_its_body() -> None:
+def test_what_the_message_says_is_read_from_its_body():
     message = fields_of(JOB.body)
 
     assert (message["actor"], message["args"], message["options"]) == ("deliver", [1], {"owner": "token:7"})
 
 
 @pytest.mark.parametrize("body", [b"", b"\x80", b"[]", b'{"actor":'])
-def test_a_body_that_is_no_message_says_nothing(body: bytes) -> None:
+def test_a_body_that_is_no_message_says_nothing(body):
     assert fields_of(body) == {}
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 200])
-def test_rows_are_read_as_they_were_written(count: int) -> None:
+def test_rows_are_read_as_they_were_written(count):
     jobs = [msgspec.structs.replace(JOB, attempt=n) for n in range(count)]
 
     assert list(decode_rows(encode_rows(map(encode, jobs)))) == jobs
 
 
-def test_a_job_of_an_older_release_lacks_the_fields_that_came_later() -> None:
+def test_a_job_of_an_older_release_lacks_the_fields_that_came_later():
     known = msgspec.msgpack.encode([JOB.id, "succeeded"])
 
     assert ENDED_JOB.decode(known) == EndedJob(JOB.id, "succeeded")
 
 
-def test_a_job_of_a_newer_release_is_read_without_its_new_fields() -> None:
+def test_a_job_of_a_newer_release_is_read_without_its_new_fields():
     newer = msgspec.msgpack.encode([*msgspec.structs.astuple(JOB), "later"])
 
     assert ENDED_JOB.decode(newer) == JOB
 
 
 @pytest.mark.parametrize("row", [msgspec.msgpack.encode({"not": "a row"}), b"\x92\xa1\xff\xa1b"])
-def test_a_row_that_cannot_be_read_costs_no_other_row(row: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_row_that_cannot_be_read_costs_no_other_row(row, caplog):
     rows = encode_rows([encode(JOB), row, encode(JOB)])
 
     with caplog.at_level(logging.ERROR):
@@ -86,7 +86,7 @@ def test_a_row_that_cannot_be_read_costs_no_other_row(row: bytes, caplog: pytest
 
 
 @pytest.mark.parametrize("options", [{}, {"attempts": 3, "generation": 2}, {"attempts": 10**9}])
-def test_a_plain_success_is_recorded_as_any_other_end(monkeypatch: pytest.MonkeyPatch, options: dict[str, int]) -> None:
+def test_a_plain_success_is_recorded_as_any_other_end(monkeypatch, options):
     monkeypatch.setattr(history_streams, "now_ms", lambda: 1_700_000_000_123)
     message = SimpleNamespace(message_id="a", queue_name="mail-retry", started_ms=1_700_000_000_000, options=options)
 

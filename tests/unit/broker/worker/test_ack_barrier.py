@@ -71,7 +71,7 @@ def end(job_id: str, queue: str = "work") -> Step:
     return ended_step(queue, EndedJob(job_id, "succeeded", attempt=1))
 
 
-def test_an_interrupt_at_any_line_of_a_flush_loses_no_step() -> None:
+def test_an_interrupt_at_any_line_of_a_flush_loses_no_step():
     interrupt_at_each_line(make, AckBarrier._gather, AckBarrier._write_some)
 
 
@@ -99,7 +99,7 @@ def interrupt_at_each_line(make: Callable[[Records], AckBarrier], *moves: Callab
     assert line > 15
 
 
-def test_what_another_thread_could_not_write_does_not_count_as_written(records: Records, steps: AckBarrier) -> None:
+def test_what_another_thread_could_not_write_does_not_count_as_written(records, steps):
     writes, fails = threading.Event(), threading.Event()
 
     def fail() -> None:
@@ -126,9 +126,7 @@ def test_what_another_thread_could_not_write_does_not_count_as_written(records: 
     assert steps.written == 2
 
 
-def test_the_background_goes_on_after_a_refusal(
-    records: Records, steps: AckBarrier, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_background_goes_on_after_a_refusal(records, steps, caplog):
     def refuse() -> None:
         raise BrokerRefused("job_write", "NOPERM this user has no permissions to run the 'evalsha' command")
 
@@ -145,7 +143,7 @@ def test_the_background_goes_on_after_a_refusal(
     assert "cannot be written now" in caplog.text
 
 
-def test_a_start_that_cannot_be_told_holds_up_no_other(records: Records, steps: AckBarrier) -> None:
+def test_a_start_that_cannot_be_told_holds_up_no_other(records, steps):
     def fail(message: Any) -> Step:
         raise ValueError("generation is not a number")
 
@@ -157,7 +155,7 @@ def test_a_start_that_cannot_be_told_holds_up_no_other(records: Records, steps: 
     assert not steps.pending
 
 
-def test_a_write_ends_although_others_note_without_a_pause(records: Records, steps: AckBarrier) -> None:
+def test_a_write_ends_although_others_note_without_a_pause(records, steps):
 
     def note_more() -> None:
         assert len(records.written) < 5
@@ -188,9 +186,7 @@ class Participant:
         self.calls.append(f"confirmed {last_end}")
 
 
-def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before(
-    records: Records, steps: AckBarrier
-) -> None:
+def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before(records, steps):
     calls: list[str] = []
     steps.metrics = steps.finished = Participant(calls)
     records.instead = [lambda: calls.append("records")]
@@ -201,7 +197,7 @@ def test_a_flush_writes_metrics_then_records_and_confirms_what_had_ended_before(
     assert calls == ["last end", "metrics", "records", "confirmed 7"]
 
 
-def test_a_flush_that_fails_confirms_nothing(records: Records, steps: AckBarrier) -> None:
+def test_a_flush_that_fails_confirms_nothing(records, steps):
     calls: list[str] = []
     steps.metrics = steps.finished = Participant(calls)
     records.instead = [away]
@@ -224,7 +220,7 @@ class Held:
     def release(self, owner: str, leases: list[Lease]) -> None: ...
 
 
-def test_a_thread_may_acknowledge_while_unknown_ones_are_looked_for() -> None:
+def test_a_thread_may_acknowledge_while_unknown_ones_are_looked_for():
     acks = Acks(cast(QueueOperations, Held()), OWNER, barrier=None)
 
     class Slow(Lease):

@@ -44,9 +44,7 @@ def broker() -> Broker:
 
 
 @pytest.mark.parametrize(("args", "kwargs"), SHAPES)
-def test_a_hook_gets_the_arguments_of_its_signal_and_no_others(
-    broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def test_a_hook_gets_the_arguments_of_its_signal_and_no_others(broker, args, kwargs):
     noted: list[Any] = []
     broker.middleware = [Noting(noted)]
 
@@ -56,7 +54,7 @@ def test_a_hook_gets_the_arguments_of_its_signal_and_no_others(
     assert noted == [(args, kwargs)] * 2
 
 
-def test_before_hooks_run_in_order_and_after_hooks_in_reverse(broker: Broker) -> None:
+def test_before_hooks_run_in_order_and_after_hooks_in_reverse(broker):
     noted: list[Any] = []
     hooks = Hooks()
     broker.middleware = [Noting(noted, "a"), Middleware(), Noting(noted, "b")]
@@ -70,9 +68,7 @@ def test_before_hooks_run_in_order_and_after_hooks_in_reverse(broker: Broker) ->
 
 
 @pytest.mark.parametrize(("args", "kwargs"), SHAPES)
-def test_an_exception_of_a_hook_is_logged_and_the_others_run(
-    broker: Broker, args: tuple[Any, ...], kwargs: dict[str, Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_exception_of_a_hook_is_logged_and_the_others_run(broker, args, kwargs, caplog):
     noted: list[Any] = []
     hooks = Hooks()
     broker.middleware = [Noting(noted), Noting(noted, error=ValueError("x")), Noting(noted)]
@@ -88,7 +84,7 @@ def test_an_exception_of_a_hook_is_logged_and_the_others_run(
     ]
 
 
-def test_what_is_for_failures_only_is_not_called_when_an_actor_has_returned(broker: Broker) -> None:
+def test_what_is_for_failures_only_is_not_called_when_an_actor_has_returned(broker):
     noted: list[Any] = []
     hooks, of_failures = Hooks(), Noting(noted, "a")
     of_failures.failures_only = True  # type: ignore[attr-defined]
@@ -101,7 +97,7 @@ def test_what_is_for_failures_only_is_not_called_when_an_actor_has_returned(brok
     assert [name for name, *_ in noted] == ["b", "b", "a", "b", "a", "a", "b"]
 
 
-def test_an_error_of_dramatiq_stops_a_signal_before_it_and_none_after(broker: Broker) -> None:
+def test_an_error_of_dramatiq_stops_a_signal_before_it_and_none_after(broker):
     noted: list[Any] = []
     hooks = Hooks()
     broker.middleware = [Noting(noted, "a", SkipMessage("x")), Noting(noted, "b")]

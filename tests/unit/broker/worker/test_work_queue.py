@@ -20,7 +20,7 @@ def item(priority: int = 0, name: str = "") -> Any:
     return SimpleNamespace(priority=priority, name=name)
 
 
-def test_the_lowest_priority_number_goes_first_and_equals_in_their_order() -> None:
+def test_the_lowest_priority_number_goes_first_and_equals_in_their_order():
     queue = WorkQueue()
     for priority, name in ((5, "c"), (0, "a"), (5, "d"), (0, "b")):
         queue.put(item(priority, name))
@@ -30,7 +30,7 @@ def test_the_lowest_priority_number_goes_first_and_equals_in_their_order() -> No
         queue.get_nowait()
 
 
-def test_a_message_s_level_goes_before_its_item_s_priority() -> None:
+def test_a_message_s_level_goes_before_its_item_s_priority():
     queue = WorkQueue(level=lambda message: message.level)
     for priority, level in ((0, 2), (5, 1), (9, 0), (1, 1)):
         queue.put(SimpleNamespace(priority=priority, message=SimpleNamespace(level=level)))
@@ -38,12 +38,12 @@ def test_a_message_s_level_goes_before_its_item_s_priority() -> None:
     assert [queue.get_nowait().priority for _ in range(4)] == [9, 5, 1, 0]
 
 
-def test_a_wait_ends_in_its_time_however_busy_its_thread_and_its_rivals_are() -> None:
+def test_a_wait_ends_in_its_time_however_busy_its_thread_and_its_rivals_are():
     for _ in range(6):
         assert stuck_takers() == 0
 
 
-def test_joining_waits_for_what_was_taken_and_not_done() -> None:
+def test_joining_waits_for_what_was_taken_and_not_done():
     queue = WorkQueue()
     queue.put(item())
     thread = threading.Thread(target=queue.join, daemon=True)
@@ -86,7 +86,7 @@ def stuck_takers(threads: int = 8, for_s: float = 0.3) -> int:
     return sum(taker.is_alive() for taker in takers)
 
 
-def test_the_end_wakes_threads_that_wait_for_work_and_those_that_come_later() -> None:
+def test_the_end_wakes_threads_that_wait_for_work_and_those_that_come_later():
     queue, woken = WorkQueue(), list[str]()
     queue.patient = True
 
@@ -123,7 +123,7 @@ def take_all(credit: PrefetchCredit) -> int:
     return credit.acquire("somebody", timeout_s=1)
 
 
-def test_without_stock_no_more_than_the_slots_are_ever_out() -> None:
+def test_without_stock_no_more_than_the_slots_are_ever_out():
     credit = PrefetchCredit(4, slots=4)
     for _ in range(50):
         assert take_all(credit) == 4
@@ -131,7 +131,7 @@ def test_without_stock_no_more_than_the_slots_are_ever_out() -> None:
         finish(credit, 4)
 
 
-def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(now: list[float]) -> None:
+def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(now):
     credit = PrefetchCredit(16, slots=8)
     assert take_all(credit) == 16
     finish(credit, 16)
@@ -142,7 +142,7 @@ def test_stock_grows_with_short_tasks_and_shrinks_with_long_ones(now: list[float
     assert take_all(credit) == 16
 
 
-def test_stock_is_bounded_for_each_slot(now: list[float]) -> None:
+def test_stock_is_bounded_for_each_slot(now):
     credit = PrefetchCredit(16, slots=8)
     out = take_all(credit)
     for _ in range(20):
@@ -152,7 +152,7 @@ def test_stock_is_bounded_for_each_slot(now: list[float]) -> None:
     assert out <= 8 + module.PREFETCHED_A_SLOT * 8
 
 
-def test_whoever_waits_is_woken_by_room() -> None:
+def test_whoever_waits_is_woken_by_room():
     credit = PrefetchCredit(1, slots=1)
     assert take_all(credit) == 1
     taken: list[int] = []
@@ -164,7 +164,7 @@ def test_whoever_waits_is_woken_by_room() -> None:
     assert taken == [1]
 
 
-def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
+def test_room_that_was_not_used_goes_to_another_in_a_fair_part():
     credit = PrefetchCredit(8, slots=8)
     shares: dict[str, int] = {}
     first = take_all(credit)
@@ -187,7 +187,7 @@ def test_room_that_was_not_used_goes_to_another_in_a_fair_part() -> None:
     assert min(shares.values()) >= 1
 
 
-def test_a_slot_is_kept_for_each_shorter_promise_whatever_the_longer_ones_hold_together() -> None:
+def test_a_slot_is_kept_for_each_shorter_promise_whatever_the_longer_ones_hold_together():
     kept = KeptSlots(5, ranks=3)
 
     assert [kept.acquire(rank, timeout_s=0) for rank in (2, 2, 1, 1, 0, 0)] == [3, 0, 1, 0, 1, 0]
@@ -197,7 +197,7 @@ def test_a_slot_is_kept_for_each_shorter_promise_whatever_the_longer_ones_hold_t
     assert kept.acquire(1, timeout_s=0) == 3
 
 
-def test_a_free_slot_goes_to_the_shortest_promise_that_waits() -> None:
+def test_a_free_slot_goes_to_the_shortest_promise_that_waits():
     kept = KeptSlots(2, ranks=2)
     assert (kept.acquire(1, timeout_s=0), kept.acquire(0, timeout_s=0)) == (1, 1)
     order: list[int] = []
@@ -224,7 +224,7 @@ def memory(cells: int) -> memoryview:
     return memoryview(bytearray(cells * 8)).cast("q")
 
 
-def test_a_supervisor_reads_what_is_held_and_nothing_that_was_released() -> None:
+def test_a_supervisor_reads_what_is_held_and_nothing_that_was_released():
     cells = memory(4)
     child, supervisor = HeldMarks(cells), HeldMarks(cells)
     kept = [child.hold(mark) for mark in (2**63 - 1, 7)]
@@ -236,7 +236,7 @@ def test_a_supervisor_reads_what_is_held_and_nothing_that_was_released() -> None
     assert sorted(supervisor.read()) == [7, 2**63 - 1]
 
 
-def test_what_finds_no_cell_is_left_out_until_one_is_free() -> None:
+def test_what_finds_no_cell_is_left_out_until_one_is_free():
     marks = HeldMarks(memory(1))
     cell = marks.hold(1)
     assert cell == 0
@@ -246,5 +246,5 @@ def test_what_finds_no_cell_is_left_out_until_one_is_free() -> None:
     assert (marks.hold(3), marks.read()) == (0, [3])
 
 
-def test_without_memory_nothing_is_written() -> None:
+def test_without_memory_nothing_is_written():
     assert HeldMarks(memory(0)).hold(1) is None

@@ -69,7 +69,7 @@ def seen(kept: KeptFindings, wait_s: float = 10.0) -> list[str] | None:
     return None if found is None else [one.seen for one in found]
 
 
-def test_each_check_is_repeated_once_it_is_due_and_nobody_pays_for_it_unasked(looks: Looks) -> None:
+def test_each_check_is_repeated_once_it_is_due_and_nobody_pays_for_it_unasked(looks):
     kept = KeptFindings(lambda: looks.now_s)
 
     assert seen(kept) == seen(kept) == ["run 1", "run 1"]
@@ -79,9 +79,7 @@ def test_each_check_is_repeated_once_it_is_due_and_nobody_pays_for_it_unasked(lo
     assert seen(kept) == ["run 3", "run 2"]
 
 
-def test_a_check_that_takes_long_leaves_what_was_found_before_but_not_what_was_long_ago(
-    looks: Looks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_check_that_takes_long_leaves_what_was_found_before_but_not_what_was_long_ago(looks, monkeypatch):
     kept = KeptFindings(lambda: looks.now_s)
     seen(kept)
     looks.now_s += SOON_S
@@ -93,7 +91,7 @@ def test_a_check_that_takes_long_leaves_what_was_found_before_but_not_what_was_l
     assert seen(kept) is None
 
 
-def test_the_first_reader_after_a_long_time_waits_for_the_examination(looks: Looks) -> None:
+def test_the_first_reader_after_a_long_time_waits_for_the_examination(looks):
     kept = KeptFindings(lambda: looks.now_s)
     seen(kept)
     looks.now_s += 3_600
@@ -101,7 +99,7 @@ def test_the_first_reader_after_a_long_time_waits_for_the_examination(looks: Loo
     assert seen(kept, 0.0) == ["run 2", "run 2"]
 
 
-def test_a_check_that_hangs_for_hours_holds_two_threads(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_hangs_for_hours_holds_two_threads(looks, monkeypatch):
     monkeypatch.setattr(examine, "DEADLINE_S", 0.01)
     monkeypatch.setattr(examine, "LOOK_AFTER_S", 0.01)
     asked = []
@@ -149,9 +147,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ),
     ],
 )
-def test_a_command_names_server_tls_and_a_user_that_may(
-    url: str, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_names_server_tls_and_a_user_that_may(url, expected, monkeypatch):
     own = SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
     monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
 
@@ -161,7 +157,7 @@ def test_a_command_names_server_tls_and_a_user_that_may(
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch):
     monkeypatch.setattr(examine, "switchyard_settings", lambda: HOST)
 
     found = examine.copyable(Finding("broker", "stalls", "warning", "it blocks", next=COMMAND))
@@ -172,9 +168,7 @@ def test_a_command_names_the_host_of_an_address_that_no_shell_has(monkeypatch: p
 @pytest.mark.parametrize(
     "text", [refusal.next for refusal in REFUSALS] + ["point SWITCHYARD_BROKER_URL at the primary", CHECK_THE_ADDRESS]
 )
-def test_a_host_project_is_not_told_of_variables_that_it_does_not_read(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_project_is_not_told_of_variables_that_it_does_not_read(text, monkeypatch):
     monkeypatch.delenv("DATABASE_URL", raising=False)
     monkeypatch.delitem(sys.modules, "dj_database_url", raising=False)
     with override_settings(SWITCHYARD=HOST):
@@ -184,7 +178,7 @@ def test_a_host_project_is_not_told_of_variables_that_it_does_not_read(
     assert "DATABASE_" not in found.next and "SWITCHYARD_" not in found.next
 
 
-def test_this_project_is_told_of_its_variables() -> None:
+def test_this_project_is_told_of_its_variables():
     own: SwitchyardSettings = replace(settings.SWITCHYARD, broker_named_by="SWITCHYARD_BROKER_URL")
     text = "Set DATABASE_BOUNCED=1, and check SWITCHYARD_BROKER_URL"
     with override_settings(SWITCHYARD=own):
@@ -239,7 +233,7 @@ STORIES: dict[str, Story] = {
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
-def test_the_headline_is_calm(story: Story) -> None:
+def test_the_headline_is_calm(story):
     kept: Headline | None = None
     for after_ms, found, leads in story:
         said, kept = keep(ranked(found), kept, NOW + after_ms)

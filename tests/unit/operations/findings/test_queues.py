@@ -38,7 +38,7 @@ def circuit(**changes: object) -> OpenCircuit:
     return OpenCircuit(msgspec.structs.replace(pause, **changes), 3)  # type: ignore[arg-type]
 
 
-def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails() -> None:
+def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails():
     opened = queues.circuit_open("mail", "crm", [circuit(by="ada", times=1, reason="they update")])
     failed = queues.circuit_open("mail", "crm", [circuit(by="ada", times=2, reason="they update")])
 
@@ -49,7 +49,7 @@ def test_a_circuit_that_a_person_opened_is_told_as_his_act_until_a_probe_fails()
     assert failed.seen.startswith("crm is down: its circuit is open")
 
 
-def test_an_open_circuit_and_the_calls_before_it_are_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_open_circuit_and_the_calls_before_it_are_one_finding(monkeypatch):
     said = "crm is down: 5 of 5 calls failed"
     calls = Finding("actors", "dependency_down", "warning", said, subject="mail", actor="sync")
     now = state()
@@ -69,7 +69,7 @@ def test_an_open_circuit_and_the_calls_before_it_are_one_finding(monkeypatch: py
 
 
 @pytest.mark.parametrize(("messages", "said"), [(0, []), (2, ["lapsed"])])
-def test_a_lease_that_expired_without_messages_is_no_fault(messages: int, said: list[str]) -> None:
+def test_a_lease_that_expired_without_messages_is_no_fault(messages, said):
     stats = QueueStats("mail", lane("mail"), LaneStats("mail-retry", 0, 0, 0, None), 0, 0)
     held = QueueFacts(stats, {"w": 9.0}, messages, {}, {}, {}, ())
 
@@ -83,9 +83,7 @@ def test_a_lease_that_expired_without_messages_is_no_fault(messages: int, said: 
     [(100, "100 of the next 100 are customer_id=7"), (0, "")],
     ids=["other actors wait behind them", "nothing else waits"],
 )
-def test_the_batch_of_one_customer_before_jobs_of_other_actors_is_a_flood(
-    others: int, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_batch_of_one_customer_before_jobs_of_other_actors_is_a_flood(others, said, monkeypatch):
     actor = SimpleNamespace(fn=lambda customer_id: None, options={}, actor_name="import_row")
     monkeypatch.setattr(floods.dramatiq, "get_broker", lambda: SimpleNamespace(actors={"import_row": actor}))
     monkeypatch.setattr(floods, "shown_arguments", lambda name, args, kwargs: kwargs)
@@ -135,11 +133,11 @@ def verdict(now: YardState) -> Verdict:
         (held_for(20_000, paused=True), "Paused", "warn"),
     ],
 )
-def test_state_is_that_of_the_oldest_unfinished_message(now: YardState, word: str, level: str) -> None:
+def test_state_is_that_of_the_oldest_unfinished_message(now, word, level):
     assert (row(now).state.word, row(now).state.level) == (word, level)
 
 
-def test_jobs_that_end_late_are_a_verdict_of_their_own_and_an_end_before_the_start_cannot_be_promised() -> None:
+def test_jobs_that_end_late_are_a_verdict_of_their_own_and_an_end_before_the_start_cannot_be_promised():
     found, starts_late = verdict(held_for(4_200)), verdict(held_for(9_000, age_ms=9_000))
 
     late = "mail ends its jobs late: the oldest is 2.1 × behind the promise to end, 4.2 s after it was ready"
@@ -162,7 +160,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return now
 
 
-def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock: SimpleNamespace) -> None:
+def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock):
     samples, said = LateSamples(), []
     for names in (["urgent"], [], ["urgent"], ["urgent"], [], []):
         said.append(bool(samples.note(names)))
@@ -171,7 +169,7 @@ def test_a_queue_that_is_late_in_two_of_three_samples_is_late(clock: SimpleNames
     assert said == [False, False, True, True, False, False]
 
 
-def test_readings_at_one_moment_are_one_sample_and_one_of_long_ago_does_not_count(clock: SimpleNamespace) -> None:
+def test_readings_at_one_moment_are_one_sample_and_one_of_long_ago_does_not_count(clock):
     samples = LateSamples()
 
     assert [bool(samples.note(["urgent"])) for _ in range(3)] == [False, False, False]
@@ -180,9 +178,7 @@ def test_readings_at_one_moment_are_one_sample_and_one_of_long_ago_does_not_coun
 
 
 @pytest.mark.parametrize(("age_ms", "code"), [(1_010, "just_late"), (1_990, "just_late"), (2_000, "late")])
-def test_a_first_reading_counts_the_time_past_the_promise_not_the_whole_wait(
-    monkeypatch: pytest.MonkeyPatch, age_ms: int, code: str
-) -> None:
+def test_a_first_reading_counts_the_time_past_the_promise_not_the_whole_wait(monkeypatch, age_ms, code):
     monkeypatch.setattr(lateness, "_late", lambda row, facts: SimpleNamespace(code="late"))
     status = RowStatus("Late", "warn")
     row = Row("mail", "queue", "", "open", status, queue="mail", waiting=3, oldest_age_ms=age_ms, ratio=age_ms / 1_000)
@@ -206,14 +202,14 @@ def waited(quick: int, slow: int) -> dict[int, int]:
         ({}, 1_000, 0),
     ],
 )
-def test_starts_are_late_that_certainly_waited_for_longer(counts: Counts, promise_ms: int, count: int) -> None:
+def test_starts_are_late_that_certainly_waited_for_longer(counts, promise_ms, count):
     assert late(counts, promise_ms) == count
 
 
 @pytest.mark.parametrize(
     ("counts", "bad"), [(waited(85, 15), True), (waited(86, 14), False), (waited(40, 9), False), ({}, False)]
 )
-def test_a_seventh_of_the_starts_burns_ten_at_least(counts: Counts, bad: bool) -> None:
+def test_a_seventh_of_the_starts_burns_ten_at_least(counts, bad):
     assert burns(counts, 1_000) is bad
 
 
@@ -231,7 +227,7 @@ SPELLS = [{}, waited(0, 1), {}, waited(0, 1)]
         ([waited(700, 300)], waited(70, 30), 3, []),  # once is not again
     ],
 )
-def test_a_queue_is_late_again_and_again(hour: list[Counts], recent: Counts, ago: int, said: list[str]) -> None:
+def test_a_queue_is_late_again_and_again(hour, recent, ago, said):
     def minutes(subject: str, since_ms: int, until_ms: int) -> dict[int, Counts]:
         return {since_ms + n * MINUTE_MS: counts for n, counts in enumerate(hour)} if subject == "q:mail" else {}
 

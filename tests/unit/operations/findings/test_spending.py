@@ -72,7 +72,7 @@ def calls(*buckets: tuple[int, int]) -> list[Counts]:
         (calls(), ""),
     ],
 )
-def test_a_dependency_of_which_most_calls_fail_is_down(buckets: list[Counts], said: str) -> None:
+def test_a_dependency_of_which_most_calls_fail_is_down(buckets, said):
     found = list(down("bank", {"call_bank": "default", "mail": "urgent", "refund": "hooks"}, buckets))
 
     assert [each.name for each in found] == ["actors.dependency_down"] * bool(said)
@@ -92,12 +92,12 @@ def test_a_dependency_of_which_most_calls_fail_is_down(buckets: list[Counts], sa
         ({}, False),
     ],
 )
-def test_an_actor_is_bound_by_the_database_where_nearly_all_of_its_time_goes_there(counts: Counts, bound: bool) -> None:
+def test_an_actor_is_bound_by_the_database_where_nearly_all_of_its_time_goes_there(counts, bound):
     assert in_database(USUAL, counts) is bound
     assert not in_database(Usual("at this hour"), counts), "nothing is usual of it"
 
 
-def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch):
     actors = {name: Mock(queue_name=queue, options={}) for name, queue in (("export", "slow"), ("vat", "default"))}
     monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: Mock(actors=actors))
     bucket = {"a:vat": ran(6, 900, sql=800), "a:export": ran(8, 9_000, sql=8_000)}
@@ -125,7 +125,7 @@ def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch: pytest.Mo
         ("call_bank", {}, DEPENDENCY_SLOW, "; it calls bank"),  # none has ended yet
     ],
 )
-def test_what_takes_longer_is_named_where_it_is_known(actor: str, counts: Counts, word: str, says: str) -> None:
+def test_what_takes_longer_is_named_where_it_is_known(actor, counts, word, says):
     assert goes_to(actor, USUAL, counts)[:2] == (word, says)
 
 
@@ -139,7 +139,7 @@ def test_what_takes_longer_is_named_where_it_is_known(actor: str, counts: Counts
         ([2 * MIB] * 30, False),  # for 5 min
     ],
 )
-def test_an_actor_leaks_whose_processes_grow_all_the_time(grown: list[int], leaks: bool) -> None:
+def test_an_actor_leaks_whose_processes_grow_all_the_time(grown, leaks):
     found = list(leaking({"export": "slow"}, {"export": grew([ran(1, 100, grown=each) for each in grown])}))
 
     assert [each.seen for each in found] == [
@@ -158,8 +158,8 @@ def test_an_actor_leaks_whose_processes_grow_all_the_time(grown: list[int], leak
     ],
 )
 def test_an_actor_leaks_that_grew_two_processes_of_a_pool_which_replaced_two_for_their_memory(
-    monkeypatch: pytest.MonkeyPatch, restarts: list[dict[str, int]], grown: list[int], leaks: bool
-) -> None:
+    monkeypatch, restarts, grown, leaks
+):
     seen = MemoryReplacements()
     monkeypatch.setattr(spending, "REPLACED", seen)
     broker = Mock(actors={"export": Mock(queue_name="slow", options={})})
@@ -175,7 +175,7 @@ def test_an_actor_leaks_that_grew_two_processes_of_a_pool_which_replaced_two_for
     assert all(each.actor == "export" for each in found)
 
 
-def test_replacements_are_told_of_a_pool_whose_supervisor_has_just_begun_and_no_longer_than_ten_minutes() -> None:
+def test_replacements_are_told_of_a_pool_whose_supervisor_has_just_begun_and_no_longer_than_ten_minutes():
     seen = MemoryReplacements()
     report = PoolReport("slow", "h", 7, "processes", 2, 0, 600_000, 0, "up", restarts={"memory": 2})
 
@@ -186,7 +186,7 @@ def test_replacements_are_told_of_a_pool_whose_supervisor_has_just_begun_and_no_
     assert (told, seen.queues()) == ({"slow"}, set())
 
 
-def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak() -> None:
+def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak():
     actors = {"sync": "default", "cart": "default", "catalog": "default", "export": "slow", "vat": "default"}
     grown = dict.fromkeys(("export", "vat"), (0, 0, 0)) | {"sync": (9_000_000, 6, 450_000)}
     grown |= {"cart": (374_000_000, 1_097, 36_000), "catalog": (377_000_000, 267, 27_000)}
@@ -198,7 +198,7 @@ def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak() -> None:
     )
 
 
-def test_an_actor_that_is_sent_more_than_its_limit_starts_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_is_sent_more_than_its_limit_starts_is_told(monkeypatch):
     options = {"rate_limit": "6/m"}
     broker = Mock(actors={"push": Mock(options=options), "mail": Mock(options={})})
     monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: broker)
@@ -214,7 +214,7 @@ def test_an_actor_that_is_sent_more_than_its_limit_starts_is_told(monkeypatch: p
     assert not [*outrun("push", "default", burst), *outrun("mail", "default", floods)]
 
 
-def test_an_actor_that_sends_itself_without_an_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_that_sends_itself_without_an_end_is_told(monkeypatch):
     itself: list[bool] = [True]
     monkeypatch.setattr(spending, "sends_itself", lambda *_: itself[0])
     steady: list[Counts] = [{SENT: 1_350, SUCCEEDED: 1_350}] * 13
@@ -252,7 +252,7 @@ SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 fail
         ("Connection refused\n\tIs the server running on that host?", "away", "nothing listens there", "server runs"),
     ],
 )
-def test_each_error_has_its_remedy(text: str, code: str, seen: str, step: str) -> None:
+def test_each_error_has_its_remedy(text, code, seen, step):
     found = database_away(FindingGroup("database"), OperationalError(SERVER + text))
 
     assert found.code == code and found.severity == "error"
@@ -270,8 +270,8 @@ def test_each_error_has_its_remedy(text: str, code: str, seen: str, step: str) -
     ],
 )  # fmt: skip
 def test_a_right_that_is_missing_is_no_missing_table_and_a_statement_that_was_ended_no_server_that_is_away(
-    error: Exception, code: str, seen: str, step: str
-) -> None:
+    error, code, seen, step
+):
     missing = database_away(FindingGroup("database"), ProgrammingError('relation "jobs" does not exist'))
     found = database_away(FindingGroup("database"), error)
 
@@ -293,7 +293,7 @@ def test_a_right_that_is_missing_is_no_missing_table_and_a_statement_that_was_en
         ("[Errno 13] Permission denied: '/media/a.pdf'", None),
     ],
 )
-def test_what_a_server_refuses_is_told_by_its_cause(error: str, because: str | None) -> None:
+def test_what_a_server_refuses_is_told_by_its_cause(error, because):
     kind = kind_of([f"OperationalError: {error}"] * 5)
 
     assert (kind and kind.because) == because
@@ -308,12 +308,12 @@ def test_what_a_server_refuses_is_told_by_its_cause(error: str, because: str | N
         ("division by zero", "", ""),
     ],
 )
-def test_the_host_is_that_which_most_errors_name(error: str, host: str, fact: str) -> None:
+def test_the_host_is_that_which_most_errors_name(error, host, fact):
     assert host_of([error] * 5) == (host, fact)
 
 
 @pytest.mark.parametrize("text", ["a." * 1_000, ("a" * 60 + ".") * 40, "http://" * 300, "a.b: " * 400])
-def test_long_answers_of_a_foreign_server_cost_little(text: str) -> None:
+def test_long_answers_of_a_foreign_server_cost_little(text):
     began_s = time.process_time()
 
     host_of(f"{number} {text}" for number in range(MOST_ROWS))

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -63,7 +62,7 @@ def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) ->
     ("name", "isolated", "prefetch"),
     [("urgent", False, 4), ("slow", False, 1), ("default", False, 16), ("default", True, 1)],
 )
-def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, isolated: bool, prefetch: int) -> None:
+def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name, isolated, prefetch):
     pool = settings.SWITCHYARD.topology.pool(name)
 
     worker = make_worker(assignment(pool, pool.queues, isolated=isolated), StubBroker())
@@ -71,7 +70,7 @@ def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name: str, isolat
     assert (worker.queue_prefetch, worker.worker_threads) == (prefetch, 1 if isolated else pool.slots)
 
 
-def test_a_worker_consumes_its_lanes_and_no_others() -> None:
+def test_a_worker_consumes_its_lanes_and_no_others():
     pool = settings.SWITCHYARD.topology.pool("retries")
 
     worker = make_worker(assignment(pool, settings.SWITCHYARD.topology.served_by(pool)), StubBroker())
@@ -80,14 +79,14 @@ def test_a_worker_consumes_its_lanes_and_no_others() -> None:
     assert "webhook-retry" not in worker.consumer_whitelist
 
 
-def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues() -> None:
+def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues():
     idle = Pool("idle", "threads", (), processes=1, slots=1)
 
     with pytest.raises(ValueError, match="pool idle: it serves no lane"):
         make_worker(assignment(idle, ()), StubBroker())
 
 
-def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
+def test_an_assignment_comes_through_a_command_line_as_it_is():
     given = assignment(settings.SWITCHYARD.topology.pool("webhook"), ("webhook", "webhook-retry"))
 
     assert read_assignment(json.loads(json.dumps(given.to_fields()))) == given
@@ -103,8 +102,8 @@ def test_an_assignment_comes_through_a_command_line_as_it_is() -> None:
     ],
 )
 def test_a_child_keeps_its_connections_or_its_pool_has_room_for_each_slot_and_for_async_actors(
-    declared: Any, kept: dict[str, int] | None, age_s: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    declared, kept, age_s, monkeypatch
+):
     declared_database = {"ENGINE": "django.db.backends.postgresql", "NAME": "yard", "OPTIONS": {"pool": declared}}
     handler = ConnectionHandler({"default": declared_database})
     monkeypatch.setattr(database, "connections", handler)
@@ -125,7 +124,7 @@ def root_logger() -> Iterator[logging.Logger]:
     root.handlers[:] = before
 
 
-def test_the_log_is_copied_for_the_supervisor_and_handlers_go_on(root_logger: logging.Logger, tmp_path: Path) -> None:
+def test_the_log_is_copied_for_the_supervisor_and_handlers_go_on(root_logger, tmp_path):
     [row] = ChildTable.create(1, 1).rows
     printed = StringIO()
     file = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=10_000)
@@ -146,7 +145,7 @@ DRAMATIQ_S = 3.0
     ("url", "pause_s"),
     [("redis://valkey:6379/0", DRAMATIQ_S), ("redis+sentinel://one:26379,two:26379/mymaster/0", main.FAILOVER_PAUSE_S)],
 )
-def test_a_pause_is_short_where_replicas_take_over(url: str, pause_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_is_short_where_replicas_take_over(url, pause_s, monkeypatch):
     settings = replace(switchyard_settings(), broker_url=url)
     monkeypatch.setattr(main, "switchyard_settings", lambda: settings)
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", DRAMATIQ_S)
@@ -181,7 +180,7 @@ def worker() -> Any:
     return SimpleNamespace(work_queue=queue, consumers={"work": Consumer()}, workers=[])
 
 
-def test_prefetched_messages_wait_on_where_the_broker_is_away_and_are_released_when_it_is_back(worker: Any) -> None:
+def test_prefetched_messages_wait_on_where_the_broker_is_away_and_are_released_when_it_is_back(worker):
     release_unstarted(worker)
     waiting = {each.message.message_id for each in worker.work_queue.waiting()}
     release_unstarted(worker)
@@ -190,7 +189,7 @@ def test_prefetched_messages_wait_on_where_the_broker_is_away_and_are_released_w
     assert worker.work_queue.waiting() == []
 
 
-def test_what_a_quiet_child_does_not_start_is_released_later(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_quiet_child_does_not_start_is_released_later(worker, monkeypatch):
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
     worker.work_queue = WorkQueue()
     message = item("9").message
@@ -200,7 +199,7 @@ def test_what_a_quiet_child_does_not_start_is_released_later(worker: Any, monkey
     assert (worker.consumers["work"].released, message.moved) == (["9"], True)
 
 
-def test_threads_start_nothing_before_the_hooks_of_a_shutdown_run(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_start_nothing_before_the_hooks_of_a_shutdown_run(worker, monkeypatch):
     seen: list[str] = []
     broker = SimpleNamespace(
         emit_before=lambda signal, worker: seen.append("hooks"),
@@ -261,7 +260,7 @@ def child(row: ChildRow) -> Child:
     return Child(row)
 
 
-def test_a_slot_is_busy_until_its_message_is_acknowledged(child: Child, row: ChildRow) -> None:
+def test_a_slot_is_busy_until_its_message_is_acknowledged(child, row):
     held = child.start("a", 5, "work-retry")
     runs, at_work = row.running(), child.slots.running
 
@@ -275,7 +274,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(child: Child, row: Chi
     assert row.read().done == 1
 
 
-def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(child: Child, row: ChildRow) -> None:
+def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(child, row):
     released: list[Any] = []
     child.slots.release = released.append
     held = child.take("a", 5)
@@ -287,7 +286,7 @@ def test_a_quiet_child_starts_nothing_and_releases_what_it_fetched(child: Child,
     assert (released, row.running(), outcome_of(held).kind) == ([held], [], "deferred")
 
 
-def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(child: Child, row: ChildRow) -> None:
+def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(child, row):
     child.slots = SlotTracking(child.broker, row, small_yard(), LANES, quiet_for_suspects=True)
     suspect = child.take("suspect", 6)
     suspect.lapses = ()
@@ -301,7 +300,7 @@ def test_a_child_that_runs_beside_others_leaves_a_lapse_suspect_and_ends(child: 
 
 
 @pytest.mark.parametrize("side", ["ack", "nack"])
-def test_what_was_moved_or_buried_is_not_finished(child: Child, row: ChildRow, side: str) -> None:
+def test_what_was_moved_or_buried_is_not_finished(child, row, side):
     held = child.start("a", 5)
     held.moved = True
 
@@ -311,9 +310,7 @@ def test_what_was_moved_or_buried_is_not_finished(child: Child, row: ChildRow, s
     assert (row.running(), row.finished(), row.read().taken, row.read().done) == ([], [], 1, 1)
 
 
-def test_a_repeated_acknowledgement_ends_a_message_once_and_what_was_never_started_takes_no_slot(
-    child: Child, row: ChildRow
-) -> None:
+def test_a_repeated_acknowledgement_ends_a_message_once_and_what_was_never_started_takes_no_slot(child, row):
     unstarted = child.take("b", 6)
     child.slots.before_send_acks(child.broker, unstarted)
     child.ack(unstarted)
@@ -326,7 +323,7 @@ def test_a_repeated_acknowledgement_ends_a_message_once_and_what_was_never_start
     assert (none, row.read().done, row.read().busy) == ((0, 0), 1, 0)
 
 
-def test_a_job_is_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_runs(child: Child, row: ChildRow) -> None:
+def test_a_job_is_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_runs(child, row):
     first, _ = child.start("first", 7), child.start("second", 8)
 
     row.request_stop(row.running()[0])
@@ -336,7 +333,7 @@ def test_a_job_is_asked_to_stop_if_the_supervisor_says_so_of_the_message_that_ru
     assert not child.slots.is_to_stop("first")
 
 
-def test_nothing_starts_while_the_lease_may_have_lapsed(child: Child, row: ChildRow) -> None:
+def test_nothing_starts_while_the_lease_may_have_lapsed(child, row):
     row.lease(time.monotonic() - 1)
     thread = threading.Thread(target=child.start, args=("a", 5))
 
@@ -349,7 +346,7 @@ def test_nothing_starts_while_the_lease_may_have_lapsed(child: Child, row: Child
     assert (taken, row.read().taken) == (0, 1)
 
 
-def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains(child: Child, row: ChildRow) -> None:
+def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains(child, row):
     row.lease(time.monotonic() - 1)
     held = child.take("a", 5)
     child.broker.draining = True
@@ -361,7 +358,7 @@ def test_what_waits_for_a_lease_is_left_to_the_supervisor_by_a_child_that_drains
     assert (row.read().taken, outcome_of(held).kind) == (0, "deferred")
 
 
-def test_a_wait_for_a_broker_is_none_of_its_limit(child: Child, row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_for_a_broker_is_none_of_its_limit(child, row, monkeypatch):
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.PAUSE_S", 0.001)
     monkeypatch.setattr("switchyard.middleware.wait_for_broker.waiting", child.slots.without_limit)
     message = child.start("waits", 1)
@@ -382,7 +379,7 @@ def test_a_wait_for_a_broker_is_none_of_its_limit(child: Child, row: ChildRow, m
 
 
 @pytest.mark.parametrize("moment", ["before_send_acks", "before_nack"])
-def test_the_end_of_a_message_is_none_of_its_limit_nor_restarts_it(child: Child, row: ChildRow, moment: str) -> None:
+def test_the_end_of_a_message_is_none_of_its_limit_nor_restarts_it(child, row, moment):
     getattr(child.slots, moment)(child.broker, child.start("ended", 1))
     limits = [ran.limit_ns for ran in row.running()]
 
@@ -392,7 +389,7 @@ def test_the_end_of_a_message_is_none_of_its_limit_nor_restarts_it(child: Child,
     assert limits == [ran.limit_ns for ran in row.running()] == [0]
 
 
-def test_a_limit_does_not_begin_again_for_a_message_that_is_worked_off(child: Child, row: ChildRow) -> None:
+def test_a_limit_does_not_begin_again_for_a_message_that_is_worked_off(child, row):
     held = child.start("ended", 1)
 
     with child.slots.without_limit("ended"):
@@ -403,7 +400,7 @@ def test_a_limit_does_not_begin_again_for_a_message_that_is_worked_off(child: Ch
     assert row.running() == [started]
 
 
-def test_who_waits_finds_its_own_clock_though_its_id_is_anothers_by_then(child: Child, row: ChildRow) -> None:
+def test_who_waits_finds_its_own_clock_though_its_id_is_anothers_by_then(child, row):
     child.start("again", 1)
 
     with child.slots.without_limit("again"):
@@ -462,7 +459,7 @@ def run(under: MemoryGuard, broker: Any, weight: Scales, kept: int, meanwhile: i
     return held
 
 
-def test_a_leak_leaves_room_for_what_fetches_and_records(weight: Scales, row: ChildRow) -> None:
+def test_a_leak_leaves_room_for_what_fetches_and_records(weight, row):
     back: list[MessageProxy] = []
     under, broker = MemoryGuard(row, LIMIT, release=back.append), Draining()
 
@@ -472,7 +469,7 @@ def test_a_leak_leaves_room_for_what_fetches_and_records(weight: Scales, row: Ch
     assert (row.full, row.lacks_memory, broker.draining, len(back)) == (True, True, True, 4)
 
 
-def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales, row: ChildRow) -> None:
+def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight, row):
     under, broker = MemoryGuard(row, LIMIT, release=lambda message: None), Draining()
 
     ran = [bool(run(under, broker, weight, MB, meanwhile=30 * MB)) for _ in range(12)]
@@ -481,7 +478,7 @@ def test_what_a_task_takes_for_a_while_is_kept_free_for_the_next(weight: Scales,
     assert weight.peak <= 100 * MB
 
 
-def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row: ChildRow) -> None:
+def test_the_first_message_starts_whatever_the_child_weighs(weight, row):
     under, broker = MemoryGuard(row, MB, release=lambda message: None), Draining()
 
     assert run(under, broker, weight, 0)
@@ -489,13 +486,13 @@ def test_the_first_message_starts_whatever_the_child_weighs(weight: Scales, row:
 
 
 @pytest.mark.parametrize(("limit_mb", "over"), [(59, True), (60, False)])
-def test_a_child_is_over_its_limit_by_resident_memory(weight: Scales, row: ChildRow, limit_mb: int, over: bool) -> None:
+def test_a_child_is_over_its_limit_by_resident_memory(weight, row, limit_mb, over):
     weight.reserved = 100 * MB
 
     assert MemoryGuard(row, limit_mb * MB, release=lambda message: None).over_limit is over
 
 
-def test_the_scales_see_what_is_taken() -> None:
+def test_the_scales_see_what_is_taken():
     weigh = memory_meter()
     before = weigh()
 
@@ -508,7 +505,7 @@ def test_the_scales_see_what_is_taken() -> None:
     assert all(size / 2 < now - then < 3 * size for then, now in zip(before, after, strict=True))
 
 
-def test_allocations_count_where_limited(weight: Scales, row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_allocations_count_where_limited(weight, row, monkeypatch):
     limits: list[tuple[int, int]] = []
     monkeypatch.setattr(slot_tracking.resource, "setrlimit", lambda what, limit: limits.append(limit))
     under, broker = MemoryGuard(row, LIMIT, release=lambda message: None), Draining()
@@ -542,10 +539,10 @@ def growing(monkeypatch: pytest.MonkeyPatch) -> Any:
     return at
 
 
-def test_what_a_child_loads_with_its_first_jobs_is_no_growth(growing: Any) -> None:
+def test_what_a_child_loads_with_its_first_jobs_is_no_growth(growing):
     assert [growing(1.0, 2**20), growing(2.0, LOADED_BYTES - 1), growing(LOADS_S, LOADED_BYTES - 1)] == [0, 0, 0]
 
 
-def test_what_comes_later_or_is_more_is_growth(growing: Any) -> None:
+def test_what_comes_later_or_is_more_is_growth(growing):
     assert growing(1.0, LOADED_BYTES + 2**20) == LOADED_BYTES + 2**20
     assert growing(LOADS_S + 1, LOADED_BYTES + 3 * 2**20) == LOADED_BYTES + 3 * 2**20

@@ -37,7 +37,7 @@ def text_of(folder: Path) -> str:
     return exposition(folder, PoolReport("pool", "host", 1, "threads", 1, 0, 0, 0, "up"), 0).decode()
 
 
-def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path: Path) -> None:
+def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path):
     for pid in range(1, 1_001):
         count(tmp_path, pid, pid)
         fold(tmp_path, pid)
@@ -49,7 +49,7 @@ def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path: Pa
     assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", "counter_5000.db"}
 
 
-def test_what_only_a_living_process_can_say_is_not_kept(tmp_path: Path) -> None:
+def test_what_only_a_living_process_can_say_is_not_kept(tmp_path):
     gauge = MmapedDict(str(tmp_path / "gauge_livesum_7.db"))
     gauge.write_value(mmap_key("busy", "busy", [], [], "Busy."), 3.0, 0.0)
     gauge.close()
@@ -60,7 +60,7 @@ def test_what_only_a_living_process_can_say_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [b"", b"\xff\x00\x00\x00" + b"\x00" * 60])
-def test_a_file_that_was_being_written_is_let_go(tmp_path: Path, left: bytes) -> None:
+def test_a_file_that_was_being_written_is_let_go(tmp_path, left):
     count(tmp_path, 1, 2)
     fold(tmp_path, 1)
     (tmp_path / "counter_7.db").write_bytes(left)
@@ -71,7 +71,7 @@ def test_a_file_that_was_being_written_is_let_go(tmp_path: Path, left: bytes) ->
     assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
 
 
-def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
+def test_nothing_is_folded_while_the_files_are_read(tmp_path):
     count(tmp_path, 1, 2)
     ended = EndedChildren(tmp_path)
     ended.add(1)
@@ -84,7 +84,7 @@ def test_nothing_is_folded_while_the_files_are_read(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", FOLDING}
 
 
-def test_who_reads_for_ever_keeps_no_supervisor_from_folding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_reads_for_ever_keeps_no_supervisor_from_folding(tmp_path, monkeypatch):
     monkeypatch.setattr("switchyard.workers.metrics.AT_MOST_S", 0.0)
     count(tmp_path, 1, 2)
     ended = EndedChildren(tmp_path)
@@ -96,7 +96,7 @@ def test_who_reads_for_ever_keeps_no_supervisor_from_folding(tmp_path: Path, mon
     assert 'jobs_total{actor="a"} 2.0' in text_of(tmp_path)
 
 
-def test_another_process_never_reads_a_count_twice(tmp_path: Path) -> None:
+def test_another_process_never_reads_a_count_twice(tmp_path):
     """The web reads all pools' folders, in its own time."""
     folder = tmp_path / "urgent"
     folder.mkdir()
@@ -155,7 +155,7 @@ assert all(file.stat().st_blocks * 512 >= file.stat().st_size for file in folder
 """
 
 
-def test_a_full_disk_costs_only_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_only_metrics(tmp_path, monkeypatch):
     """A sparse file without room ends its process with SIGBUS: at its begin, as it grows, and after a fork."""
     done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-800:]
@@ -186,7 +186,7 @@ def container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "memory_here", lambda: 5_000)
 
 
-def test_a_pool_has_its_slots_its_memory_and_its_restarts() -> None:
+def test_a_pool_has_its_slots_its_memory_and_its_restarts():
     lines = lines_of(report(restarts={"exit": 1, "SIGKILL": 3}))
 
     assert lines == [
@@ -249,7 +249,7 @@ def flush(tmp_path: Path, store: Store) -> CountFlush:
     return CountFlush(tmp_path, pool="p", release="1.0", member="p:host:1", store=store)  # type: ignore[arg-type]
 
 
-def test_attempts_count_for_each_subject_with_class_and_time(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_attempts_count_for_each_subject_with_class_and_time(tmp_path, store, flush):
     Child(tmp_path, 7).count(3)
     Child(tmp_path, 8).count(2)
     flush.flush()
@@ -262,7 +262,7 @@ def test_attempts_count_for_each_subject_with_class_and_time(tmp_path: Path, sto
         assert store.counts[subject, RUN_MS] in (358, 359, 360)  # whole ms of each file
 
 
-def test_an_unanswered_flush_is_repeated_and_the_rest_follows(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_an_unanswered_flush_is_repeated_and_the_rest_follows(tmp_path, store, flush):
     child = Child(tmp_path, 7)
     child.count(3)
     store.answers = False
@@ -276,7 +276,7 @@ def test_an_unanswered_flush_is_repeated_and_the_rest_follows(tmp_path: Path, st
     assert store.counts["a:mail", SUCCEEDED] == 7
 
 
-def test_files_of_an_ended_child_count_once_when_folded(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_files_of_an_ended_child_count_once_when_folded(tmp_path, store, flush):
     Child(tmp_path, 7).count(3)
     flush.flush()
     Child(tmp_path, 7).count(2, actor="other")
@@ -288,7 +288,7 @@ def test_files_of_an_ended_child_count_once_when_folded(tmp_path: Path, store: S
     assert (store.counts["a:mail", SUCCEEDED], store.counts["a:other", SUCCEEDED]) == (4, 2)
 
 
-def test_a_folder_that_is_emptied_takes_nothing_away(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_a_folder_that_is_emptied_takes_nothing_away(tmp_path, store, flush):
     Child(tmp_path, 7).count(3)
     flush.flush()
     for path in tmp_path.glob("*.db"):
@@ -301,7 +301,7 @@ def test_a_folder_that_is_emptied_takes_nothing_away(tmp_path: Path, store: Stor
     assert store.counts["a:mail", SUCCEEDED] == 5
 
 
-def test_a_broken_file_stops_no_supervisor(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_a_broken_file_stops_no_supervisor(tmp_path, store, flush):
     (tmp_path / "counter_3.db").write_bytes(b"")
     (tmp_path / "counter_4.db").write_bytes(b"\x10\0\0")
     child = Child(tmp_path, 7)
@@ -318,7 +318,7 @@ def test_a_broken_file_stops_no_supervisor(tmp_path: Path, store: Store, flush: 
     assert store.counts["a:mail", SUCCEEDED] == 2
 
 
-def test_hosts_count_up_to_a_number_however_many_a_child_names(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_hosts_count_up_to_a_number_however_many_a_child_names(tmp_path, store, flush):
     labels = ["dependency", "host", "outcome"]
     family = "switchyard_dependency_host_calls"
     for pid in (7, 8):
@@ -335,7 +335,7 @@ def test_hosts_count_up_to_a_number_however_many_a_child_names(tmp_path: Path, s
     assert all(count == 2 for (subject, _), count in store.counts.items() if subject != "d:web other")
 
 
-def test_longest_owners_are_counted_and_all_others_together(tmp_path: Path, store: Store, flush: CountFlush) -> None:
+def test_longest_owners_are_counted_and_all_others_together(tmp_path, store, flush):
     values = MmapedDict(str(tmp_path / "counter_7.db"))
     for number in range(MOST_OWNERS + 3):
         owner = f"user:{number:03}"
@@ -357,7 +357,7 @@ def child(pid: int, *, busy: int, done: int) -> ReportedChild:
     return {"pid": pid, "busy": busy, "done": done}
 
 
-def test_replaced_child_takes_nothing_from_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_child_takes_nothing_from_the_totals(monkeypatch):
     now_s = 100.0
     monkeypatch.setattr("switchyard.workers.supervisor.report.time.monotonic", lambda: now_s)
     work = WorkDone()

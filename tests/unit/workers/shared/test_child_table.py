@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
 
 import pytest
 
@@ -36,7 +35,7 @@ def work_off(row: ChildRow, token: int, *, lane: int = 0) -> None:
     row.end(start(row, token=token, lane=lane), worked_off=True)
 
 
-def test_a_forked_child_writes_and_its_parent_reads() -> None:
+def test_a_forked_child_writes_and_its_parent_reads():
     table = ChildTable.create(3, 2)
     pid = os.fork()
     if pid == 0:
@@ -55,7 +54,7 @@ def test_a_forked_child_writes_and_its_parent_reads() -> None:
     assert table.rows[0].read() == table.rows[2].read() == ChildState(False, 0, 0, 0, 0)
 
 
-def test_a_table_is_found_again_by_its_descriptor() -> None:
+def test_a_table_is_found_again_by_its_descriptor():
     table = ChildTable.create(2, 4)
 
     row = ChildTable(table.fd, 2, 4).rows[1]
@@ -66,7 +65,7 @@ def test_a_table_is_found_again_by_its_descriptor() -> None:
     assert [(ran.lane, ran.id, ran.token) for ran in table.rows[1].finished()] == [(1, b"a", 3)]
 
 
-def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
+def test_a_row_is_cleared_for_the_next_child(row):
     row.ready = True
     row.full = True
     row.retired = True
@@ -81,7 +80,7 @@ def test_a_row_is_cleared_for_the_next_child(row: ChildRow) -> None:
     assert (row.leased, row.full, row.retired) == (False, False, False)
 
 
-def test_a_child_works_while_it_is_up_and_has_its_leases_without_which_nothing_is_put_down(row: ChildRow) -> None:
+def test_a_child_works_while_it_is_up_and_has_its_leases_without_which_nothing_is_put_down(row):
     loading = row.read().works
     row.ready = True
     up = row.read().works
@@ -92,7 +91,7 @@ def test_a_child_works_while_it_is_up_and_has_its_leases_without_which_nothing_i
     assert (row.running(), row.read().taken) == ([], 0)
 
 
-def test_the_last_that_were_worked_off_are_remembered(row: ChildRow) -> None:
+def test_the_last_that_were_worked_off_are_remembered(row):
     for token in range(KEPT + 5):
         work_off(row, token)
     row.confirm_flush(row.last_end())
@@ -100,7 +99,7 @@ def test_the_last_that_were_worked_off_are_remembered(row: ChildRow) -> None:
     assert {found.token for found in row.finished()} >= set(range(5, KEPT + 5))
 
 
-def test_what_runs_for_long_keeps_its_slot_whatever_its_id_and_token_while_others_are_worked_off(row: ChildRow) -> None:
+def test_what_runs_for_long_keeps_its_slot_whatever_its_id_and_token_while_others_are_worked_off(row):
     start(row, b"x" * 200, 2**63 - 1, limit_ns=60)
     for token in range(3 * KEPT):
         work_off(row, token)
@@ -109,14 +108,14 @@ def test_what_runs_for_long_keeps_its_slot_whatever_its_id_and_token_while_other
     assert (row.read().taken, row.read().done, row.read().busy) == (3 * KEPT + 1, 3 * KEPT, 1)
 
 
-def test_what_went_elsewhere_is_not_finished(row: ChildRow) -> None:
+def test_what_went_elsewhere_is_not_finished(row):
     row.end(start(row), worked_off=False)
     row.confirm_flush(row.last_end())
 
     assert (row.running(), row.finished(), row.read().taken, row.read().done) == ([], [], 1, 1)
 
 
-def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row: ChildRow) -> None:
+def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row):
     work_off(row, 1)
     last_end = row.last_end()
     work_off(row, 2)
@@ -128,7 +127,7 @@ def test_what_is_not_written_down_of_a_message_keeps_it_from_being_finished(row:
     assert [ran.token for ran in row.ended_unwritten(9)] == [3, 2]
 
 
-def test_written_is_what_the_quickest_flush_has_written(row: ChildRow) -> None:
+def test_written_is_what_the_quickest_flush_has_written(row):
     work_off(row, 1)
     slow = row.last_end()
     work_off(row, 2)
@@ -139,7 +138,7 @@ def test_written_is_what_the_quickest_flush_has_written(row: ChildRow) -> None:
 
 
 @pytest.mark.parametrize("cleared", [24, 64, 240])
-def test_what_died_while_an_entry_was_cleared_to_be_filled_anew_is_left_out(row: ChildRow, cleared: int) -> None:
+def test_what_died_while_an_entry_was_cleared_to_be_filled_anew_is_left_out(row, cleared):
     """Not all of a entry is cleared at once: the state may stand longer than the rest."""
     slot = start(row)
     row.end(slot, worked_off=True)
@@ -152,7 +151,7 @@ def test_what_died_while_an_entry_was_cleared_to_be_filled_anew_is_left_out(row:
     assert [found.token for found in row.finished()] == [2]
 
 
-def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: ChildRow) -> None:
+def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row):
     slot = start(row)
     [ran] = row.running()
 
@@ -167,7 +166,7 @@ def test_a_message_that_is_asked_to_stop_is_no_other_that_gets_its_place(row: Ch
 
 
 @pytest.mark.parametrize("lines", [3, 40, 400])
-def test_a_row_keeps_the_last_lines_that_its_child_logged(row: ChildRow, lines: int) -> None:
+def test_a_row_keeps_the_last_lines_that_its_child_logged(row, lines):
     said = [f"line {number} " + "x" * (number % 90) for number in range(lines)]
 
     for line in said:
@@ -178,7 +177,7 @@ def test_a_row_keeps_the_last_lines_that_its_child_logged(row: ChildRow, lines: 
     assert len(kept) >= min(lines, 30)
 
 
-def test_what_has_lost_its_beginning_is_no_line(row: ChildRow) -> None:
+def test_what_has_lost_its_beginning_is_no_line(row):
     row.log("password=" + "x" * 5_000 + "\n")
 
     assert row.logged() == []
@@ -186,7 +185,7 @@ def test_what_has_lost_its_beginning_is_no_line(row: ChildRow) -> None:
     assert row.logged() == ["after"]
 
 
-def test_progress_is_the_first_sign_of_life_after_a_message_started_or_ended(row: ChildRow) -> None:
+def test_progress_is_the_first_sign_of_life_after_a_message_started_or_ended(row):
     row.beat()
     idle_ns = row.read().progress_ns
     slot = start(row)
@@ -201,7 +200,7 @@ def test_progress_is_the_first_sign_of_life_after_a_message_started_or_ended(row
     assert 0 < started_ns == still_ns < row.read().progress_ns == row.read().beat_ns
 
 
-def test_messages_are_counted_by_several_threads_at_once() -> None:
+def test_messages_are_counted_by_several_threads_at_once():
     row = ChildTable.create(1, 8).rows[0]
     row.lease(time.monotonic() + 60)
 
@@ -218,7 +217,7 @@ def test_messages_are_counted_by_several_threads_at_once() -> None:
     assert (row.read().taken, row.read().done, row.read().busy) == (16_000, 16_000, 0)
 
 
-def test_an_entry_is_never_seen_half_written(row: ChildRow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_is_never_seen_half_written(row, monkeypatch):
     start(row, b"before", limit_ns=60_000_000_000)
     layout = child_table._ENTRY
 
@@ -243,7 +242,7 @@ def test_an_entry_is_never_seen_half_written(row: ChildRow, monkeypatch: pytest.
     assert (row.running(), [(ran.id, ran.start_ns) for ran in row.running()]) == ([], [(b"after", 9)])
 
 
-def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared() -> None:
+def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared():
     table = ChildTable.create(2, 2)
     child = ChildTable(os.dup(table.fd), 2, 2)
     child.rows[0].log("x" * 5_000)
@@ -256,9 +255,7 @@ def test_what_a_child_holds_is_read_by_its_supervisor_until_the_row_is_cleared()
 
 
 @pytest.mark.parametrize("act", ["start", "full", "stuck", "ill"])
-def test_a_child_that_is_not_looked_at_signals_its_next_act_once(
-    row: ChildRow, monkeypatch: pytest.MonkeyPatch, act: str
-) -> None:
+def test_a_child_that_is_not_looked_at_signals_its_next_act_once(row, monkeypatch, act):
     signals: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *which: signals.append(which))
     start(row)
@@ -304,18 +301,18 @@ def said_of(spoil: str) -> str:
         "sys.stdout = object()",
     ],
 )
-def test_a_child_ends_with_its_code_whatever_its_output_is(spoil: str) -> None:
+def test_a_child_ends_with_its_code_whatever_its_output_is(spoil):
     assert said_of(spoil) == "ended with 5"
 
 
 @pytest.mark.parametrize(("raised", "code"), [("KeyboardInterrupt", 70), ("SystemExit(4)", 4), ("ValueError", 70)])
-def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised: str, code: int) -> None:
+def test_an_exception_never_leaves_a_child_into_the_code_of_its_parent(raised, code):
     assert said_of(f"raise {raised}") == f"ended with {code}"
 
 
 # A socket, as below systemd, cannot be opened again without blocking.
 @pytest.mark.parametrize("opens", [os.pipe, os.openpty, lambda: [end.detach() for end in socket.socketpair()]])
-def test_an_output_without_room_drops_lines_and_says_so(opens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_without_room_drops_lines_and_says_so(opens, monkeypatch):
     monkeypatch.setattr(preflight, "WAIT_S", 0.01)
     reader, writer = opens()
     stream, taken = preflight.PatientOutput(writer), b""

@@ -9,7 +9,6 @@ import signal
 import time
 from dataclasses import replace
 from math import inf
-from typing import Any
 
 import dramatiq
 import pytest
@@ -56,9 +55,7 @@ def isolated_pids(children: ChildManager) -> list[int]:
     return [process.pid for process in children.isolated if process.pid]
 
 
-def test_a_free_isolated_child_takes_the_next_suspect_and_one_that_runs_long_holds_none_up(
-    children: ChildManager, server: Server
-) -> None:
+def test_a_free_isolated_child_takes_the_next_suspect_and_one_that_runs_long_holds_none_up(children, server):
     children.work()
     for _ in range(2):
         report_isolated(children, server, 1)
@@ -74,9 +71,7 @@ def test_a_free_isolated_child_takes_the_next_suspect_and_one_that_runs_long_hol
 
 @pytest.mark.usefixtures("no_processes")
 @pytest.mark.parametrize(("isolated", "most"), [(None, MOST_ALONE["threads"]), (1, 1)])
-def test_isolated_children_are_never_more_than_the_pool_has_room_for_or_declares(
-    server: Server, isolated: int | None, most: int
-) -> None:
+def test_isolated_children_are_never_more_than_the_pool_has_room_for_or_declares(server, isolated, most):
     children = make_children(replace(POOL, isolated=isolated), server)
     children.work()
 
@@ -85,7 +80,7 @@ def test_isolated_children_are_never_more_than_the_pool_has_room_for_or_declares
     assert len(isolated_pids(children)) == most
 
 
-def test_suspects_wait_while_the_pool_pauses(children: ChildManager, server: Server) -> None:
+def test_suspects_wait_while_the_pool_pauses(children, server):
     children.pause()
 
     report_isolated(children, server, 1)
@@ -93,7 +88,7 @@ def test_suspects_wait_while_the_pool_pauses(children: ChildManager, server: Ser
     assert isolated_pids(children) == []
 
 
-def test_a_pool_rests_once_its_children_have_run_nothing_for_a_while(children: ChildManager) -> None:
+def test_a_pool_rests_once_its_children_have_run_nothing_for_a_while(children):
     assert not children.rest(), "no child is up yet"
     children.work()
     row = children.rows[children.running[0].index]
@@ -109,7 +104,7 @@ def test_a_pool_rests_once_its_children_have_run_nothing_for_a_while(children: C
     assert not children.rest(), "it has just run something"
 
 
-def test_a_child_is_replaced_where_there_is_room(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_is_replaced_where_there_is_room(children, monkeypatch):
     sent: list[int] = []
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: sent.append(pid))
     children.work()
@@ -122,7 +117,7 @@ def test_a_child_is_replaced_where_there_is_room(children: ChildManager, monkeyp
     assert len(children.running) == 2
 
 
-def test_crashes_are_reported_for_an_hour(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crashes_are_reported_for_an_hour(children, monkeypatch):
     began_s = time.monotonic()
     statuses = [int(signal.SIGKILL), int(signal.SIGKILL), int(signal.SIGSEGV)]
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -150,8 +145,8 @@ def test_crashes_are_reported_for_an_hour(children: ChildManager, monkeypatch: p
     ],
 )
 def test_a_child_that_drains_by_itself_is_replaced_without_an_error_and_one_that_a_pause_drains_is_no_crash(
-    children: ChildManager, monkeypatch: Any, caplog: Any, pauses: bool, drained: bool, levels: list[str], restarts: Any
-) -> None:
+    children, monkeypatch, caplog, pauses, drained, levels, restarts
+):
     used = resource.getrusage(resource.RUSAGE_SELF)
     monkeypatch.setattr("switchyard.workers.supervisor.processes.os.kill", lambda pid, signum: None)
     children.work()
@@ -168,7 +163,7 @@ def test_a_child_that_drains_by_itself_is_replaced_without_an_error_and_one_that
     assert (children.restarts, sum(children.recent_crashes().values())) == (restarts, len(restarts))
 
 
-def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s_and_work_forgives_it() -> None:
+def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s_and_work_forgives_it():
     process = Process(1)
 
     waits = [process.delay_s(worked=False) for _ in range(12)]
@@ -178,7 +173,7 @@ def test_a_process_that_dies_before_it_worked_waits_longer_each_time_up_to_30_s_
     assert [process.delay_s(worked=worked) for worked in (True, False)] == [0.0, 0.1]
 
 
-def test_a_process_is_reaped_and_noted_when_it_has_ended() -> None:
+def test_a_process_is_reaped_and_noted_when_it_has_ended():
     started: list[int] = []
     ended: list[int] = []
 
@@ -216,14 +211,14 @@ ENDED = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
     ],
 )
 def test_what_is_over_its_limit_or_left_something_that_crashes_is_blamed_and_what_ended_in_time_is_not(
-    left: dict[str, list[Running]], over: tuple[Running, ...], clean: bool, found: Any
-) -> None:
+    left, over, clean, found
+):
     ending = ExitCause("hard_limit", over=over) if over else None
 
     assert suspects_of(Leftovers("child", SERVED, **left), ending, clean=clean, description="exited with 1") == found
 
 
-def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() -> None:
+def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements():
     pool = Pool("work", queues=("work",), kind="threads", processes=1, slots=1, recycle_after=10)
     children = make_children(pool, Server())
     recycling = Recycling(children)
@@ -244,7 +239,7 @@ def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements() 
     assert recycling.enforce() == math.inf
 
 
-def test_a_pause_in_the_middle_of_a_replacement_leaves_every_position_filled() -> None:
+def test_a_pause_in_the_middle_of_a_replacement_leaves_every_position_filled():
     pool = Pool("work", queues=("work",), kind="threads", processes=2, slots=1, recycle_after=1)
     children = make_children(pool, Server())
     recycling = Recycling(children)
@@ -275,7 +270,7 @@ def leases(server: Server) -> ChildLeases:
     return make_leases(Pool("work", "processes", ("work",), processes=1, slots=1), server)
 
 
-def test_a_child_that_could_not_be_started_keeps_no_lease(leases: ChildLeases) -> None:
+def test_a_child_that_could_not_be_started_keeps_no_lease(leases):
     [row] = ChildTable.create(1, 1).rows
     names = [leases.adopt(1, row, SERVED) for _ in range(3)]
 
@@ -283,7 +278,7 @@ def test_a_child_that_could_not_be_started_keeps_no_lease(leases: ChildLeases) -
     assert len(set(names)) == 3
 
 
-def test_a_lost_lease_is_reported_once(leases: ChildLeases, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_lease_is_reported_once(leases, server, monkeypatch):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.0)
     rows = dict(enumerate(ChildTable.create(2, 1).rows, start=1))
     loser = leases.adopt(1, rows[1], SERVED)
@@ -294,7 +289,7 @@ def test_a_lost_lease_is_reported_once(leases: ChildLeases, server: Server, monk
     assert not rows[1].leased and rows[2].leased
 
 
-def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor() -> None:
+def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor():
     def refuse(running: object) -> set[tuple[int, Running]]:
         server = Server()
         server.refuses = True
@@ -306,7 +301,7 @@ def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor
     assert 0.9 * POLL_AGAIN_S < cancellations.update({1: [RAN]}) <= POLL_AGAIN_S
 
 
-def test_a_refused_backlog_ends_nothing(leases: ChildLeases, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_backlog_ends_nothing(leases, server, caplog):
     server.waiting = 3
     leases.tick({})
     assert leases.backlog.waiting
@@ -332,7 +327,7 @@ class SlowServer(Server):
         return self.now_s
 
 
-def test_many_suspects_on_a_slow_server_cost_a_second_and_are_isolated_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_suspects_on_a_slow_server_cost_a_second_and_are_isolated_in_turn(monkeypatch):
     server = SlowServer()
     for module in (
         "switchyard.broker.queue.leases",
@@ -357,7 +352,7 @@ def test_many_suspects_on_a_slow_server_cost_a_second_and_are_isolated_in_turn(m
 
 
 @pytest.mark.parametrize("ticks", [inf, pytest.param(1.9, marks=pytest.mark.long)])
-def test_a_cancelled_job_costs_at_most_a_second_without_a_server(monkeypatch: pytest.MonkeyPatch, ticks: float) -> None:
+def test_a_cancelled_job_costs_at_most_a_second_without_a_server(monkeypatch, ticks):
     yard = declared_yard()
     leases = connect_leases(yard.pools[0], yard, dramatiq.get_broker(), "redis://127.0.0.1:1/0")
     monkeypatch.setattr(leases.keeper, "reclaim", lambda child, leftovers=None: None)
@@ -382,7 +377,7 @@ def oldest(leases: ChildLeases, server: Server, row: ChildRow) -> list[str]:
     return [work.split()[0], *work.splitlines()[1:]]
 
 
-def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_tells_stock_from_what_runs(server, monkeypatch):
     monkeypatch.setattr("switchyard.broker.queue.leases.REPORT_S", 0.0)
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
     row = ChildTable.create(1, 2).rows[0]
@@ -410,9 +405,7 @@ def test_a_report_tells_stock_from_what_runs(server: Server, monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("slots", "blamed"), [(1, []), (2, [b"1"])])
-def test_what_ended_before_another_in_the_only_slot_is_unblamed(
-    server: Server, slots: int, blamed: list[bytes]
-) -> None:
+def test_what_ended_before_another_in_the_only_slot_is_unblamed(server, slots, blamed):
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=slots), server)
     row = ChildTable.create(1, slots).rows[0]
     left = []
@@ -430,7 +423,7 @@ def test_what_ended_before_another_in_the_only_slot_is_unblamed(
     assert left == [[b"1"], blamed]
 
 
-def test_a_report_is_sent_once_unless_it_changes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_sent_once_unless_it_changes(server, monkeypatch):
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=2), server)
     row = ChildTable.create(1, 2).rows[0]
     leases.adopt(1, row, SERVED, slots=2)

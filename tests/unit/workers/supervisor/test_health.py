@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -84,7 +83,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
 
 
-def test_a_pool_that_takes_nothing_though_messages_wait_is_unhealthy(bench: Bench) -> None:
+def test_a_pool_that_takes_nothing_though_messages_wait_is_unhealthy(bench):
     assert bench.reason() == ""
     bench.clock.now_s = STUCK_S
     assert bench.reason() == ""
@@ -100,7 +99,7 @@ def test_a_pool_that_takes_nothing_though_messages_wait_is_unhealthy(bench: Benc
     assert bench.reason() == STUCK
 
 
-def test_a_pool_has_its_time_from_when_it_last_ran_something(bench: Bench) -> None:
+def test_a_pool_has_its_time_from_when_it_last_ran_something(bench):
     slot = begin(bench.row(1))
     bench.clock.now_s = 10 * STUCK_S
     assert bench.reason() == ""
@@ -113,14 +112,14 @@ def test_a_pool_has_its_time_from_when_it_last_ran_something(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("excuse", [Bench.run_something, Bench.have_nothing_wait, Bench.lose_the_broker])
-def test_a_pool_that_runs_or_has_nothing_to_take_stays_healthy(bench: Bench, excuse: Callable[[Bench], None]) -> None:
+def test_a_pool_that_runs_or_has_nothing_to_take_stays_healthy(bench, excuse):
     excuse(bench)
 
     for bench.clock.now_s in (0.0, STUCK_S + 1, 10 * STUCK_S):
         assert bench.reason() == ""
 
 
-def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench: Bench) -> None:
+def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench):
     assert bench.reason() == ""
     bench.lose_the_broker()
     bench.clock.now_s = 2 * STUCK_S
@@ -135,9 +134,7 @@ def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench: Bench) -> 
     assert bench.reason() == STUCK
 
 
-def test_a_pool_that_pauses_has_all_its_time_anew_and_one_without_a_child_that_consumes_is_unhealthy(
-    bench: Bench,
-) -> None:
+def test_a_pool_that_pauses_has_all_its_time_anew_and_one_without_a_child_that_consumes_is_unhealthy(bench):
     assert bench.reason() == ""
     bench.clock.now_s = STUCK_S + 1
 
@@ -173,11 +170,11 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     return Watched(monkeypatch)
 
 
-def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched: Watched) -> None:
+def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched):
     assert (watched.silent_after(11), watched.silent_after(1)) == ([], [(1, 11.0)])
 
 
-def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched: Watched) -> None:
+def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched):
     watched.row.lease(time.monotonic_ns() / 1e9 + 60)
     slot = watched.row.start(0, b"holds", b"1", 60_000_000_000)
     assert slot is not None
@@ -188,14 +185,14 @@ def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(wa
     assert (watched.silent_after(1), watched.silent_after(10)) == ([], [(1, 11.0)])
 
 
-def test_a_supervisor_that_stood_still_itself_blames_nobody(watched: Watched) -> None:
+def test_a_supervisor_that_stood_still_itself_blames_nobody(watched):
     watched.silent_after(9)
     watched.now_s += 60
 
     assert watched.silent_after(1) == []
 
 
-def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch):
     watched = Watched(monkeypatch)
     watched.row.clear()  # it never came up
     assert watched.silent_after(62) == [(1, 61.0)]
@@ -206,7 +203,7 @@ def test_who_follows_a_child_that_never_gave_a_sign_has_its_own_time(monkeypatch
     assert watched.silent_after(60) == []
 
 
-def test_the_time_without_an_answer_counts_while_a_task_runs(watched: Watched) -> None:
+def test_the_time_without_an_answer_counts_while_a_task_runs(watched):
     watched.row.lease(time.monotonic_ns() / 1e9 + 60)
     assert watched.row.start(0, b"holds", b"1", 60_000_000_000) is not None
     watched.silent_after(9)
@@ -289,7 +286,7 @@ def open_period(periods: QuietPeriods, children: ChildManager, clock: Clock) -> 
     assert not children.rows[exclusive(children).index].quiet
 
 
-def test_the_exclusive_child_takes_nothing_before_all_others_have_ended(children: ChildManager, clock: Clock) -> None:
+def test_the_exclusive_child_takes_nothing_before_all_others_have_ended(children, clock):
     periods, busy = QuietPeriods(children), children.rows[1]
     slot = begin(busy)
 
@@ -307,7 +304,7 @@ def test_the_exclusive_child_takes_nothing_before_all_others_have_ended(children
     assert not children.rows[exclusive(children).index].quiet
 
 
-def test_its_leases_say_that_it_runs_alone_others_nothing(children: ChildManager, clock: Clock, server: Server) -> None:
+def test_its_leases_say_that_it_runs_alone_others_nothing(children, clock, server):
     open_period(QuietPeriods(children), children, clock)
     children.leases._report_at_s = 0.0
     children.leases.tick(children.rows)
@@ -317,7 +314,7 @@ def test_its_leases_say_that_it_runs_alone_others_nothing(children: ChildManager
 
 
 @late
-def test_a_period_ends_and_the_pool_works_as_long_after_it(children: ChildManager, clock: Clock, late_s: float) -> None:
+def test_a_period_ends_and_the_pool_works_as_long_after_it(children, clock, late_s):
     periods = QuietPeriods(children)
     open_period(periods, children, clock)
     last, row = exclusive(children), children.rows[exclusive(children).index]
@@ -341,7 +338,7 @@ def test_a_period_ends_and_the_pool_works_as_long_after_it(children: ChildManage
     assert children.quiet
 
 
-def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: ChildManager, clock: Clock) -> None:
+def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children, clock):
     for how in ("idle", "gone", "never works"):
         periods = QuietPeriods(children)
         open_period(periods, children, clock)
@@ -361,7 +358,7 @@ def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children: Chil
         poll(children)
 
 
-def test_no_period_begins_beside_another_or_in_a_start(children: ChildManager, clock: Clock, server: Server) -> None:
+def test_no_period_begins_beside_another_or_in_a_start(children, clock, server):
     server.quiet = 1
     poll(children)
     QuietPeriods(children).work()
@@ -379,7 +376,7 @@ def test_no_period_begins_beside_another_or_in_a_start(children: ChildManager, c
 
 
 @late
-def test_a_long_task_puts_periods_off_and_doubles_waits(children: ChildManager, clock: Clock, late_s: float) -> None:
+def test_a_long_task_puts_periods_off_and_doubles_waits(children, clock, late_s):
     periods, busy = QuietPeriods(children), children.rows[1]
     slot = begin(busy)
     waited_s = []
@@ -405,7 +402,7 @@ def test_a_long_task_puts_periods_off_and_doubles_waits(children: ChildManager, 
     assert periods._patience_s == PATIENCE_S
 
 
-def test_a_long_task_holds_a_period_up_if_nothing_waits(children: ChildManager, clock: Clock, server: Server) -> None:
+def test_a_long_task_holds_a_period_up_if_nothing_waits(children, clock, server):
     server.waiting = 0
     poll(children)
     periods = QuietPeriods(children)
@@ -419,7 +416,7 @@ def test_a_long_task_holds_a_period_up_if_nothing_waits(children: ChildManager, 
     assert children.quiet and not children.rows[exclusive(children).index].retired
 
 
-def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildManager, clock: Clock) -> None:
+def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children, clock):
     periods = QuietPeriods(children)
     children.process_set.fill(children.isolated[1])
     children.work()
@@ -433,7 +430,7 @@ def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children: ChildM
     assert children.exclusive is None
 
 
-def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
+def test_a_pause_ends_a_period(children, clock):
     periods = QuietPeriods(children)
     open_period(periods, children, clock)
 
@@ -443,7 +440,7 @@ def test_a_pause_ends_a_period(children: ChildManager, clock: Clock) -> None:
     assert (children.quiet, children.exclusive) == (False, None)
 
 
-def test_a_pool_in_a_quiet_period_is_healthy(children: ChildManager, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_in_a_quiet_period_is_healthy(children, monkeypatch):
     health = PoolHealth(children)
     for process in children.own[:2]:
         children.rows[process.index].working = True
@@ -465,7 +462,7 @@ def quiet(children: ChildManager) -> list[bool]:
     return [children.rows[process.index].quiet for process in children.running]
 
 
-def test_each_instruction_is_obeyed_once_and_only_by_the_process_that_is_meant(children: ChildManager) -> None:
+def test_each_instruction_is_obeyed_once_and_only_by_the_process_that_is_meant(children):
     stops: list[str] = []
     obedience = Instructions(children, started_at=STARTED, stop=lambda: stops.append("stop"))
 
@@ -479,7 +476,7 @@ def test_each_instruction_is_obeyed_once_and_only_by_the_process_that_is_meant(c
     assert stops == ["stop"]
 
 
-def test_no_quiet_period_begins_or_ends_while_an_operator_keeps_it_quieted(children: ChildManager) -> None:
+def test_no_quiet_period_begins_or_ends_while_an_operator_keeps_it_quieted(children):
     periods = QuietPeriods(children)
     assert periods.work() < math.inf and quiet(children) == [True, True], "a suspect waits to run alone"
 
@@ -489,7 +486,7 @@ def test_no_quiet_period_begins_or_ends_while_an_operator_keeps_it_quieted(child
     assert periods.work() == math.inf
 
 
-def test_a_child_that_starts_while_it_is_quieted_is_quiet_from_the_start(children: ChildManager) -> None:
+def test_a_child_that_starts_while_it_is_quieted_is_quiet_from_the_start(children):
     Instructions(children, started_at=STARTED, stop=lambda: None).obey(given("quiet"))
     process = children.running[0]
 

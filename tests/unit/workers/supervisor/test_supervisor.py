@@ -66,7 +66,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[.
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://0.0.0.0:"), ("localhost", "http://localhost:")],
 )
-def test_the_address_of_metrics_is_logged(make: Any, host: str, url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_address_of_metrics_is_logged(make, host, url, caplog):
     supervisor = make(metrics_host=host)
 
     supervisor.run()
@@ -74,7 +74,7 @@ def test_the_address_of_metrics_is_logged(make: Any, host: str, url: str, caplog
     assert f"metrics at {url}{supervisor._listener.port}/metrics" in caplog.text
 
 
-def test_a_parent_that_is_gone_is_logged_once_and_ends_the_pool(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parent_that_is_gone_is_logged_once_and_ends_the_pool(make, monkeypatch):
     [row] = ChildTable.create(1).rows
     supervisor = make(own_row=row)
     monkeypatch.setattr(module.os, "getppid", lambda: 1)
@@ -125,7 +125,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
     return Requests(monkeypatch)
 
 
-def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first(requests: Requests) -> None:
+def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first(requests):
     stops, long, short = requests.stops, requests.running(b"long"), requests.running(b"short", limit_s=2)
     requests.asked = {b"long", b"short"}
 
@@ -137,7 +137,7 @@ def test_who_was_asked_has_so_long_to_end_by_itself_and_its_own_limit_goes_first
     assert stops.over_at_ns(2, long) == long.start_ns + 60 * S
 
 
-def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(requests: Requests) -> None:
+def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(requests):
     ran = requests.asked_to_stop()
 
     early = requests.stops.to_interrupt()
@@ -146,7 +146,7 @@ def test_it_is_interrupted_once_when_it_had_the_time_to_hear_of_it(requests: Req
     assert [early, requests.stops.to_interrupt(), requests.stops.to_interrupt()] == [[], [(1, ran)], []]
 
 
-def test_it_is_looked_four_times_a_second_while_something_runs(requests: Requests) -> None:
+def test_it_is_looked_four_times_a_second_while_something_runs(requests):
     ran = requests.running(b"a")
 
     requests.stops.update({1: []})
@@ -159,7 +159,7 @@ def test_it_is_looked_four_times_a_second_while_something_runs(requests: Request
     assert 4 <= requests.looks <= 5
 
 
-def test_a_server_that_is_away_is_asked_once_a_second_and_forgets_nobody(requests: Requests) -> None:
+def test_a_server_that_is_away_is_asked_once_a_second_and_forgets_nobody(requests):
     ran = requests.asked_to_stop()
     over_at_ns = requests.stops.over_at_ns(1, ran)
     requests.away = True
@@ -169,7 +169,7 @@ def test_a_server_that_is_away_is_asked_once_a_second_and_forgets_nobody(request
     assert requests.stops.over_at_ns(1, ran) == over_at_ns
 
 
-def test_who_ended_is_forgotten(requests: Requests) -> None:
+def test_who_ended_is_forgotten(requests):
     ran = requests.asked_to_stop()
 
     requests.stops.update({1: []})
@@ -203,20 +203,20 @@ GREENLETS = """GreenletTree
 """
 
 
-def test_threads_are_told_by_file_line_and_function() -> None:
+def test_threads_are_told_by_file_line_and_function():
     assert read_stacks(THREADS) == [
         Stack("thread", ["redis/client.py:12 read", "apps/mail/actors.py:9 send"]),
         Stack("running thread", ["/usr/lib/python3.11/threading.py:5 wait"]),
     ]
 
 
-def test_greenlets_are_told_without_arguments_locals_source_and_where_they_were_made() -> None:
+def test_greenlets_are_told_without_arguments_locals_source_and_where_they_were_made():
     stacks = read_stacks(GREENLETS)
 
     assert stacks == [Stack("greenlet Greenlet-3", ["/usr/lib/deliver.py:7 deliver", "/usr/lib/run.py:906 run"])]
 
 
-def test_a_long_dump_is_cut() -> None:
+def test_a_long_dump_is_cut():
     frames = "".join(f'  File "x.py", line {line} in deep\n' for line in range(MOST_FRAMES + 5))
 
     stacks = read_stacks(f"Thread 0x1 (most recent call first):\n{frames}" * (MOST_STACKS + 5))
@@ -224,7 +224,7 @@ def test_a_long_dump_is_cut() -> None:
     assert (len(stacks), {len(stack.frames) for stack in stacks}) == (MOST_STACKS, {MOST_FRAMES})
 
 
-def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_was_written_since_the_request_is_told(monkeypatch):
     answers: list[tuple[str, list[ChildStacks]]] = []
     file: Path = stacks_file("urgent", 77)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch: pytest.Mon
     assert answers == [("a request", [ChildStacks(77, [Stack("thread", ["new.py:1 new"])])])]
 
 
-def test_a_request_that_is_read_again_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_is_read_again_is_answered_once(monkeypatch):
     monkeypatch.setattr(report, "WAIT_S", 0)
     signalled, answers = [], []
     asked = StackRequests(
@@ -260,18 +260,18 @@ def test_a_request_that_is_read_again_is_answered_once(monkeypatch: pytest.Monke
 WEBHOOK, RETRIES, URGENT = (settings.SWITCHYARD.topology.pool(name) for name in ("webhook", "webhook-retry", "urgent"))
 
 
-def test_gevent_pools_share_a_parent_and_begin_first_a_single_one_is_below_its_own_supervisor() -> None:
+def test_gevent_pools_share_a_parent_and_begin_first_a_single_one_is_below_its_own_supervisor():
     assert pool_group._parts([URGENT, WEBHOOK, RETRIES]) == ((WEBHOOK, RETRIES), (URGENT,))
     assert pool_group._parts([URGENT, WEBHOOK]) == ((WEBHOOK,), (URGENT,))
 
 
-def test_below_the_shared_parent_each_has_a_supervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_below_the_shared_parent_each_has_a_supervisor(monkeypatch):
     monkeypatch.setattr(pool_group, "is_patched", lambda: True)
 
     assert pool_group._parts([WEBHOOK, RETRIES]) == ((WEBHOOK,), (RETRIES,))
 
 
-def test_where_the_kernel_ends_no_orphans_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_kernel_ends_no_orphans_nothing_is_shared(monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
     threads = replace(URGENT, name="other")
 

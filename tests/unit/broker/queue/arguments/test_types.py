@@ -104,7 +104,7 @@ def travelled(types: ArgumentTypes, *args: Any) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("annotation", KINDS, ids=str)
-def test_every_value_of_every_type_comes_out_the_same(annotation: Any) -> None:
+def test_every_value_of_every_type_comes_out_the_same(annotation):
     types = of(annotation)
 
     @given(KINDS[annotation])
@@ -117,7 +117,7 @@ def test_every_value_of_every_type_comes_out_the_same(annotation: Any) -> None:
 
 
 @pytest.mark.parametrize("annotation", KINDS, ids=str)
-def test_the_json_form_of_a_value_may_be_sent_as_well(annotation: Any) -> None:
+def test_the_json_form_of_a_value_may_be_sent_as_well(annotation):
     types = of(annotation)
 
     @given(KINDS[annotation])
@@ -130,7 +130,7 @@ def test_the_json_form_of_a_value_may_be_sent_as_well(annotation: Any) -> None:
 
 
 @given(st.sampled_from(list(KINDS)), st.sampled_from(list(KINDS)), st.data())
-def test_what_is_let_in_comes_out_the_same_or_was_json(annotation: Any, other: Any, data: st.DataObject) -> None:
+def test_what_is_let_in_comes_out_the_same_or_was_json(annotation, other, data):
     broker, value = StubBroker(), data.draw(KINDS[other])
     actor = dramatiq.actor(with_annotation(annotation), broker=broker, actor_name="one")
     types = ArgumentTypes(actor.fn)
@@ -205,7 +205,7 @@ def _as_json(value: Any) -> str | None:
         (int, SimpleLazyObject(lambda: User(pk=1)), "does not fit"),
     ],
 )  # fmt: skip
-def test_a_value_that_does_not_fit_is_refused_with_the_arguments_name(annotation: Any, value: Any, fact: str) -> None:
+def test_a_value_that_does_not_fit_is_refused_with_the_arguments_name(annotation, value, fact):
     types = of(annotation)
 
     assert not types.fit((value,), {})
@@ -220,7 +220,7 @@ def test_a_value_that_does_not_fit_is_refused_with_the_arguments_name(annotation
         *((object, 5), (dict, {"a": 1})),
     ],
 )
-def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation: Any, value: Any) -> None:
+def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation, value):
     types = of(annotation)
 
     assert types.fit((value,), {})
@@ -254,14 +254,14 @@ def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation: Any, valu
         (Trip, {}, {}),
     ],
 )
-def test_values_of_related_types_come_out_as_the_annotation_says(annotation: Any, value: Any, got: Any) -> None:
+def test_values_of_related_types_come_out_as_the_annotation_says(annotation, value, got):
     types = of(annotation)
 
     assert types.misfit((value,), {}) is None
     assert told(travelled(types, value)[0]) == told(got)
 
 
-def test_what_a_classes_own_code_raises_refuses_its_value() -> None:
+def test_what_a_classes_own_code_raises_refuses_its_value():
     types, even = of(Even), Even(2)
 
     assert types.misfit((even,), {}) is None
@@ -273,13 +273,13 @@ def test_what_a_classes_own_code_raises_refuses_its_value() -> None:
         types.received(({"number": 5},), {})
 
 
-def test_none_fits_where_it_is_the_default() -> None:
+def test_none_fits_where_it_is_the_default():
     assert of(str, None).fit((None,), {})
     assert travelled(of(datetime.date, None), None) == (None,)
     assert of(str, "a").misfit((None,), {}) is not None
 
 
-def test_every_kind_of_parameter_has_its_type() -> None:
+def test_every_kind_of_parameter_has_its_type():
     def function(
         first: datetime.date, /, second: int, *more: datetime.date, third: str = "", **others: Decimal
     ) -> None: ...
@@ -305,7 +305,7 @@ def test_every_kind_of_parameter_has_its_type() -> None:
         (Callable[[], None], ""),
     ],
 )
-def test_an_annotation_that_cannot_be_compared_counts_as_none(annotation: Any, fault: str) -> None:
+def test_an_annotation_that_cannot_be_compared_counts_as_none(annotation, fault):
     types = of(annotation)
 
     assert types.fit((object(),), {})
@@ -314,13 +314,13 @@ def test_an_annotation_that_cannot_be_compared_counts_as_none(annotation: Any, f
     assert bool(types.faults) is bool(fault)
 
 
-def test_an_annotation_that_cannot_be_resolved_hides_no_other() -> None:
+def test_an_annotation_that_cannot_be_resolved_hides_no_other():
     def function(first: Nothing, second: datetime.date) -> None: ...
 
     assert travelled(ArgumentTypes(function), 1, DAY) == (1, DAY)
 
 
-def test_class_based_and_asynchronous_actors_have_types() -> None:
+def test_class_based_and_asynchronous_actors_have_types():
     broker = StubBroker()
 
     class Remind(dramatiq.GenericActor):
@@ -344,21 +344,21 @@ def test_class_based_and_asynchronous_actors_have_types() -> None:
 
 
 @pytest.mark.parametrize(("value", "got"), [("7", 7), (7, 7)])
-def test_a_received_value_that_nearly_fits_is_converted(value: Any, got: Any) -> None:
+def test_a_received_value_that_nearly_fits_is_converted(value, got):
     assert of(tuple[int, datetime.date]).received(([value, "2026-05-01"],), {}) == (((got, DAY),), {})
 
 
-def test_a_received_key_without_a_field_is_left_out() -> None:
+def test_a_received_key_without_a_field_is_left_out():
     [line] = of(Line).received(({**LINE, "colour": "x"},), {})[0]
     assert line == Line(UUID(int=1), Decimal(1))
 
 
-def test_a_received_value_that_cannot_be_converted_is_named() -> None:
+def test_a_received_value_that_cannot_be_converted_is_named():
     with pytest.raises(Misfit, match=r"argument value expects datetime.date; this str does not fit"):
         of(datetime.date).received(("tomorrow",), {})
 
 
-def test_the_steps_of_a_pipeline_travel_as_json() -> None:
+def test_the_steps_of_a_pipeline_travel_as_json():
     broker = StubBroker()
 
     @dramatiq.actor(broker=broker)
@@ -377,7 +377,7 @@ def test_the_steps_of_a_pipeline_travel_as_json() -> None:
     assert message.args == (DAY,)
 
 
-def test_a_message_of_plain_arguments_is_encoded_as_it_is() -> None:
+def test_a_message_of_plain_arguments_is_encoded_as_it_is():
     broker = StubBroker()
 
     @dramatiq.actor(broker=broker)
@@ -404,5 +404,5 @@ for _ in range(30):
 """
 
 
-def test_the_first_messages_of_an_actor_may_come_from_several_threads() -> None:
+def test_the_first_messages_of_an_actor_may_come_from_several_threads():
     subprocess.run([sys.executable, "-c", FIRST_MESSAGES], check=True, timeout=60)
