@@ -8,8 +8,6 @@ lower quartile of a ratio is under 0.9 of its target, urgent work waits for more
 failed. A peer is a module of ``peers/`` with a lock beside it, a question one here with an entry in ``catalogue.py``.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Do enqueue and fetch get slower as a backlog grows?"""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 

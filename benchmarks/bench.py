@@ -1,7 +1,5 @@
 """Interface of a benchmark: what it receives and what it returns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Every benchmark, in the order in which they run."""
 
-from __future__ import annotations
-
 from benchmarks import (
     backlog,
     cluster,

@@ -1,7 +1,5 @@
 """At how many slots does a pool stop getting faster? Raises them until the 95th percentile no longer improves."""
 
-from __future__ import annotations
-
 import math
 
 from benchmarks.bench import Bench, Benchmark, Figures

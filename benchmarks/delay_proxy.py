@@ -5,8 +5,6 @@
 One thread and ``select``, whose timeouts are microseconds: asyncio's are whole milliseconds.
 """
 
-from __future__ import annotations
-
 import select
 import socket
 import sys

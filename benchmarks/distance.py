@@ -1,7 +1,5 @@
 """Benchmark of the throughput that each further millisecond of round trip to the server costs."""
 
-from __future__ import annotations
-
 import random
 
 from benchmarks.bench import Bench, Benchmark, Figures

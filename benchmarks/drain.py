@@ -1,7 +1,5 @@
 """How fast is a backlog of no-ops drained, and what does that cost the server?"""
 
-from __future__ import annotations
-
 import contextlib
 
 from benchmarks.bench import Bench, Benchmark, Figures

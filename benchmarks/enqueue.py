@@ -1,7 +1,5 @@
 """How fast are tasks enqueued, one by one and in bulk, and what does a task cost the server in time and memory?"""
 
-from __future__ import annotations
-
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.peers import EVERYONE, Peer
 

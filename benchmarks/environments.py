@@ -1,7 +1,5 @@
 """Interpreters of the peers: the project's own for Dramatiq's brokers, else one each, created on first use."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

@@ -1,7 +1,5 @@
 """The statistics of a figure: medians, ranges and quartiles of runs, quantiles of waits, ratios pair by pair."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -9,8 +9,6 @@ Steps of a second; counts are fractions, and what waits starts in its order. doc
 `python -m benchmarks.flash_sale_run` compares it with a real run.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -9,8 +9,6 @@ this machine, too); from them it says how many messages start a second, how many
 has started.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

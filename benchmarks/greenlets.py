@@ -1,7 +1,5 @@
 """How close do 400 greenlets that wait for 50 ms come to their theoretical rate?"""
 
-from __future__ import annotations
-
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import drain_rate
 from benchmarks.peers import OURS, STOCK, Peer

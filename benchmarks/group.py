@@ -1,7 +1,5 @@
 """How long does a group of 10,000 sleeping tasks take, with all results waited for, and what do they leave behind?"""
 
-from __future__ import annotations
-
 import time
 
 from benchmarks.bench import Bench, Benchmark, Figures

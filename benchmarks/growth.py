@@ -1,7 +1,5 @@
 """Benchmark of the cost of more queues and more workers, busy and idle."""
 
-from __future__ import annotations
-
 import time
 
 from benchmarks.bench import Bench, Benchmark, Figures

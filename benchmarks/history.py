@@ -1,7 +1,5 @@
 """Benchmark of the history: jobs at the highest rate from send to end, while their rows go into the database."""
 
-from __future__ import annotations
-
 import sqlite3
 import time
 from contextlib import closing

@@ -1,7 +1,5 @@
 """How long does a task wait for an idle worker?"""
 
-from __future__ import annotations
-
 import random
 
 from benchmarks.bench import Bench, Benchmark, Figures

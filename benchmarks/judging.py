@@ -1,7 +1,5 @@
 """Verdicts: measured figures against the targets."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

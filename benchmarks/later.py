@@ -1,7 +1,5 @@
 """100,000 tasks are due in an hour: what do they cost the worker's memory, and do other tasks still start on time?"""
 
-from __future__ import annotations
-
 import time
 
 import psutil

@@ -1,7 +1,5 @@
 """Cost of limits to a drain: none, a fair queue, 10,000 customers in one, five at once of each of 2,000 keys."""
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

@@ -3,8 +3,6 @@
 A drain of a few seconds says little of the history: its writer rests most of the first 5 s of a burst.
 """
 
-from __future__ import annotations
-
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.drain import SLOTS
 from benchmarks.figures import drain_rate

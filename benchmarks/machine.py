@@ -1,7 +1,5 @@
 """Origin of a result: commit, machine and versions."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import platform

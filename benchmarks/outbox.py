@@ -7,8 +7,6 @@ until the broker has the message is that of ``runhistory`` in a process of its o
     python -m benchmarks.outbox [--postgres] [--rounds 200] [--left 200]
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import time

@@ -4,8 +4,6 @@ A page's time is that of its HTML, from the request to the last byte, one reques
 open page asks for its live part every 2 s and for the strip every 10 s, as ``room.js`` and ``frame.js`` do.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

@@ -7,8 +7,6 @@ the same time with two less: where those keep the promise, the plan names more t
 for each yard; the same command goes on after the last one. Exits 1 when fewer than 17 of 20 plans hold.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

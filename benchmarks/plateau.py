@@ -7,8 +7,6 @@ Doubles the slots of one pool on a temporary broker until a step gains less than
 gained.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Bar chart of the main figures as SVG, without any library."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Temporary PostgreSQL with default settings, for the one peer that needs it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pwd

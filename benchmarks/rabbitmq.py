@@ -1,7 +1,5 @@
 """How fast is RabbitMQ worked off, and how soon does a task start there, beside stock Dramatiq on the same server?"""
 
-from __future__ import annotations
-
 import random
 
 from benchmarks.bench import Bench, Benchmark, Figures

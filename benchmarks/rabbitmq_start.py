@@ -3,8 +3,6 @@
 A server of its own for each side would decide: two RabbitMQ nodes of one machine differ by more than what is compared.
 """
 
-from __future__ import annotations
-
 import random
 
 from benchmarks.bench import Bench, Benchmark, Figures

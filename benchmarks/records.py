@@ -4,8 +4,6 @@ Runs in the peers' own environments, so it needs the standard library alone. Tim
 monotonic clock, which all processes of a machine share.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import os

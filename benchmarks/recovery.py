@@ -1,7 +1,5 @@
 """A worker is killed with kill -9 while 8 tasks run and 16 wait: when do they run again?"""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Iterable

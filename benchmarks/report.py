@@ -1,7 +1,5 @@
 """Tables for people: each figure of each peer, and the verdict on each target."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """Rounds of a benchmark: every peer in turn, repeatedly, so that noise of a shared machine affects all alike."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field

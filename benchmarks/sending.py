@@ -1,7 +1,5 @@
 """Client of the process that sends tasks (``benchmarks/peers/sender.py``)."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """How long does a task wait at a steady rate of 200 per second, and what does it cost the server?"""
 
-from __future__ import annotations
-
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import waits
 from benchmarks.peers import EVERYONE, RAW_MOVE, Peer

@@ -1,7 +1,5 @@
 """How long does urgent work wait while 50,000 retries fall due within 10 s and a slow pool is saturated?"""
 
-from __future__ import annotations
-
 import time
 
 from benchmarks.bench import Bench, Benchmark, Figures

@@ -3,8 +3,6 @@
 Run as people run it: whole stack, append-only file, the urgent pool under its parent. The task does nothing.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import os

@@ -1,7 +1,5 @@
 """Benchmark of the supervisor's cost: the time to drain a backlog under ``runpool`` and with a bare worker."""
 
-from __future__ import annotations
-
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.peers import STACK, SUPERVISED, Peer
 from benchmarks.stage import Stage

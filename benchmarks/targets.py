@@ -1,7 +1,5 @@
 """Targets of Switchyard as data, judged by ``bin/bench``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 TRACED = "switchyard-traced"

@@ -1,7 +1,5 @@
 """A yard of real processes in a throw-away folder, for measurements: Valkey, database, mail sink, pools."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """How long does urgent work wait beside a pool with nothing to do, and with each slot held? And in a small yard?"""
 
-from __future__ import annotations
-
 from benchmarks.bench import Bench, Benchmark, Figures
 from benchmarks.figures import waits
 from benchmarks.peers import SMALL, SMALL_SLOTS, STACK, Peer

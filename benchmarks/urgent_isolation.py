@@ -8,8 +8,6 @@ when the ratio is over 1.5.
     python -m benchmarks.urgent_isolation [--rounds 3] [--resets 200] [--seconds 20] [--json FILE]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

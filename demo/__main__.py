@@ -1,7 +1,5 @@
 """``python -m demo``: see ``bin/demo --help``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -3,8 +3,6 @@
 The demo opens the sockets and its parts inherit them, so no port is lost between finding and binding it.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex

@@ -1,7 +1,5 @@
 """The check: start a yard in a throw-away folder, send the sample work, wait for every outcome, stop."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import time

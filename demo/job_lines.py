@@ -1,7 +1,5 @@
 """Lines about jobs in the log of the pools: whoever sent them, also from another terminal."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path

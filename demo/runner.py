@@ -1,7 +1,5 @@
 """Processes of the demo: started together, restarted when they die, stopped in the opposite order."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """Settings of the demo: the project's own, with delays of retries divided by ``RETRY_SPEED`` and one pool less."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from demo.addresses import RETRY_SPEED

@@ -1,7 +1,5 @@
 """State folder of a demo: its paths, its private files, and the lock that keeps a second demo out of it."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

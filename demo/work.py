@@ -1,7 +1,5 @@
 """The table of sample work: what the demo sends of each product app, and the outcome that ``--check`` expects."""
 
-from __future__ import annotations
-
 import datetime
 import http
 import io

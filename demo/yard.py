@@ -1,7 +1,5 @@
 """The demo's yard: all its parts, started in order, described in ``credentials.json``, stopped in reverse order."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

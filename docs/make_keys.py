@@ -4,8 +4,6 @@
 the table.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

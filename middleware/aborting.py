@@ -1,7 +1,5 @@
 """``dramatiq-abort`` on the cancellation of jobs. A project that has the package lists it; nothing else imports it."""
 
-from __future__ import annotations
-
 import time
 from typing import Any, Final
 

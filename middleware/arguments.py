@@ -4,8 +4,6 @@ Messages of other code, which may not fit this worker's actors, are checked agai
 :mod:`switchyard.middleware.parking`.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import json

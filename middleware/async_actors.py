@@ -1,7 +1,5 @@
 """Async actors: run on an event loop that a worker starts; a call outside of a worker is refused with what to write."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import functools

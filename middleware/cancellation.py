@@ -1,7 +1,5 @@
 """Cancellation: a cancelled job does not start, and is interrupted if it runs; pauses of actors; shutdown notices."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 

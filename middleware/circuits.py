@@ -1,7 +1,5 @@
 """Circuits: when a dependency of actors is down, their messages wait for it, unstarted, and one at a time probes it."""
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Mapping

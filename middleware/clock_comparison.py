@@ -1,7 +1,5 @@
 """Comparison of a process's clock with the server's while it sends or runs messages."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Crashes: a message that may crash its worker runs isolated, in the end it is a dead letter; and lost leases."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime

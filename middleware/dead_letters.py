@@ -1,7 +1,5 @@
 """Dead letters: a message that is given up moves to ``<queue>-dead``, which no worker consumes, and joins an alert."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Envelope: when a message was sent and is due, where it was enqueued and by which job, and its tags, written in it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar

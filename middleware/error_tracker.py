@@ -3,8 +3,6 @@
 Loaded where the project has set up Sentry's client, see :mod:`switchyard.wiring`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any, Final

@@ -3,8 +3,6 @@
 Message arguments are never logged: Dramatiq's own worker lines, which show them, are silenced.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import sys

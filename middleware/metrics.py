@@ -1,7 +1,5 @@
 """Prometheus metrics of workers. Depth and age of queues are read from the broker at each scrape."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

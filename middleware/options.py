@@ -1,7 +1,5 @@
 """Options: unknown and unusable ones are refused when they are written, with the name or value to write instead."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, ClassVar, Final

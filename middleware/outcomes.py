@@ -4,8 +4,6 @@ Dramatiq calls after-hooks from the last middleware to the first, and drops what
 :mod:`switchyard.middleware.retries` decides, and the middleware listed before it read the decision here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import traceback

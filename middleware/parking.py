@@ -3,8 +3,6 @@
 While new code is rolled out, messages for it meet old workers, and messages of old code meet new ones.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any, Final
 

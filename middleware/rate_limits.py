@@ -1,7 +1,5 @@
 """Rate limits: at most N starts of an actor in any window, over all workers; and limits of what runs at once."""
 
-from __future__ import annotations
-
 import re
 from hashlib import sha256
 from typing import Any, ClassVar

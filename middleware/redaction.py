@@ -1,7 +1,5 @@
 """Redaction: arguments that an actor names in ``redact``, and probable secrets in text, are never shown."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

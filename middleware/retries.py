@@ -1,7 +1,5 @@
 """Retries: a failed message goes to its queue's retry lane, so that a storm of retries never delays live work."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator, Mapping

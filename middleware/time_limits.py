@@ -1,7 +1,5 @@
 """Limits of time: a message that is too old is never run, and an exception ends a task past its soft limit."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, ClassVar
 

@@ -4,8 +4,6 @@ Uses OpenTelemetry, which is loaded only where the environment names an endpoint
 variables set the rest, such as ``OTEL_TRACES_SAMPLER``.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -1,7 +1,5 @@
 """Unique keys: of all messages with one key, at most one is unfinished; sending another returns the first one's id."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from inspect import Parameter

@@ -1,7 +1,5 @@
 """Retries of broker calls while the broker does not answer: the worker's slot waits, so that no message is lost."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import time

@@ -1,7 +1,5 @@
 """Health check of a container: ``python ops/probe.py PORT PATH`` exits 0 when that answers 200 on loopback."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import pathlib

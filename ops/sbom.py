@@ -3,8 +3,6 @@
 It names Python packages with their licences, and Debian's.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

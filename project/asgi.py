@@ -1,7 +1,5 @@
 """The web process: Django behind limits on request bodies and running requests."""
 
-from __future__ import annotations
-
 import os
 
 from django.core.asgi import get_asgi_application

@@ -1,7 +1,5 @@
 """The environment, read once into a frozen, validated dataclass: this project's own part and the library's."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Django's database of this project, from ``DATABASE_URL`` and the variables beside it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

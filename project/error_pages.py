@@ -1,7 +1,5 @@
 """Pages of requests that fail. None asks the database, the broker or the session, which may be why."""
 
-from __future__ import annotations
-
 import sys
 from datetime import timedelta
 from http import HTTPStatus

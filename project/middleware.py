@@ -1,7 +1,5 @@
 """This project's Django middleware: a policy for pages, missing static files, and refusals while keys are public."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from inspect import iscoroutinefunction
 from typing import Any

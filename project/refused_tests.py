@@ -1,7 +1,5 @@
 """The test runner of ``manage.py test``: refused, it would work on the yard that runs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.core.management.base import CommandError

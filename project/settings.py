@@ -1,7 +1,5 @@
 """Django settings, built from the environment's :class:`project.config.Config`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from datetime import timedelta

@@ -7,8 +7,6 @@ Memory: the limit of a child is an idle one's 112 to 121 MB, and what the larges
 other. ``recycle_after`` keeps a slow leak below it. ``manage.py switchyard topology`` shows what each container needs.
 """
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Dependency, Pool, Queue, RetryPolicy, Yard
 
 SECOND = 1_000

@@ -22,8 +22,6 @@ The way of one message through them: docs/explanation/a-messages-life.md. Public
 ``testing``, and what the rooms name as public.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 __version__ = "0.10.0"

@@ -4,8 +4,6 @@ Each package below ``switchyard/addons/`` is one, and each entry point of the gr
 distribution installs: both name an :class:`Addon`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module

@@ -3,8 +3,6 @@
 ``SWITCHYARD`` is a dict with keys of :data:`KEYS`, or a ready :class:`SwitchyardSettings`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

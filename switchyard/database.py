@@ -1,7 +1,5 @@
 """Database of workers: connections, checked around messages; deletion of old rows; text that every database stores."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """django-dramatiq's app, with this library's broker as the default of ``DRAMATIQ_BROKER``."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Limits for use in a task: named locks, and the backend of ``dramatiq.rate_limits``, on the broker's server."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Iterator

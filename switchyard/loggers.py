@@ -1,7 +1,5 @@
 """Loggers that load structlog with the first line: most commands log none, and it takes a tenth of their time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

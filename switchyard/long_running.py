@@ -1,7 +1,5 @@
 """Parts of long-running commands: leader election, a loop until a signal, and throttled logging of failures."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Readable copies of message payloads: arguments by name, secrets hidden."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence

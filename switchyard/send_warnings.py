@@ -1,7 +1,5 @@
 """Warnings of sends: in development inside a transaction, in tests to the real broker."""
 
-from __future__ import annotations
-
 import inspect
 import logging
 import os

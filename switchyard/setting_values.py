@@ -1,7 +1,5 @@
 """Rules of single settings: each returns the value to use, or raises :class:`InvalidSetting` with a remedy."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Iterable, Mapping

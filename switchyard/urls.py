@@ -4,8 +4,6 @@ A project that mounts its own routers on the API calls ``build_api`` with them, 
 ``switchyard.operations.urls`` instead.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from django.apps import apps as installed_apps

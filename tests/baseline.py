@@ -3,8 +3,6 @@
 Django's ``flush`` makes content types, permissions and roles anew: 0.1 s of processor time after each of 700 tests.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -3,8 +3,6 @@
 ``python -m tests.budget`` prints both and lowers the ceilings to what is there; it raises none.
 """
 
-from __future__ import annotations
-
 import ast
 import io
 import re

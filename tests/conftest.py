@@ -1,7 +1,5 @@
 """Fixtures that every test may use: the real Valkey, this project's broker, workers in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import importlib

@@ -4,8 +4,6 @@
 PgBouncer in transaction mode; without it they run on an SQLite file.
 """
 
-from __future__ import annotations
-
 import atexit
 import importlib
 import os

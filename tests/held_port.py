@@ -1,7 +1,5 @@
 """A TCP port that is kept free for a server that starts minutes later."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Their processes are started hundreds of times. The admin's modules and those of 
 loads, and a worker shows no page: ``tests.library_urls`` loads them.
 """
 
-from __future__ import annotations
-
 from project.settings import INSTALLED_APPS
 
 ADMIN, ADMIN_WITHOUT_PAGES = "django.contrib.admin", "django.contrib.admin.apps.SimpleAdminConfig"

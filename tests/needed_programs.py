@@ -4,8 +4,6 @@
 a fixture that starts another server for each, or, without names, on a test that starts none of those that it mentions.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from types import CodeType

@@ -4,8 +4,6 @@ They carry the marker ``database``, by which ``bin/test`` runs them on PostgreSQ
 prints them for that.
 """
 
-from __future__ import annotations
-
 # Paths below tests/: a folder stands for all of its files.
 # Those of the history have a fixture `database` and run on both in every run; they are marked behind a bouncer only.
 HISTORY = ("integration/history",)

@@ -1,7 +1,5 @@
 """Receiver of traces: OTLP over HTTP in protobuf, on loopback."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

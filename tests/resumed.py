@@ -1,7 +1,5 @@
 """Random cases, judged one by one into a log: a run that is repeated goes on where the log ends."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

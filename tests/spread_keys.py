@@ -1,7 +1,5 @@
 """A watch over every call of this process: on a cluster the keys of one call are on one node, so they share a slot."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

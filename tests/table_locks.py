@@ -1,7 +1,5 @@
 """Locks of a table's rows against writes, as a database that stands still appears to other processes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

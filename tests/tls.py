@@ -1,7 +1,5 @@
 """Redis with TLS alone, certificates of an authority of the test's own, and users of each role."""
 
-from __future__ import annotations
-
 import datetime
 import ipaddress
 import signal

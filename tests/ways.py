@@ -1,7 +1,5 @@
 """Ways to spend some seconds that jobs of tests are told: sleep, hold the interpreter, hang, crash, eat memory."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ctypes

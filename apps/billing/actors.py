@@ -1,7 +1,5 @@
 """Actors of billing."""
 
-from __future__ import annotations
-
 import dramatiq
 from django.utils import timezone
 from periodiq import cron

@@ -1,7 +1,5 @@
 """API of billing. ``router`` serves ``/reconciliations``, ``payments_router`` for ``/payments``."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Results of reconciliations, by invoice, and received payment events."""
 
-from __future__ import annotations
-
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone

@@ -1,7 +1,5 @@
 """Writes of billing: reconcile a month, receive a payment event, apply it. All are safe to repeat."""
 
-from __future__ import annotations
-
 import datetime
 import uuid
 from collections.abc import Callable, Sequence

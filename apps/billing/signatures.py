@@ -5,8 +5,6 @@ are allowed, separated by spaces, while a secret changes. The key is the bytes o
 that starts with ``whsec_``, the base64-decoded rest of it.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -1,7 +1,5 @@
 """Actors of the exports product."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dramatiq

@@ -1,7 +1,5 @@
 """API of exports."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from ninja import Router, Status

@@ -1,7 +1,5 @@
 """Datasets: their columns and the source of their rows."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Callable
 from dataclasses import dataclass

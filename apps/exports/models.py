@@ -1,7 +1,5 @@
 """Exported files."""
 
-from __future__ import annotations
-
 from django.db import models
 from django.utils import timezone
 

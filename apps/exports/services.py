@@ -1,7 +1,5 @@
 """Export of a dataset to a file in the storage."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Actor of the images product."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dramatiq

@@ -1,7 +1,5 @@
 """Admin of pictures and thumbnails."""
 
-from __future__ import annotations
-
 from django.contrib import admin
 
 from apps.images.models import Picture, Thumbnail

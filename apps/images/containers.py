@@ -4,8 +4,6 @@ What Pillow's readers do not bound is bounded here: how often they read (a file 
 the canvas of a WebP (whose library reserves it twice when it opens one of 30 bytes), and the scans of a JPEG.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """Reasons why no thumbnail was made."""
 
-from __future__ import annotations
-
 from switchyard.broker.errors import SwitchyardError
 from switchyard.middleware.errors import PermanentFailure
 

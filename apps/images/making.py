@@ -1,7 +1,5 @@
 """One thumbnail: fetch the picture, verify it, render it, store the result."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any
 

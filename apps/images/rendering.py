@@ -1,7 +1,5 @@
 """Thumbnail rendering: decode a picture that :mod:`containers` has accepted, turn it upright, scale it down."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Actors of the mail product. All are safe to repeat: the guard sends each job's mail once."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dramatiq

@@ -1,7 +1,5 @@
 """Admin of mails: sent mails, actions that send again, and the development mailbox."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin, messages

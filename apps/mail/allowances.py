@@ -4,8 +4,6 @@ A window begins with its first request. Keys are hashes: neither table nor logs 
 that nobody floods one; the route, as each, by API token.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

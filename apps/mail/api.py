@@ -1,7 +1,5 @@
 """API of mails."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from django.core.exceptions import ValidationError

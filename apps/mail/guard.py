@@ -7,8 +7,6 @@ A worker that dies between the server's answer and the mark, or a connection tha
 unknown whether the mail was sent. It is sent again, with the same Message-ID, by which mail programs drop the second.
 """
 
-from __future__ import annotations
-
 import datetime
 
 from django.conf import settings

@@ -1,7 +1,5 @@
 """Links to Django's page for a new password. The worker makes one when it composes the mail: nothing else holds it."""
 
-from __future__ import annotations
-
 import datetime
 
 from django.contrib.auth.models import User

@@ -1,7 +1,5 @@
 """Reads of the mails that the development mail server (``sink.py``) has stored."""
 
-from __future__ import annotations
-
 import datetime
 import email
 import email.policy

@@ -1,7 +1,5 @@
 """Sent mails, by which a repeated run sends nothing twice, and the model behind the mailbox page."""
 
-from __future__ import annotations
-
 from django.db import models
 from django.utils import timezone
 

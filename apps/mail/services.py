@@ -3,8 +3,6 @@
 No message of an error names a recipient, because messages are logged.
 """
 
-from __future__ import annotations
-
 import re
 import smtplib
 import ssl

@@ -4,8 +4,6 @@ Run it as ``python -m apps.mail.sink --port 0 --dir DIR`` (needs no Django, abou
 ``.eml`` files; a file is complete when it appears.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import itertools

@@ -1,7 +1,5 @@
 """Django's pages for a new password, which mails lead to. Mounted at ``account/``."""
 
-from __future__ import annotations
-
 from django.contrib.auth.views import PasswordResetCompleteView, PasswordResetConfirmView
 from django.urls import path, reverse_lazy
 

@@ -4,8 +4,6 @@ The check works on binary addresses, and only a checked address is connected to,
 name whose answer changes between check and use (DNS rebinding) reaches an internal address.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import socket

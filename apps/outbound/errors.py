@@ -1,7 +1,5 @@
 """Errors of outgoing requests. Messages contain no path, query or user of a URL, as these may be secrets."""
 
-from __future__ import annotations
-
 from switchyard.broker.errors import SwitchyardError
 
 

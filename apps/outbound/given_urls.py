@@ -1,7 +1,5 @@
 """URLs submitted by callers of the API, to be requested later."""
 
-from __future__ import annotations
-
 from apps.outbound.addresses import check_form
 from apps.outbound.errors import ForbiddenAddress
 from switchyard.api.parsing import invalid

@@ -3,8 +3,6 @@
 No retries, proxies, cookies or persistent connections; responses are never decompressed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import http.client

@@ -4,8 +4,6 @@ Python's ``ipaddress`` calls several of these global (``64:ff9b::7f00:1``, ``200
 ``fec0::1``), so only this table decides. An IPv6 address that embeds an IPv4 address must pass for both.
 """
 
-from __future__ import annotations
-
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 IPAddress = IPv4Address | IPv6Address

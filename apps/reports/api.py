@@ -1,7 +1,5 @@
 """API of statements."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.utils import timezone

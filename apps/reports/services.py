@@ -1,7 +1,5 @@
 """Customer statements: make, typeset as PDF with typst, and store."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from datetime import datetime

@@ -3,8 +3,6 @@
 All amounts are as of the end of the month, so a statement made a year later is equal unless older rows were changed.
 """
 
-from __future__ import annotations
-
 import datetime
 from collections import Counter, defaultdict
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The job that removes what is older than its retention, some seconds of it at a time."""
 
-from __future__ import annotations
-
 import dramatiq
 from periodiq import cron
 

@@ -1,7 +1,5 @@
 """Kinds of kept data. An app names its own as ``RETENTION`` in its models; this app knows result files alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """All files below a folder of a storage, in a fixed order, with their sizes and times, from any file on."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Progress and figures of the retention, and the files that are to be removed."""
 
-from __future__ import annotations
-
 from django.db import models
 
 

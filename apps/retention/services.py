@@ -5,8 +5,6 @@ between two steps leaves names of files that are still to be removed, and the ne
 without its file, and no file without a name.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Rows with one file each: the columns, the pages of the admin, and their kind of kept data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """URL of the page of the retention."""
 
-from __future__ import annotations
-
 from django.urls import path
 
 from switchyard.console.room_view import room_view, view_of

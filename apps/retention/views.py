@@ -1,7 +1,5 @@
 """The page of the retention: what is kept, how much of it, since when and for how long. Only to read."""
 
-from __future__ import annotations
-
 from django.conf import settings
 from django.http import HttpRequest
 from django.urls import reverse

@@ -1,7 +1,5 @@
 """Admin of the shop. Each list takes a fixed number of queries."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

@@ -1,7 +1,5 @@
 """Customers, invoices and payments."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 from django.core.validators import MinValueValidator

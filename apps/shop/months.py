@@ -1,7 +1,5 @@
 """Calendar months, written ``YYYY-MM``."""
 
-from __future__ import annotations
-
 import datetime
 import re
 

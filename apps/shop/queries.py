@@ -3,8 +3,6 @@
 Months are written ``YYYY-MM``; one that does not exist raises ``ValueError``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Sample data of a shop, equal for the same day."""
 
-from __future__ import annotations
-
 import copy
 import datetime
 import random

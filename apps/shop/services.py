@@ -1,7 +1,5 @@
 """Writes of the shop, one transaction per function. All are safe to repeat."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterable, Mapping
 from decimal import Decimal

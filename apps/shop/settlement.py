@@ -1,7 +1,5 @@
 """Settlement of invoices by payments. Pure functions."""
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Actors of the webhooks product."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dramatiq

@@ -1,7 +1,5 @@
 """Admin of webhooks: endpoints, deliveries with their attempts, and redelivery."""
 
-from __future__ import annotations
-
 import json
 
 from django.contrib import admin, messages

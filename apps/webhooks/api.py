@@ -1,7 +1,5 @@
 """API of webhooks: register an endpoint, publish an event."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from django.http import HttpRequest

@@ -1,7 +1,5 @@
 """One attempt of a delivery: sign, send, record the outcome, and decide on a retry."""
 
-from __future__ import annotations
-
 import re
 import time
 from datetime import datetime

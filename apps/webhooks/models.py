@@ -1,7 +1,5 @@
 """Endpoints, events, deliveries of events to endpoints, and their attempts."""
 
-from __future__ import annotations
-
 import uuid
 
 from django.contrib import admin

@@ -1,7 +1,5 @@
 """Publishing of events, and redelivery."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable
 from functools import partial

@@ -3,8 +3,6 @@
 Needs no Django: ``python -m apps.webhooks.receiver --port 0`` runs it alone. Not for production.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import io

@@ -1,7 +1,5 @@
 """Writes of the webhooks product: endpoints, and outcomes of attempts."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta

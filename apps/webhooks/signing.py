@@ -3,8 +3,6 @@
 Source: https://www.standardwebhooks.com, version 1.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import secrets

@@ -5,8 +5,6 @@ async; ``enqueue_many(tasks)`` if the library has it; ``start()`` if its sender 
 ``worker_command(slots)``, the arguments of its interpreter that start a worker of so many tasks at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Literal
 

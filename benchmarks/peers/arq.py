@@ -1,7 +1,5 @@
 """arq, with JSON; it polls every 0.5 s by default."""
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

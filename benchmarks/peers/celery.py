@@ -1,7 +1,5 @@
 """Celery with late acknowledgement, so that a task stays on the server until it is done; results only for groups."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stock Dramatiq: its own Redis broker with default settings."""
 
-from __future__ import annotations
-
 import os
 
 from dramatiq.brokers.redis import RedisBroker

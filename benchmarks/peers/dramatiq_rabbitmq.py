@@ -1,7 +1,5 @@
 """Stock Dramatiq's broker for RabbitMQ: with its defaults, or with the queues and the confirms that Switchyard has."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -3,8 +3,6 @@
 python -m benchmarks.peers.dramatiq_worker ADAPTER SLOTS
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import signal

@@ -1,7 +1,5 @@
 """Huey with threads and a blocking read. A task is removed from the server before it runs; arguments are pickled."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Adapters by name."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

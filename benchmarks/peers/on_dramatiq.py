@@ -1,7 +1,5 @@
 """Common part of the adapters of Dramatiq brokers: the actor, the queues, and the ways to send."""
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Procrastinate on PostgreSQL, with stock settings."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

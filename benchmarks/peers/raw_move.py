@@ -3,8 +3,6 @@
 How long it takes is the machine's doing: three processes that sleep are woken, one after the other.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """RQ with its JSON serializer: a pool of worker processes, with or without a fork for each job."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

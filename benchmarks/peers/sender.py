@@ -3,8 +3,6 @@
 python -m benchmarks.peers.sender ADAPTER
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import json

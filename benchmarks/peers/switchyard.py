@@ -1,7 +1,5 @@
 """Switchyard's broker, with Dramatiq's default middleware or with all middleware of a yard."""
 
-from __future__ import annotations
-
 import logging
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """Taskiq on a list, from which a task is popped before it runs, or on a stream, in which it stays until it is done."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

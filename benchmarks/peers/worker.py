@@ -3,8 +3,6 @@
 python -m benchmarks.peers.worker ADAPTER SLOTS
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """Actors of the measured jobs."""
 
-from __future__ import annotations
-
 import dramatiq
 
 

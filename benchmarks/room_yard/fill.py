@@ -1,7 +1,5 @@
 """``python -m benchmarks.room_yard.fill WAITING LETTERS``: fill a yard, and print a session and samples as JSON."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import sys

@@ -1,7 +1,5 @@
 """``python -m benchmarks.room_yard.send RATE``: send jobs that do nothing, so many a second, until it is terminated."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 import time

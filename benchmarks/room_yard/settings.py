@@ -1,7 +1,5 @@
 """Settings of the project, without depth limits, plus the actors of the measured jobs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403

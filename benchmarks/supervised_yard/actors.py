@@ -1,7 +1,5 @@
 """The task of :mod:`benchmarks.records` in a pool's children."""
 
-from __future__ import annotations
-
 import dramatiq
 
 from benchmarks.peers.on_dramatiq import LANES

@@ -1,7 +1,5 @@
 """The broker with all middleware, as :mod:`benchmarks.peers.switchyard` builds it."""
 
-from __future__ import annotations
-
 import logging
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """The job of the measured route."""
 
-from __future__ import annotations
-
 import dramatiq
 
 

@@ -1,7 +1,5 @@
 """The measured route, written like a product's."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ninja import Router, Status

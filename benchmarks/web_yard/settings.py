@@ -1,7 +1,5 @@
 """Settings of the project, plus the route and its job."""
 
-from __future__ import annotations
-
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS as PROJECT_APPS
 

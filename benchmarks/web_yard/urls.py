@@ -1,7 +1,5 @@
 """The API with the route; no pages."""
 
-from __future__ import annotations
-
 from django.urls import path
 
 from switchyard.api.application import PLATFORM_ROUTERS, build_api

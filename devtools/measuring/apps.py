@@ -1,7 +1,5 @@
 """App of the measured processes: it logs each ended attempt, independent of what they report to the broker."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

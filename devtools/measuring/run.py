@@ -1,7 +1,5 @@
 """One measurement: a real pool drains a backlog on its own server."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Settings of a measured process: the project's own, plus the measured pool."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

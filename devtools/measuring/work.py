@@ -1,7 +1,5 @@
 """Work to measure, messages of an actor; and the yard in which a pool alone runs it."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Actors that reach each state a job can have, and stay there."""
 
-from __future__ import annotations
-
 import logging
 import os
 import time

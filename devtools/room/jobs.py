@@ -1,7 +1,5 @@
 """Jobs in every state, sent and left to the pools."""
 
-from __future__ import annotations
-
 import dramatiq
 
 from devtools.room import actors

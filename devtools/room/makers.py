@@ -1,7 +1,5 @@
 """Things that a test asks for while the yard runs: a job that runs, letters, alerts."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Rows of the products, as their jobs would have written them, and of acts of people."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from django.contrib.auth.models import User

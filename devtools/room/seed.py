@@ -7,8 +7,6 @@ line of standard input, a JSON list of a name of ``makers.MAKERS`` and its argum
 closed.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """The yard's processes: Valkey, web, pools and scheduler on a throw-away folder, filled by ``devtools.room.seed``."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -5,8 +5,6 @@
 The yard is filled the same way every time; times, ids and processes differ. Needs Chromium.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import re

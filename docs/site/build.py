@@ -1,7 +1,5 @@
 """Build the site of this tree's version beside those of other versions: see bin/docs."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 The site begins with the repository's README. Its contents are the lists in docs/README.md and docs/decisions/README.md.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Checks for colliding ids and positions, panels without a description, and invali
 queries, each wrapped as a rule.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Actors of this code, for pages and commands, and their figures: attempts on all hosts, and failures."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Pages of actors: the list, one actor, the form that sends it, and the pages that ask before a pause and its end."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """Acts of people on alerts, each with its row in the audit log."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Sequence

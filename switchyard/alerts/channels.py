@@ -4,8 +4,6 @@ A channel's name is unique and holds no secret. ``send`` sends one message withi
 ``ChannelFailed``. PagerDuty, Opsgenie and Jira have classes of their own, since apprise resolves nothing there.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """System check of SWITCHYARD_ALERT_URLS."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

@@ -3,8 +3,6 @@
 An alert ends by a person, by the triage of dead letters, or with its cause.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """Tickets of Jira, Cloud or Data Center: one for each cause, commented while it lasts, closed once it is over."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Alerts, their deliveries to channels, and silences."""
 
-from __future__ import annotations
-
 from django.db import models
 from django.utils import timezone
 

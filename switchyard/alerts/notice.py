@@ -1,7 +1,5 @@
 """Reads of alerts, silences in force, troubles that were told before, and the content of one alert message."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 And alerts about what lasts: raised once it has lasted for a while, resolved once it is gone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

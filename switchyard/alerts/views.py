@@ -1,7 +1,5 @@
 """Pages of alerts: the list with the silences in force, one alert, and the acts. None changes anything on GET."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any

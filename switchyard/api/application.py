@@ -1,7 +1,5 @@
 """The API: every app mounts its router on it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Authentication of the API: bearer tokens with scopes, as authentication objects of django-ninja."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from typing import Any

@@ -1,7 +1,5 @@
 """Mapping of exceptions to problem documents."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Any

@@ -6,8 +6,6 @@ A request that ended without a final answer keeps its claim: jobs and rows get i
 that a repetition finds those of the run before (:mod:`switchyard.api.request_jobs`).
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

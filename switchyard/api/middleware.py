@@ -1,7 +1,5 @@
 """Problem documents for requests that reach no operation: unknown paths, wrong methods, malformed requests."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from inspect import iscoroutinefunction

@@ -1,7 +1,5 @@
 """API tokens, stored responses to requests with an ``Idempotency-Key``, and counts of limited requests."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Any
 

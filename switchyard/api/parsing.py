@@ -1,7 +1,5 @@
 """Parsing of request bodies: strict JSON, and text that every database can store."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

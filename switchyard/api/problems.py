@@ -1,7 +1,5 @@
 """Refusals of the API as RFC 9457 problem documents: one shape for every error."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field

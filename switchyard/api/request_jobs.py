@@ -1,7 +1,5 @@
 """Jobs of one POST: ids that a repetition of the request finds again, and whether they may have reached the broker."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager

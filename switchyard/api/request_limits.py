@@ -1,7 +1,5 @@
 """Limits on request bodies and on running requests, enforced before Django, which would write any body to disk."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """Response bodies that all apps share."""
 
-from __future__ import annotations
-
 from django.http import HttpRequest
 from django.urls import reverse
 

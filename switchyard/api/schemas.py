@@ -1,7 +1,5 @@
 """Types of request bodies; strict, so that wrong types are refused instead of coerced."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

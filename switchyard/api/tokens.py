@@ -1,7 +1,5 @@
 """Creation, verification and revocation of API tokens."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

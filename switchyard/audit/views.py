@@ -1,7 +1,5 @@
 """The page of the audit log: only to read, with its filter in the address. A page begins behind a row, by its id."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode

@@ -5,8 +5,6 @@ callbacks are sent, a callback has an id that follows from its batch, and a batc
 minute.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Reads of batches for pages, commands and findings."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any, Final

@@ -9,8 +9,6 @@
 Inside of a member ``current_batch().add(...)`` adds another one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """Pages of batches: the list, and one with its members; and acts on a batch as a whole."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Final
 

@@ -4,8 +4,6 @@ The server's clock decides leases and due times. Times that several hosts compar
 (ages, ends of claims, ticks of schedules) come from here, see :mod:`switchyard.broker.health.server`.
 """
 
-from __future__ import annotations
-
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Final

@@ -1,7 +1,5 @@
 """Messages for many calls of an actor, made quickly, for ``RedisBroker.enqueue_many``."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any

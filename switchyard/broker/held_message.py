@@ -1,7 +1,5 @@
 """A message that a consumer has leased, and the copies that are made of a message when it moves."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dramatiq.broker import MessageProxy

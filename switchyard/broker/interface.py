@@ -4,8 +4,6 @@ Beyond Dramatiq's ``Broker``: moves of a message that a worker holds, to its ret
 queue for later. Every move is at-least-once: after a crash it may leave two copies, never none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol

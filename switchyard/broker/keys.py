@@ -3,8 +3,6 @@
 Times are in milliseconds since the epoch, by the server's clock.
 """
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 import msgspec

@@ -3,8 +3,6 @@
 A crash between the two steps leaves the message in both places: it may run twice, it is never lost.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, cast

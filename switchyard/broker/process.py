@@ -1,7 +1,5 @@
 """This process: processors and memory that it may use, and modules that it imports or that gevent has patched."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Values that a broker reports: dead letters, unreadable messages, figures of queues, and pages of a listing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar

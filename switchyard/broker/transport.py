@@ -1,7 +1,5 @@
 """Moves on Switchyard's own broker: one step on the server each, so that a message is never in two places or none."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

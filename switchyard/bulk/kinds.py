@@ -1,7 +1,5 @@
 """Kinds of bulk acts: their interface, and where each is."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import import_module

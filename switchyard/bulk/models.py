@@ -1,7 +1,5 @@
 """Bulk acts: one act of a person on everything that matches a filter, done by the scheduler in steps."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from django.db import models

@@ -1,7 +1,5 @@
 """Bulk acts go on in the leading scheduler, step by step: outside of the queues that they may be there to rescue."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence

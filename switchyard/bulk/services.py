@@ -1,7 +1,5 @@
 """Bulk acts: started, stopped and read."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial

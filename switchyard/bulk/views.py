@@ -1,7 +1,5 @@
 """Pages of bulk acts: the list, one act with its progress, the page that asks before one starts, and Stop."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """``manage.py switchyard alerts``: list, show, acknowledge, silence, unsilence, resolve; channels, test."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import starmap

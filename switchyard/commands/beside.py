@@ -1,7 +1,5 @@
 """``manage.py switchyard runscheduler``, ``runhistory``, ``runweb``: what runs beside the pools."""
 
-from __future__ import annotations
-
 import threading
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """``manage.py switchyard broker``: check the broker's server, or accept its keyspace after a loss."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict

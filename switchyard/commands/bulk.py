@@ -1,7 +1,5 @@
 """``manage.py switchyard bulk``: list, show, stop; and ``batches``: list, show, cancel, retry."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """``manage.py switchyard check_backlog``: compare the backlog with the code, before the code is deployed."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

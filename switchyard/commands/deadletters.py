@@ -1,7 +1,5 @@
 """``manage.py switchyard deadletters``: list, groups, show, requeue, discard, restore, note."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """``manage.py switchyard doctor``: check everything, and report causes and remedies."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

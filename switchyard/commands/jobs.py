@@ -1,7 +1,5 @@
 """``manage.py switchyard jobs`` and ``history``: list, show, cancel, run now, run again; list those that ended."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

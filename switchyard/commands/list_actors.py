@@ -1,7 +1,5 @@
 """``manage.py switchyard actors``: list the actors, show one, send one, pause and resume one."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """``manage.py switchyard plan``: slots, processes, memory and broker's servers that would keep each promise."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import asdict, replace

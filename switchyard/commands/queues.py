@@ -1,7 +1,5 @@
 """``manage.py switchyard queues``: list queues, pause, resume, purge, relocate and import messages."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """``manage.py switchyard run``, ``runpool``, ``runpools``: run a small yard, one pool, or several under one parent."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import sys

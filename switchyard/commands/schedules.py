@@ -1,7 +1,5 @@
 """``manage.py switchyard schedules``: list, show, run, pause, resume, export and import."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys

@@ -3,8 +3,6 @@
 And ``diagnose``: the cause that comes first, with its evidence and the smallest next step.
 """
 
-from __future__ import annotations
-
 import logging
 import signal
 import sys

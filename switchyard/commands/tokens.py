@@ -1,7 +1,5 @@
 """``manage.py switchyard tokens``: make, list and revoke API tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``manage.py switchyard topology``: the declared yard as a table, and the deployment files made from it."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Any
 

@@ -1,7 +1,5 @@
 """``manage.py switchyard workers``: list the supervisors that report; stop one, or its intake."""
 
-from __future__ import annotations
-
 from argparse import SUPPRESS
 from typing import Any
 

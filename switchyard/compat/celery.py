@@ -5,8 +5,6 @@ A task is an actor, named as its function. As in Celery a call runs it in place,
 again. Workers import the module ``tasks`` of each app that imports this one.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection
 from functools import partial

@@ -1,7 +1,5 @@
 """Management commands: their base class, arguments, errors and exit codes."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

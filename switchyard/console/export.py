@@ -5,8 +5,6 @@ sign, Excel splits a CSV file at semicolons and ignores the quotes around our ce
 semicolon or an end of line gets its own quote.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

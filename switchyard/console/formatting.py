@@ -1,7 +1,5 @@
 """Numbers and times as text for pages, commands and findings, times as operators write them, choices of a form."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Lists of pages: the filters and orders that an address may name, and heads of columns that sort."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """Rights that hold for some queues alone: those that a user has through groups to which the admin gives queues."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Guard of the room's pages, which asks the admin site, and words of the pages while the broker is away."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC

@@ -6,8 +6,6 @@ in the broker, ``settle`` the results in the rows. A claim older than ``CLAIM_S`
 are reconciled in bounded steps.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -4,8 +4,6 @@ A step of a requeue or discard claims its rows, as an act on one letter does; ``
 to their job.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Database rows of dead letters: a copy of the broker's dead lists, for display and search."""
 
-from __future__ import annotations
-
 from django.db import models
 
 

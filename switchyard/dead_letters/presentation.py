@@ -1,7 +1,5 @@
 """Dead letters as JSON and as terminal output."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Projection of the broker's dead lists into database rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

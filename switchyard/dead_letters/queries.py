@@ -1,7 +1,5 @@
 """Reads of dead letters."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection
 from dataclasses import dataclass

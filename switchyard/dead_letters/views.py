@@ -3,8 +3,6 @@
 ``bulk_moves`` has the acts on several. Nothing is changed on GET.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Deployment files: templates filled with the figures of the yard, and compared with the files on disk."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import os

@@ -1,7 +1,5 @@
 """Run a Valkey server for development until SIGINT or SIGTERM: ``python -m switchyard.embedded [FOLDER]``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -1,7 +1,5 @@
 """Addresses of storages and of the store of results, validated, with their entries of Django's ``STORAGES``."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Storage on Google Cloud Storage. Credentials are the application's default ones."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property

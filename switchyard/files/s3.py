@@ -1,7 +1,5 @@
 """Storage on S3 and servers that speak its protocol. Credentials come from the environment of boto3."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property

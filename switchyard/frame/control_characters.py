@@ -1,7 +1,5 @@
 """Django middleware that shows the control characters of a page as escapes: text of tasks may have any."""
 
-from __future__ import annotations
-
 import re
 
 from django.http import HttpRequest, HttpResponse

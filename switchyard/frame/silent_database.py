@@ -1,7 +1,5 @@
 """Django middleware that limits how long a request waits for PostgreSQL, and answers with a page that names it."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The keeper of facts: samples queues every 10 s, folds what is counted into minutes, stores hours for a year."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Mapping

@@ -3,8 +3,6 @@
 Times are milliseconds since the epoch, as in job records. Only the history writer writes these rows.
 """
 
-from __future__ import annotations
-
 from django.db import models
 from django.db.models import Q
 

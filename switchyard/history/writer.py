@@ -1,7 +1,5 @@
 """The history writer: moves ended attempts from the broker's streams into the database, and deletes old rows."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """HTTP API of jobs: sending public actors, state, live events, result file and cancellation."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Bulk acts on jobs, all that match a filter or those that are ticked: cancel unfinished ones, run ended ones again."""
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence

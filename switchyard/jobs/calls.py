@@ -3,8 +3,6 @@
 And the form of a page that takes them, a field for each.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Events of jobs, for pages and as server-sent events."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """Jobs for the admin, without a table, the keys of ``once``, and results that are kept in the database."""
 
-from __future__ import annotations
-
 from django.db import models
 
 

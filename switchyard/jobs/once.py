@@ -1,7 +1,5 @@
 """Database effects that commit at most once, however often their job runs: the key commits together with them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta

@@ -4,8 +4,6 @@ Every function may raise ``switchyard.broker.errors.BrokerError``. The acts work
 the log then.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

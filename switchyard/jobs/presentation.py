@@ -1,7 +1,5 @@
 """A job as JSON and as texts: for the API, events, pages and commands."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Reads of jobs: of their records, of the history once they have left the broker, and of those that run now."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterable, Sequence

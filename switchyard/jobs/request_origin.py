@@ -1,7 +1,5 @@
 """Django middleware that writes the id and the user of a request into the origin of the jobs that it enqueues."""
 
-from __future__ import annotations
-
 import re
 import secrets
 from collections.abc import Callable

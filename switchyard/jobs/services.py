@@ -4,8 +4,6 @@ Jobs of a request with an ``Idempotency-Key`` get ids that are derived from the 
 request looks for their records and marks first: the broker remembers a finished id for 10 minutes only.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from datetime import datetime

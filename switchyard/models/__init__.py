@@ -1,7 +1,5 @@
 """Answer to a project that lists this package itself in ``INSTALLED_APPS``: Django looks here for an app's models."""
 
-from __future__ import annotations
-
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 

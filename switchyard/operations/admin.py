@@ -1,7 +1,5 @@
 """Entries of Django's admin that lead to the lists of the room."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

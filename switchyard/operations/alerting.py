@@ -1,7 +1,5 @@
 """Alerts about findings: a person is called for what the overview says, once it has lasted."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections import Counter

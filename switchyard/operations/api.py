@@ -1,7 +1,5 @@
 """Queues in the API."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Charts of a queue, an actor or the yard over time, from the facts, and a heat map of waits: drawn by the server."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

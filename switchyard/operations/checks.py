@@ -1,7 +1,5 @@
 """System check of the findings that alert rules name."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase

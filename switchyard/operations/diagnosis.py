@@ -3,8 +3,6 @@
 It is made of the findings that the overview says. Their order here is that of causes: what explains most comes first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Metrics of queues, dead lists and pools, read from the broker at each scrape; of this machine and its workers."""
 
-from __future__ import annotations
-
 import shutil
 import struct
 from collections import Counter

@@ -1,7 +1,5 @@
 """Permissions of the operations room. The model has no table: the data comes from the broker."""
 
-from __future__ import annotations
-
 from django.db import models
 
 

@@ -3,8 +3,6 @@
 A headline keeps still: which finding leads, and its words and button, stay for 10 s for all who look.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time

@@ -1,7 +1,5 @@
 """Pages of the overview and of the workers, with the parts that they poll, orders to supervisors, and stacks."""
 
-from __future__ import annotations
-
 import logging
 import re
 import secrets

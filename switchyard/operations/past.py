@@ -1,7 +1,5 @@
 """An actor's own past: how long it usually runs, how often it is sent and fails, how much later it is usually due."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence

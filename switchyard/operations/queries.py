@@ -1,7 +1,5 @@
 """State of the yard: queues and their lanes, pools and their slots."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter, deque

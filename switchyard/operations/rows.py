@@ -1,7 +1,5 @@
 """Rows of the overview: every queue, every retry lane with its own pool, and each pool for the other retry lanes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

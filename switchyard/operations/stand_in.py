@@ -1,7 +1,5 @@
 """The alerts of a yard in which no scheduler leads: examined and sent by a process of one of its pools."""
 
-from __future__ import annotations
-
 import threading
 from functools import partial
 

@@ -3,8 +3,6 @@
 Each instruction is written to the audit log.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence

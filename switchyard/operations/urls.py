@@ -6,8 +6,6 @@ The room needs the users, sessions and permissions that come with Django's admin
 Views are named, not imported: the apps of some stand above this one.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.apps import apps as installed_apps

@@ -1,7 +1,5 @@
 """Endpoints for monitoring: metrics, liveness, readiness."""
 
-from __future__ import annotations
-
 import hmac
 import ipaddress
 from typing import Any

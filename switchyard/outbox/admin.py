@@ -1,7 +1,5 @@
 """The outbox in Django's admin: messages that are committed and not in the broker yet, with why they wait."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib import admin

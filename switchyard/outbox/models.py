@@ -1,7 +1,5 @@
 """Database rows of the outbox: messages that a transaction sends, until the broker has them."""
 
-from __future__ import annotations
-
 from django.db import models
 
 

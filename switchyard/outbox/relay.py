@@ -4,8 +4,6 @@ On PostgreSQL every history process relays: each locks the rows that it sends, a
 leads. A row is deleted after the broker has its message, so that a kill at any moment leaves it in one of the two.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Sequence

@@ -1,7 +1,5 @@
 """The table of the outbox: rows of a transaction that sends messages, deleted once the broker has them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

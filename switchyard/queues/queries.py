@@ -1,7 +1,5 @@
 """Data of a queue's page, read once, with their sentences; an unavailable broker or database leaves its part empty."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress

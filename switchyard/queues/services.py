@@ -4,8 +4,6 @@ Every function may raise ``switchyard.broker.errors.BrokerError``. Pausing and r
 rows are in the log then.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace

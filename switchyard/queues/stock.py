@@ -1,7 +1,5 @@
 """Import of messages that stock Dramatiq left in its queues: on Redis, or where an add-on reads them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Pages of the queues: the list, one queue and the acts on it; and of limits, with the form that overrides one."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

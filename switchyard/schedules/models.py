@@ -1,7 +1,5 @@
 """Stored state of schedules."""
 
-from __future__ import annotations
-
 import datetime
 
 from django.db import models

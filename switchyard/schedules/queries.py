@@ -1,7 +1,5 @@
 """Reads of the schedules, for the command and the admin; and of django-celery-beat's rows, without the package."""
 
-from __future__ import annotations
-
 import datetime
 import json
 from collections.abc import Mapping, Sequence

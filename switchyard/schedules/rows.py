@@ -1,7 +1,5 @@
 """Stored schedules: faults of a row, the schedule that it stands for, its changes, and its JSON."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections.abc import Mapping

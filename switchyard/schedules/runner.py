@@ -1,7 +1,5 @@
 """The scheduler: one leader sends the ticks of every schedule and runs the maintenance tasks."""
 
-from __future__ import annotations
-
 import datetime
 import threading
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Sending of ticks, each exactly once, and the stored progress of each schedule."""
 
-from __future__ import annotations
-
 import datetime
 import difflib
 import itertools

@@ -1,7 +1,5 @@
 """Pages of schedules: the list, one schedule with its last ticks, its acts, and those that change stored schedules."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Start of the web: one set of uvicorn's options for the demo, containers and services."""
 
-from __future__ import annotations
-
 import socket
 from importlib.util import find_spec
 from typing import Any

@@ -9,8 +9,6 @@ Files in reading order: ``yard``, ``broker``, ``stores``, ``steps`` (what tests 
 ``running`` (and commits). Public: the names of ``__all__``.
 """
 
-from __future__ import annotations
-
 from switchyard.testing.broker import MemoryBroker
 from switchyard.testing.running import TestedAttempt
 from switchyard.testing.steps import (

@@ -1,7 +1,5 @@
 """Dramatiq's broker in the memory of a test's process: the checks and the encoding of the real one, and no server."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace

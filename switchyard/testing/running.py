@@ -3,8 +3,6 @@
 Beside it the time that a test moves on, and callbacks of ``transaction.on_commit`` inside a ``TestCase``'s transaction.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 import math

@@ -1,7 +1,5 @@
 """Stores of the broker in memory: records, dead lists, rate windows, alerts, groups, batches."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

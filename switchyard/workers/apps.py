@@ -1,7 +1,5 @@
 """Discovery of actors: the module ``actors`` of each installed app, and ``tasks`` that moved here from Celery."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator

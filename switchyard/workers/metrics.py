@@ -2,8 +2,6 @@
 
 It serves ``/health`` too, in a selector's loop: a process that forks must have no threads."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

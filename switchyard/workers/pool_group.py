@@ -3,8 +3,6 @@
 Django's own reloader would run them in a thread and end them at any point; as a process of their own they drain.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

@@ -1,7 +1,5 @@
 """The core in a copy of this repository without any add-on: it works, and no test of its own needs one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

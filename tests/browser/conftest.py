@@ -1,7 +1,5 @@
 """One yard and one browser for all tests of this folder, and a page of its own for each test."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path

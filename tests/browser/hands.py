@@ -4,8 +4,6 @@ Each hand counts its acts since it was at the overview: links followed and butto
 a letter, ``/`` with Enter, and Enter.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -3,8 +3,6 @@
 Prints JSON: what was made, for the addresses of its pages.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """A hundred texts that want to be markup or script. What one adds to a page has the attribute ``data-xss``."""
 
-from __future__ import annotations
-
 # {run} is replaced by a call that the page reports.
 _CLASSIC = (
     *("<script data-xss>{run}</script>", "<ScRiPt data-xss>{run}</sCrIpT>"),

@@ -1,7 +1,5 @@
 """A page that is open while the broker goes away and comes back: its acts are switched off, and on again."""
 
-from __future__ import annotations
-
 import pytest
 from playwright.sync_api import Page, Route, expect
 

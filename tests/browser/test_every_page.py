@@ -1,7 +1,5 @@
 """Every page, light and wide or dark and narrow: no error, a strict policy, no sideways scroll, accessible."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal

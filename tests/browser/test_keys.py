@@ -1,7 +1,5 @@
 """The keys of the room: they lead to pages and rows, rest in fields, and change nothing."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Each task of an operator in three ways, with at most four acts from the overview."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

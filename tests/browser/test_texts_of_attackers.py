@@ -1,7 +1,5 @@
 """A hundred payloads in every text that a stranger can write: they add no node to any page, and run nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """With JavaScript off every page shows what it shows with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Faults of a page while it is open: errors, breaches of its policy, requests to elsewhere."""
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Dialog, Page, Request, Response

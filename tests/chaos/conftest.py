@@ -1,7 +1,5 @@
 """Servers to harm, brokers on them, workers that do not wait long, and the ledger of what they did."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path

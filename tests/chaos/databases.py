@@ -1,7 +1,5 @@
 """Real pools of :mod:`tests.chaos.database_yard` on a database that is taken away, and what is sent to them."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Locks under faults: one that a task holds all along, and one that threads hold in turn, with their times."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

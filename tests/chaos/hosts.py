@@ -4,8 +4,6 @@ As root each host has a network, a host name, process ids and a ``/dev/shm`` of 
 cable can be pulled. Without that right a host is an address of its own on loopback, behind proxies that swallow all.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

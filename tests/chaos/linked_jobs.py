@@ -1,7 +1,5 @@
 """Actors of jobs that depend on others: batches, groups, limits on what runs at once; and the audit of what ran."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping

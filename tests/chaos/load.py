@@ -1,7 +1,5 @@
 """Producers that note what became of each enqueue, and the actor that notes what became of each job."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import threading

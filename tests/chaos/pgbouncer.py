@@ -1,7 +1,5 @@
 """A PgBouncer in transaction mode before a PostgreSQL under test."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Real pools, as a deployment runs them, on a yard of :mod:`tests.chaos.yard.yards`, and what is sent to them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

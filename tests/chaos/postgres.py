@@ -1,7 +1,5 @@
 """A PostgreSQL under test: it is stopped, started again, and its connections are cut."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Process that goes on with a queue's purges, and kills itself -9 at a call: ``… URL PREFIX QUEUE CALL``."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Bulk acts and purges of large queues whose process is killed, again and again, are exact: F78."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """A database or a provider that is unreachable, locked or away for long costs time, and no job."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

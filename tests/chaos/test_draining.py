@@ -1,7 +1,5 @@
 """Pools that drain, are stopped or are cut off while others take over: F03, F04, F10 and F21."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """A primary is lost and a replica is promoted, by hand or by sentinels: work goes on, and what was lost is said."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Children, supervisors and whole pools that are killed, or killed by a message: F01, F02, F07, F11 and F73."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

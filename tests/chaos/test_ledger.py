@@ -1,7 +1,5 @@
 """The account of a history: each counter counts what it says, shown on histories that were made up."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.chaos.ledger import Entry, account

@@ -1,7 +1,5 @@
 """Limits on what runs at once, and batches, under kills: never one too many, none stuck, each callback once."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """Children that die at one moment of the way of a message or of a group: nothing is lost, once stays once: F08, F09."""
 
-from __future__ import annotations
-
 import contextlib
 import sqlite3
 from collections import Counter

@@ -1,7 +1,5 @@
 """A network that resets, swallows and drops, and bytes in a queue that are no message, lose no accepted work."""
 
-from __future__ import annotations
-
 import pickle
 import random
 import time

@@ -1,7 +1,5 @@
 """A commit and its messages are one, and a POST that is repeated with its key does its work once, whoever is killed."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

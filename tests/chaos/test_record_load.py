@@ -1,7 +1,5 @@
 """F74: jobs at the highest rate that holds from send to end. Records keep to their budget, no row is lost uncounted."""
 
-from __future__ import annotations
-
 import threading
 import time
 

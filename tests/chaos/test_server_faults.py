@@ -1,7 +1,5 @@
 """A server that is killed, stopped, filled up or disconnected loses no accepted work, and no result."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Two hosts that share nothing but servers: one is cut off, killed, or has a wrong clock, and no job is lost."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import http.client

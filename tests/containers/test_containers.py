@@ -1,7 +1,5 @@
 """An image, and a yard of containers: from nothing to green, a job of each product, faults, a roll, and the end."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """Brokers for tests that are not the project's own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Callers of the API."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Management commands, run in this process, or in one of their own."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

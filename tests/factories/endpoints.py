@@ -1,7 +1,5 @@
 """HTTP servers on loopback: any handler's, and an endpoint that goes down and returns, and counts what reaches it."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import threading

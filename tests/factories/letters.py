@@ -1,7 +1,5 @@
 """Dead letters for tests."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Pages of the room as people read them."""
 
-from __future__ import annotations
-
 import html
 import re
 from typing import Any

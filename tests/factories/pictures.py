@@ -1,7 +1,5 @@
 """Pictures: honest ones, and ones that lie, explode or hide something."""
 
-from __future__ import annotations
-
 import io
 import math
 import struct

@@ -1,7 +1,5 @@
 """Customers, invoices and payments as tests need them."""
 
-from __future__ import annotations
-
 import datetime
 import itertools
 from decimal import Decimal

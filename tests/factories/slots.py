@@ -1,7 +1,5 @@
 """A pool that works a queue which never empties, on a clock of its own: its starts so far, and the one that comes."""
 
-from __future__ import annotations
-
 import heapq
 import random
 from collections.abc import Callable

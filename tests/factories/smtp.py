@@ -1,7 +1,5 @@
 """A real SMTP server on a loopback port that answers as a test says, and remembers every mail it accepted."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import email

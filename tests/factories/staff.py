@@ -1,7 +1,5 @@
 """Browsers of people who are logged in."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.contrib.auth.models import Permission, User

@@ -1,7 +1,5 @@
 """The project's web in this process, on a real socket."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

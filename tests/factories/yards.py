@@ -1,7 +1,5 @@
 """Small yards for tests: one queue family, backoff in milliseconds."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 

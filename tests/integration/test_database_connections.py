@@ -1,7 +1,5 @@
 """Connections are looked after where there are some."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

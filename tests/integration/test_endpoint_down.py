@@ -1,7 +1,5 @@
 """Real pools deliver to an endpoint that goes down, and the machine dies that has the probe: all of it arrives."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Sends inside a transaction are reported in development; a worker of an undeclared queue fails its test."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Servers of their own for the model test: Valkey and Redis."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Coverage of a run of the machine: the places, steps and events that it has visited."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field

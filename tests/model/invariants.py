@@ -1,7 +1,5 @@
 """The five invariants, checked against the keys and the promises to callers, not against the model's places."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from switchyard.broker.keys import ALL_LANES

@@ -1,7 +1,5 @@
 """Every key of a family, read in one step, and what it says of each message."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ The state machine beside it predicts every key of a queue without limits. Here n
 keys are read, and must keep what the documentation promises, whichever of several messages was served.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections import Counter, defaultdict

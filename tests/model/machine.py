@@ -1,7 +1,5 @@
 """The state machine: draws operations, and runs each on a real server and on the model."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

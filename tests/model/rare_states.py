@@ -1,7 +1,5 @@
 """Strategies from which the machine's rules draw, and rules that lead into states which a random walk seldom finds."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """The broker's Lua operations as the model test runs them: with a clock of its own, and each with one thing wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """One operation of a family at a time, on a real server and on the model, and everything checked after it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

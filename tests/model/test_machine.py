@@ -1,7 +1,5 @@
 """The invariants and promises hold whatever happens to a queue family, on Valkey and Redis; each defect is found."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from unittest import mock

@@ -1,7 +1,5 @@
 """From a pool that really stops to PagerDuty, Slack and mail, by the rendered files as they are; and back."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import json

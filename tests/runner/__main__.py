@@ -1,7 +1,5 @@
 """``bin/test`` behind its preparations: checks beside tests, then the totals."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The arguments of ``bin/test``. As a module it checks them and prints the programs that the run needs."""
 
-from __future__ import annotations
-
 import argparse
 
 from tests.runner.parts import GROUPS, PARTS

@@ -1,7 +1,5 @@
 """Runs of pytest beside each other, and once more alone what failed there."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

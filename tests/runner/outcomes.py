@@ -1,7 +1,5 @@
 """What became of each test: a pytest plugin writes it, a line of JSON for each test and one for the end of the run."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ A part is a list of patterns of files below ``tests/``; ``*`` stands for folders
 first part that names it.
 """
 
-from __future__ import annotations
-
 from fnmatch import fnmatch
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which runs of pytest the arguments of ``bin/test`` ask for."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path

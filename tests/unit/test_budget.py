@@ -1,7 +1,5 @@
 """No package and no part of the surface is larger than ``budget.toml`` allows."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.budget import ceilings, code_lines, figures

@@ -1,7 +1,5 @@
 """The watch over hash slots covers every test, not those of the broker alone."""
 
-from __future__ import annotations
-
 import pytest
 
 from switchyard.broker.redis.calls import RedisCalls

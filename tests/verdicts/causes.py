@@ -1,7 +1,5 @@
 """How each situation is made: real processes, signals, locks and servers, which know nothing of how it is judged."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

@@ -3,8 +3,6 @@
 Each is made by means that know nothing of how the overview judges.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tests.verdicts import causes

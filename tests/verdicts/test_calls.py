@@ -1,7 +1,5 @@
 """People are called when all pools, the scheduler or the broker are killed, for real: once, and once when over."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """The overview names each situation in its sentence, in time, with the button that helps; healthy load is silent."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import re

@@ -1,7 +1,5 @@
 """A running yard whose overview is read each second from outside."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -9,8 +9,6 @@ several nodes at once; records of each queue before its acknowledgements), ``ser
 half moved), ``standing`` (of a server by itself), ``findings`` (what doctor and pages say).
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from switchyard.addon import Addon

@@ -1,7 +1,5 @@
 """Findings about a cluster: what doctor, pages and checks say of its nodes, slots and replicas, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 

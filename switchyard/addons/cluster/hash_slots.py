@@ -5,8 +5,6 @@ holds some of the slots. The map is read once, corrected by each ``MOVED``, and 
 failure, and where all masters are asked for after a ``MOVED``.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Sequence

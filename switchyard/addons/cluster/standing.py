@@ -1,7 +1,5 @@
 """Verdict about a server that is named as one that runs alone. Every supervisor asks for it: it loads nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from switchyard.broker.health.server import ServerFinding

@@ -13,8 +13,6 @@ Public is :data:`ADDON`, which :mod:`switchyard.addon` finds. This module import
 address may be of an add-on, and pika is not installed everywhere.
 """
 
-from __future__ import annotations
-
 from switchyard.addon import Addon
 
 ADDON = Addon(

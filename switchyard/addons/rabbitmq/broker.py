@@ -1,7 +1,5 @@
 """Dramatiq's broker for RabbitMQ with quorum queues and confirmed publishing, and the transport of a yard on it."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import socket

@@ -1,7 +1,5 @@
 """Check of RabbitMQ: it takes connections and confirms messages."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Iterator
 

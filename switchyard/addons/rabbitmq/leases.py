@@ -3,8 +3,6 @@
 Beside them the poll of the messages that wait there, and of the lapse suspects among them that are noted in Redis.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import deque

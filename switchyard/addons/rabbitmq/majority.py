@@ -1,7 +1,5 @@
 """Check whether quorum queues confirm: a node that lost the majority still takes connections and counts its queues."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A consumer's messages: how they are read and held; its answers, which any thread notes and its own thread sends."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 import time

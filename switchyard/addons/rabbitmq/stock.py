@@ -1,7 +1,5 @@
 """Queues of stock Dramatiq on RabbitMQ, for an import."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 RabbitMQ itself takes any message, and a worker holds none for longer than it may: such a one is moved when it is due.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

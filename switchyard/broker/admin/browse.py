@@ -1,7 +1,5 @@
 """Figures and lists of messages, read without changing them: of a family, of a lane page by page, the place of one."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple

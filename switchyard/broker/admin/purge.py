@@ -3,8 +3,6 @@
 A process that is killed in the middle leaves the rest set aside; any other one goes on. A step may be repeated.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import socket

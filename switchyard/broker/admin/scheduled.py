@@ -1,7 +1,5 @@
 """Scheduled messages: walked in the order of their due times, changed, started; and cancellation of jobs anywhere."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Sequence
 from heapq import merge

@@ -6,8 +6,6 @@ has seen the marker and then finds none, or another one, records that in the key
 keyspace.
 """
 
-from __future__ import annotations
-
 import re
 import time
 import uuid

@@ -4,8 +4,6 @@ Mostly that is one server, which answers or is away as a whole. An add-on that s
 subclass of :class:`Servers`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

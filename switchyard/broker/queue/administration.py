@@ -3,8 +3,6 @@
 Every function may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A parameter without an annotation, or with one that counts as none, has any valu
 values (text, numbers, lists and dicts of these), a value is compared when it is sent, and nothing is converted.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import threading

@@ -1,7 +1,5 @@
 """Encoding of messages as bodies: every field but id and lane, as compact JSON; empty fields are left out."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Mapping

@@ -7,8 +7,6 @@ decoded as lists; enumerations and other subclasses of text, numbers, lists and 
 A lower bound of the size is computed before encoding, so that a caller's gigabyte is refused without a second one.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import logging

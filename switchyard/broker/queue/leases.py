@@ -1,7 +1,5 @@
 """Leases of child processes: join, renew and reclaim them, and sweep those that lapsed elsewhere."""
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

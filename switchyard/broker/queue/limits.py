@@ -4,8 +4,6 @@ An open circuit is a pause of its actors. A key is an actor, or an actor with th
 ask the server may raise what :meth:`switchyard.broker.redis.calls.RedisCalls.call` raises.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from collections import Counter

@@ -6,8 +6,6 @@ nothing more and answers the same. Bodies are opaque. Only the server's clock co
 lost the message and changes nothing. Operators' acts are in :mod:`switchyard.broker.queue.administration`.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence

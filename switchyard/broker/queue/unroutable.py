@@ -5,8 +5,6 @@ that cannot run it do not fetch it again, and a worker that knows the call lease
 due earlier. The index may be outdated or lost: the messages become due nevertheless.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence

@@ -4,8 +4,6 @@ Scripts run with the rights of their caller, so a role needs the commands inside
 files. Redis 7 and Valkey 8 read the same lines; one unknown command makes a server refuse a whole user.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

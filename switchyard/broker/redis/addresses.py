@@ -1,7 +1,5 @@
 """Parts of addresses: several hosts with commas between, as of sentinels, and the options."""
 
-from __future__ import annotations
-
 import inspect
 import ipaddress
 import math

@@ -4,8 +4,6 @@ redis-py 8 retries ten times by default and abandons a blocking read after its s
 was popped; so nothing here uses its defaults.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final, Literal, TypeVar
 
 import redis

@@ -3,8 +3,6 @@
 Whoever may write to the server may write anything: other types, numbers of a thousand digits, JSON nested without end.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """Lua operations (``switchyard/broker/lua``): one file each, ``--@include name`` expanded from ``lua/include``."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from hashlib import sha1

@@ -7,8 +7,6 @@ Sentinels close connections to a former master at once when it is down, but up t
 What clients write there meanwhile is lost: hence the question once a second.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import inspect

@@ -1,7 +1,5 @@
 """This project's errors for those of redis-py: the server is away, it is full, or it refused an operation."""
 
-from __future__ import annotations
-
 import errno
 import socket
 import ssl

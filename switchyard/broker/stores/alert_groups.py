@@ -4,8 +4,6 @@ Raising is one call. The scheduler sends: the first alert of a group is due at o
 when the window (``window_ms``) ends.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from typing import Final

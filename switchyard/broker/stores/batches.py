@@ -5,8 +5,6 @@ membership. The script that ends a member notes how, in the place of its queue. 
 to the batches, each counted by the member's id, so that every step may be repeated.
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence

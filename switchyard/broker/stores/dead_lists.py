@@ -1,7 +1,5 @@
 """Dead lists: messages that were given up, kept until a person decides, and moved; the quarantine of other bytes."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

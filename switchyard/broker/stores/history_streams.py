@@ -4,8 +4,6 @@ Their reader removes entries after it committed their rows: after a crash in bet
 same rows.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple

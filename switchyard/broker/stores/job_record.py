@@ -1,7 +1,5 @@
 """A job, made from the broker's sources: its message, its live record, its ended one, its dead letter."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -5,8 +5,6 @@ short while. Late news never overwrites newer: each live record carries a sequen
 attempts, step within the attempt).
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import time

@@ -1,7 +1,5 @@
 """Counters of ``dramatiq.rate_limits``, barriers of groups, sliding windows over all workers, and named locks."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import threading

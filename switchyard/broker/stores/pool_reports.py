@@ -1,7 +1,5 @@
 """Reports of the pools' supervisors, for pages, metrics and commands. A report expires with its supervisor."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Literal, NamedTuple, TypedDict

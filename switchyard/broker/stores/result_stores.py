@@ -4,8 +4,6 @@ A record holds its result, or the place that holds it. A store that fails or is 
 the next one takes over; the record itself is the last.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import time

@@ -5,8 +5,6 @@ bucket is closed 30 s after its end, and the keeper then folds it into its minut
 codes, see the constants below. They are exact, whoever repeats a call; their time is that of the flush.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 

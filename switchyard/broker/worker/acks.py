@@ -1,7 +1,5 @@
 """Acknowledgements of one owner: sent in batches, after a flush, so that nothing of a message is unwritten."""
 
-from __future__ import annotations
-
 import logging
 import math
 import threading

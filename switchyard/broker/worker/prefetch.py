@@ -10,8 +10,6 @@ without any waiting. (``queue.SimpleQueue`` is no way: on a busy machine a wait 
 CPython 3.11, which then stops no worker.)
 """
 
-from __future__ import annotations
-
 import contextlib
 import heapq
 import itertools

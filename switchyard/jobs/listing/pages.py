@@ -1,7 +1,5 @@
 """Pages of the list of jobs, newest first: what has not ended from the broker, what has from the history."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The list of jobs in the admin, and the search for one."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence

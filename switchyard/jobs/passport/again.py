@@ -1,7 +1,5 @@
 """Running a job again, with the same or with edited arguments: as a new job, or by the requeue of its dead letter."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from inspect import Parameter
 from typing import Any, Final

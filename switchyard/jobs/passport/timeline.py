@@ -1,7 +1,5 @@
 """Steps of a job in the order of time: its enqueueing, starts, failures and end, and what people did to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime

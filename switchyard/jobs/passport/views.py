@@ -3,8 +3,6 @@
 Running it now asks nothing; the others ask on GET: cancel it, run it again, requeue its edited letter.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable

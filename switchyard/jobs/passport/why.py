@@ -5,8 +5,6 @@ database in at most two queries, however many jobs wait: places are searched at 
 of starts are those of the last 500 jobs of the lane.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence

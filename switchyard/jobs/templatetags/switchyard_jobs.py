@@ -1,7 +1,5 @@
 """Filters of the room's pages: texts of jobs, and links from the names of jobs, queues, actors and workers."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime

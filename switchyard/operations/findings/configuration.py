@@ -1,7 +1,5 @@
 """Checks of the configuration: Django's and the yard's system checks, and development defaults in a deployment."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from django.conf import settings

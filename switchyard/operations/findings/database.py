@@ -1,7 +1,5 @@
 """Checks of the database: reachable, migrated, enough connections for every pool, no long-held locks."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

@@ -1,7 +1,5 @@
 """Checks of the state folder's disk, and of the stores of job files and results where those are off the disk."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,7 +1,5 @@
 """Execution of all checks, one group after the other, within ten seconds even when servers do not answer."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

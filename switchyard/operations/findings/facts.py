@@ -1,7 +1,5 @@
 """Facts of the yard at one moment, from which queues and pools are judged."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

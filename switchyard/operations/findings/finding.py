@@ -1,7 +1,5 @@
 """Findings about the yard, the groups that they belong to, and the buttons that lead to their remedies."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

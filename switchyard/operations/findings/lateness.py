@@ -1,7 +1,5 @@
 """Queues that are late against their own promises, and the actors that hold their slots."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import threading

@@ -3,8 +3,6 @@
 Rules and thresholds of *slower* were tuned in a simulation of 16 yards; each needs evidence that chance does not give.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, takewhile

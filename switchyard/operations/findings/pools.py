@@ -1,7 +1,5 @@
 """Checks of the pools that report: ready children, few crashes, and a correct clock; stacks of children in words."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import socket

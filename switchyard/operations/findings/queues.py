@@ -1,7 +1,5 @@
 """Checks of queues: expired leases, messages that crash their worker, and messages that no worker can run."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Checks of what goes beside the jobs: alerts, dead letters, the history and the scheduler."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator
 from contextlib import closing

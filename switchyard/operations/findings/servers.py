@@ -1,7 +1,5 @@
 """Checks of the broker's servers, mostly one, of the sentinels of its address, and of their master's replicas."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator

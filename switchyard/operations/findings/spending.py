@@ -3,8 +3,6 @@
 Rules and thresholds of dependencies and databases were tuned in a simulation of 16 yards.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace

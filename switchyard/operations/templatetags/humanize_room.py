@@ -1,7 +1,5 @@
 """Filters for the pages of the operations room."""
 
-from __future__ import annotations
-
 import re
 from datetime import datetime
 

@@ -4,8 +4,6 @@
 the broker's server as well, as workers, web and scheduler do before they start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Mistakes in the declared yard and in actors. Each check in ``CHECKS`` looks at one actor; the others at a yard."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import sys

@@ -1,7 +1,5 @@
 """Checks that ask the database: migrated, room for every process, a bouncer as declared."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Hygiene of a child: what tasks leave is put back, or the child is replaced; copies that they fork are disowned."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import faulthandler

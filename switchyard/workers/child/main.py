@@ -1,7 +1,5 @@
 """Child of a pool: forked from the loaded supervisor, or executed anew for gevent; Dramatiq's worker, until drained."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Middleware of a child: its row of the shared table, and its memory limit."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Parts of a forking process: inherited resources, end with the parent, title, memory, signals, stack dumps."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import faulthandler

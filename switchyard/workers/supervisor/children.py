@@ -1,7 +1,5 @@
 """Lifecycle of a pool's children: start, replacement, and clean-up after their end."""
 
-from __future__ import annotations
-
 import logging
 import math
 import signal

@@ -1,7 +1,5 @@
 """Hard limits, cancellations and the kill of children that hang; quiet periods, in which lapse suspects run alone."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

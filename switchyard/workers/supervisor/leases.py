@@ -3,8 +3,6 @@
 It polls the messages that wait in the lanes as well, for the pool's health and for the start of isolated children.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import socket

@@ -1,7 +1,5 @@
 """A set of child processes: started, reaped as soon as they end, and restarted with backoff."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

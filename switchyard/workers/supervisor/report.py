@@ -3,8 +3,6 @@
 Counts are read every 10 s from the children's metrics files, which outlast a killed child.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

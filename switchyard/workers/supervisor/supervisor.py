@@ -4,8 +4,6 @@ One thread with one selector does all of this, because a process that forks must
 process, of one supervisor, examines the yard and sends its alerts while no scheduler leads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import math

@@ -1,7 +1,5 @@
 """A cluster for all tests, and the access to it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

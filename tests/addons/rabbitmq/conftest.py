@@ -1,7 +1,5 @@
 """A real server for all tests of the add-on, and brokers on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings, a yard and actors for pools whose database is taken away: one pool of each kind, and one without it."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 KINDS = ("threads", "processes", "gevent")

@@ -1,7 +1,5 @@
 """Actors that write a row, and one that needs no database. ``CHAOS_LEDGER`` names the ledger."""
 
-from __future__ import annotations
-
 import os
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """The project without its products, on the yard of :mod:`tests.chaos.database_yard`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403

@@ -15,8 +15,6 @@ Tried with libfaketime 0.9.10 (Debian 12) and Python 3.11, each with waits of 0.
   semaphores of ``multiprocessing`` return at once or wait for the offset. It is built for x86-64 alone.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

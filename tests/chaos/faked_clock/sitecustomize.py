@@ -3,8 +3,6 @@
 See :mod:`tests.chaos.faked_clock`.
 """
 
-from __future__ import annotations
-
 import select
 import time
 from typing import Any

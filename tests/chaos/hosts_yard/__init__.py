@@ -1,7 +1,5 @@
 """Settings, a yard and actors for pools and schedulers on two hosts that share nothing but servers."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 from tests.chaos.load import QUEUE
 

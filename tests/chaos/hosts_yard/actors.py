@@ -1,7 +1,5 @@
 """Actors of both hosts, and one of a newer release. ``CHAOS_LEDGER`` names the host's own ledger."""
 
-from __future__ import annotations
-
 import os
 
 import dramatiq

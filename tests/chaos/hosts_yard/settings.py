@@ -4,8 +4,6 @@
 :mod:`tests.chaos.faked_clock`; without libfaketime time_machine sets it here, for Python code alone.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

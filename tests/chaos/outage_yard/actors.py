@@ -1,7 +1,5 @@
 """A mail without the product's rate limit of ten a minute, and a probe for each live queue."""
 
-from __future__ import annotations
-
 import dramatiq
 
 from apps.mail import services

@@ -1,7 +1,5 @@
 """``python -m tests.chaos.outage_yard.rows QUEUE COUNT [URL]``: write what the jobs need, print their arguments."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """The project's settings and its own yard; ``OUTAGE_SPEED`` times as fast."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Settings, a yard and actors for pools in which well-behaved jobs run beside misbehaving ones."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 KINDS = ("threads", "processes", "gevent")

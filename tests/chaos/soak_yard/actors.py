@@ -1,7 +1,5 @@
 """Well-behaved actors, which write a row each, and the misbehaving ones. ``CHAOS_LEDGER`` names the ledger."""
 
-from __future__ import annotations
-
 import contextlib
 import decimal
 import os

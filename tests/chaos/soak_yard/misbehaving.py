@@ -1,7 +1,5 @@
 """Misbehaving actors: each leaves something behind, ends what is not its own, or does not end."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ctypes

@@ -1,7 +1,5 @@
 """The yard's settings with ``dramatiq-abort`` on cancellation."""
 
-from __future__ import annotations
-
 from tests.chaos.yard.settings import *  # noqa: F403
 from tests.chaos.yard.settings import DRAMATIQ_BROKER as OTHER_BROKER
 

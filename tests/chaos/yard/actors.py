@@ -3,8 +3,6 @@
 ``CHAOS_LEDGER`` names the ledger.
 """
 
-from __future__ import annotations
-
 import os
 
 import dramatiq

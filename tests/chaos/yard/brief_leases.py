@@ -1,7 +1,5 @@
 """The yard's settings with leases of 4 s in place of 15 s, in the supervisor and in its children."""
 
-from __future__ import annotations
-
 from switchyard.broker.queue import leases
 from switchyard.broker.queue.operations import QueueOperations
 from tests.chaos.yard.settings import *  # noqa: F403

@@ -1,7 +1,5 @@
 """The yard's settings with a bad import, in executed children only: their supervisor has loaded what still worked."""
 
-from __future__ import annotations
-
 import sys
 
 from tests.chaos.yard.settings import *  # noqa: F403

@@ -1,7 +1,5 @@
 """The yard's settings in which children kill themselves at the moment that ``CHAOS_MOMENT`` names."""
 
-from __future__ import annotations
-
 import os
 
 from tests.chaos.yard.moments import GROUP_MOMENTS, MOMENTS, die_at

@@ -6,8 +6,6 @@ and where one child starts before the others all three deaths would be that mess
 ``CHAOS_MOMENT_MARK`` is the beginning of the files that count.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import signal

@@ -1,7 +1,5 @@
 """The project without its products, on a yard of :mod:`tests.chaos.yard.yards`."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

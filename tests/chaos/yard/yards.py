@@ -1,7 +1,5 @@
 """The yards that real pools run under chaos; ``CHAOS_YARD`` names one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard

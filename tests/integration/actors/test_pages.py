@@ -1,7 +1,5 @@
 """The list of actors, the page of one, and the form that sends it."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pauses and open circuits of actors by page and command; sends that met a held unique key; other commands."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

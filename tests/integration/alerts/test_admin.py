@@ -1,7 +1,5 @@
 """The page of alerts: acts on one and on several, silences, rules, channels and their test."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """A fault of the broker's server raises one alert, also when it is full; one that is away is told without it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import count
 from unittest.mock import Mock

@@ -1,7 +1,5 @@
 """``manage.py switchyard alerts`` with a row for each act, and what is silenced: written and counted, but not sent."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Alerts leave once, in digests, with retries; to further people unless acknowledged, and not in quiet hours."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import threading

@@ -1,7 +1,5 @@
 """Alerts are resolved once their letters are triaged or their cause has ended, and open again when it returns."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from unittest.mock import Mock
 

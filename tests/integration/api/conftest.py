@@ -1,7 +1,5 @@
 """A user with a token."""
 
-from __future__ import annotations
-
 import pytest
 
 from switchyard.api.tokens import create_token

@@ -1,7 +1,5 @@
 """The API over a real socket: bodies of 100 MB, random requests against its document, fifty with one key at once."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import threading

@@ -1,7 +1,5 @@
 """Acts are written before they begin, whatever ends them; the log's page and files have the same filters."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Rights of a group on some queues alone, on every page and act; the two ready roles, made by ``migrate``."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -1,7 +1,5 @@
 """A broker of a small yard with two queues, whose failed jobs are retried once, and actors that note what they do."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

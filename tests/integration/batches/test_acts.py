@@ -1,7 +1,5 @@
 """A batch in the room, in the API and in commands: seen with its members, cancelled, and requeued as a whole."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

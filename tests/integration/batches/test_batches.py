@@ -1,7 +1,5 @@
 """Batches: members of several queues, every end that one may have, and every step that may be cut off or repeated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any

@@ -1,7 +1,5 @@
 """The benchmarks run with tiny sizes, and a plan holds against a real yard of some seconds."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Billing's API and admin: events recorded once however often they are sent, months reconciled by a real worker."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

@@ -1,7 +1,5 @@
 """Actors of billing may run again after a crash: rows and results stay as after one run."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pytest

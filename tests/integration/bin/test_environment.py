@@ -1,7 +1,5 @@
 """``bin/`` and ``manage.py`` say what is missing; ``bin/test`` runs what failed beside other tests again, alone."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """A small yard's broker and queue family, and servers of a test's own: Valkey and Redis, and behind sentinels."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Messages of another release or library, put into the queue by hand: run, scheduled or quarantined, none lost."""
 
-from __future__ import annotations
-
 import json
 import random
 import threading

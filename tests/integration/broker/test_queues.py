@@ -1,7 +1,5 @@
 """Queues of our broker by themselves or with middleware of Dramatiq: what goes in, its order, and what is refused."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid

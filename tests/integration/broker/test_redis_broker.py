@@ -1,7 +1,5 @@
 """The broker underneath: what a dead worker held comes back, what cannot be reached is said; reports of pools."""
 
-from __future__ import annotations
-
 import threading
 import time
 from math import inf

@@ -1,7 +1,5 @@
 """Messages that took their worker down, on the server: counted, marked, run alone and cleared, whatever notes say."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Unique keys that are held until the start or for a window, and the message with the key when another is sent."""
 
-from __future__ import annotations
-
 import json
 import random
 import uuid

@@ -1,7 +1,5 @@
 """Requeues by steps, a canary or a rollout with its ramp: what stops them, and what is taken back."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bulk acts on jobs, cancelled or run again, each once whatever is killed; alerts that are acknowledged together."""
 
-from __future__ import annotations
-
 import threading
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Bulk acts on letters: each is moved once whatever is killed; their pages ask, start, watch and stop."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """A task of ``switchyard.compat.celery`` in a real worker: its retries, its dead letter, its page in the room."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

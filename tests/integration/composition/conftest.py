@@ -1,7 +1,5 @@
 """A broker with the whole stack, which is Dramatiq's global one, and a worker on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """``dramatiq-abort``: a project's own middleware and backend beside ours, and the one that cancels jobs."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Groups, pipelines and completion callbacks with the whole stack."""
 
-from __future__ import annotations
-
 import datetime as dt
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """``dramatiq.rate_limits`` on the broker's client, and named locks."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """``get_result`` with the whole stack: results come from the jobs' records, or from Dramatiq's own store."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Exit codes: of the same mistake in each command, of a terminal without a yard, and of output that nobody reads."""
 
-from __future__ import annotations
-
 import io
 import os
 import shlex

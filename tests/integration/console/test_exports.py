@@ -1,7 +1,5 @@
 """Every list is a file with the filter and rights of its page, and no value in an address is an internal error."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

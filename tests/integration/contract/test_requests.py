@@ -1,7 +1,5 @@
 """Every request that is promised to the outside: what it answers when right, and when wrong in each way."""
 
-from __future__ import annotations
-
 import datetime
 import json
 import re

@@ -1,7 +1,5 @@
 """A final failure in Sentry: real client, real workers, a receiver in the test; with and without its integration."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A process that triages is killed again and again; then rows and lists agree, and nothing is lost."""
 
-from __future__ import annotations
-
 import random
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The filter of letters refuses what no database can compare; the page of quarantined messages is short."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Rows of dead letters: written as a letter dies, and brought back in line with the broker."""
 
-from __future__ import annotations
-
 import dataclasses
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Letters that are restored after a discard, noted, or requeued with edited arguments."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

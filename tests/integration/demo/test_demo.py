@@ -1,7 +1,5 @@
 """The demo as a person uses it: started, refused, checked, stopped in the midst, started again, killed; its traces."""
 
-from __future__ import annotations
-
 import email
 import json
 import os

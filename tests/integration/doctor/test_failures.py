@@ -1,7 +1,5 @@
 """Findings name the common part of failures and floods: a value, release, process or owner, or the actor itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The doctor's command, and its groups of settings, disk, records and databases (a real SQLite and PostgreSQL)."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

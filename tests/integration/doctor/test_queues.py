@@ -1,7 +1,5 @@
 """Queues and pools that the doctor examines: late, held, crashing, removed; not reporting, off their clocks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Each thing that is wrong with the broker's server is found on a real one, with its cause and the next step."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time

@@ -1,7 +1,5 @@
 """Run inside of a copy of the project into which the tutorial and the README were written; see ``test_tutorial.py``."""
 
-from __future__ import annotations
-
 import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client

@@ -1,7 +1,5 @@
 """The code of a how-to, run as a module, or as an app whose models have tables and whose actors have a broker."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterator

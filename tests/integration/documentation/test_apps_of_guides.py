@@ -1,7 +1,5 @@
 """Apps of the guides: orders for the last piece, readings that come again, a Monte Carlo run that is resumed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Pages followed to the letter: the moves to Switchyard, the README and the tutorial in a copy, jobs from a shell."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """The page of keys: made from the docstrings, and every command in it works on a server that holds each key."""
 
-from __future__ import annotations
-
 import re
 import shlex
 

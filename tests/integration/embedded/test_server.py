@@ -1,7 +1,5 @@
 """The embedded server and its command: data survive crashes, strangers stay out, no process stays behind."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

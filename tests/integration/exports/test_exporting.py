@@ -1,7 +1,5 @@
 """Exports leave one whole file or nothing; from a request to its download, and the admin's action."""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import io

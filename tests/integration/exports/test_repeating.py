@@ -1,7 +1,5 @@
 """The actor of the exports product may run again after a crash: one file, one row, the same result."""
 
-from __future__ import annotations
-
 import pytest
 
 from apps.exports.actors import export_dataset, export_everything

@@ -1,7 +1,5 @@
 """Storage on S3 and on Google's: whole, private, in time; faults are named and leave nothing; memory of large files."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

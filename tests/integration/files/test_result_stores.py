@@ -1,7 +1,5 @@
 """Results and products' files in each store, from the request to the download, and while a store is stopped."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io

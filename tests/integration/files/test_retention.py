@@ -1,7 +1,5 @@
 """Retention by age on a disk and on S3: what leaves, what stays, and a kill at every step."""
 
-from __future__ import annotations
-
 import io
 import os
 import time

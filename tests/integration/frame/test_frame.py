@@ -1,7 +1,5 @@
 """The frame of every page: menu, verdict, policy, theme, refusals, other admin sites; acts while the broker is away."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Iterator

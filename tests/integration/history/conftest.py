@@ -1,7 +1,5 @@
 """Fixtures of the history: ended attempts put into the streams as workers do, and a writer to move them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from typing import Any

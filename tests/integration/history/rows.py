@@ -1,7 +1,5 @@
 """Rows of the history, made for tests."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from switchyard.broker.clock import now_ms

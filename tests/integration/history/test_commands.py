@@ -1,7 +1,5 @@
 """The writer as a process, killed, stopped and without its database; the commands that read what it wrote."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

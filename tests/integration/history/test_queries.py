@@ -1,7 +1,5 @@
 """Reads of the history, quick in a large one, its facts by the hour, and what leaves it, a bounded number at a time."""
 
-from __future__ import annotations
-
 import random
 import resource
 import statistics

@@ -1,7 +1,5 @@
 """Ended attempts become rows: one a job, whatever is read twice, late or unreadable."""
 
-from __future__ import annotations
-
 import json
 from types import SimpleNamespace
 from typing import Any

@@ -5,8 +5,6 @@ It runs within the memory limit of the pool ``images``, and fails where that is 
 Run as a process of its own: ``python -m tests.integration.images.peak_memory FILE WIDTH HEIGHT``.
 """
 
-from __future__ import annotations
-
 import resource
 import sys
 from pathlib import Path

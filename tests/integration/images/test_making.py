@@ -1,7 +1,5 @@
 """From a URL or an upload to a thumbnail, refusals and retries, and the memory of the costliest pictures."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

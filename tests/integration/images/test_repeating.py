@@ -1,7 +1,5 @@
 """The actor of the images product may run again after a crash: the thumbnail is made once."""
 
-from __future__ import annotations
-
 import pytest
 
 from apps.images.actors import make_thumbnail as make_thumbnail_actor

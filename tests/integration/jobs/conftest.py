@@ -1,7 +1,5 @@
 """Users with tokens, and clients of the API that act for them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Rows of the history for tests of lists and passports."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

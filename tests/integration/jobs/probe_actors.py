@@ -1,7 +1,5 @@
 """Actors for tests of jobs, on this project's broker."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Jobs through the API, as CONTRACT has them: one job and the list."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """``manage.py switchyard jobs``: one job's story, the list, and acts on one job or on all that match."""
 
-from __future__ import annotations
-
 import json
 from unittest.mock import Mock
 

@@ -1,7 +1,5 @@
 """Jobs followed live, through the API and on their page: server-sent events over a real socket."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import json

@@ -1,7 +1,5 @@
 """Concurrent callers with one key: one runs the effect, the others wait for it. On SQLite and on PostgreSQL."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Actors that declare themselves public are sent by tokens, as the OpenAPI document describes them; others are not."""
 
-from __future__ import annotations
-
 import datetime
 from decimal import Decimal
 from typing import Annotated, Any

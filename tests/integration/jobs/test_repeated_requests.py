@@ -1,7 +1,5 @@
 """Jobs of a request that is repeated under its Idempotency-Key: each is enqueued once, whatever was forgotten since."""
 
-from __future__ import annotations
-
 import dramatiq
 import pytest
 from django.db import OperationalError

@@ -1,7 +1,5 @@
 """Work is sent, followed and stopped through the services of jobs; jobs that run, and those that were too old to."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Jobs that keep no record are cancelled through API, command and admin: queued, scheduled and running."""
 
-from __future__ import annotations
-
 import threading
 import time
 from typing import Any

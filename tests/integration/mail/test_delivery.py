@@ -1,7 +1,5 @@
 """A mail is sent once and refused in words, over a real SMTP server, from the API and in the admin; the sink."""
 
-from __future__ import annotations
-
 import re
 import signal
 import smtplib

@@ -1,7 +1,5 @@
 """Actors of the mail product may run again after a crash: no mail goes out twice."""
 
-from __future__ import annotations
-
 import pytest
 from django.core import mail
 

@@ -1,7 +1,5 @@
 """The broker of a small yard with its jobs, one that is away for a while, and the same examples in every run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """The middleware needs nothing of our own broker: here it runs on Dramatiq's in-memory one."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Messages survive a fault between the end of their task and their acknowledgement; alerts survive a lost answer."""
 
-from __future__ import annotations
-
 import contextvars
 import threading
 import time

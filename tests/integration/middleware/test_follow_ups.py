@@ -1,7 +1,5 @@
 """Arguments and results on a real broker: with types, refused, retried; into steps and callbacks of a job."""
 
-from __future__ import annotations
-
 import datetime
 import functools
 import re

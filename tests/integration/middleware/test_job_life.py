@@ -1,7 +1,5 @@
 """Records, results and log lines of jobs; their limits, cancellation and timing; proxies that hooks read and write."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import threading

@@ -1,7 +1,5 @@
 """Limits on what runs at once and on what waits, and limits with a real endpoint that goes down and returns."""
 
-from __future__ import annotations
-
 import statistics
 import threading
 import time

@@ -1,7 +1,5 @@
 """Options of messages and actors, ours and Dramatiq's own: which goes first, what it does, what is quarantined."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

@@ -1,7 +1,5 @@
 """Messages for other code than the worker's are parked until one knows them; deploys: `workers/test_rolling.py`."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Failed messages are retried, dead-lettered or dropped as their options say."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import replace
 from typing import Any

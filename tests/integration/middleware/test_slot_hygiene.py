@@ -1,7 +1,5 @@
 """State that an attempt leaves in its thread (transactions, language, time zone) reaches no later job."""
 
-from __future__ import annotations
-
 import decimal
 import gc
 import sqlite3

@@ -1,7 +1,5 @@
 """Commands before a deploy: whether its code can run the backlog, and the slots that the work needs."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

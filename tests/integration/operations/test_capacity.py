@@ -1,7 +1,5 @@
 """Metrics of the room that is left, read from real servers."""
 
-from __future__ import annotations
-
 import pytest
 from django.db import connection
 

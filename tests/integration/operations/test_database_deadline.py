@@ -1,7 +1,5 @@
 """A call, and a PostgreSQL that stands still, has a time limit."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

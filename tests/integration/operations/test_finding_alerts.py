@@ -1,7 +1,5 @@
 """Findings that last call a person, one alert a kind; what others explain calls nobody; ``diagnose`` says causes."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Liveness and readiness, and the state of the broker's server as pages, commands and the API have it."""
 
-from __future__ import annotations
-
 import logging
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Metrics of queues, pools and workers, and who may scrape them."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

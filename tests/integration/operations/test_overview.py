@@ -1,7 +1,5 @@
 """The overview, whatever is away, its charts over time, and queues as JSON by command and API."""
 
-from __future__ import annotations
-
 import re
 from datetime import timedelta
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """Actors are judged by their own past, and by failures in rows of the history and dead letters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """``status``: one frame, and ``--watch`` in a real terminal, on a real yard: sizes, an absent broker, ways to leave."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Supervisors are instructed from their page and by command; a silent child is told alike by each of them."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Alert rules and dashboard ask for metrics and labels that the yard really has."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A real server on loopback that does to its client what the test says."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import threading

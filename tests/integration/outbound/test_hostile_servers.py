@@ -1,7 +1,5 @@
 """Slow, endless, lying and redirecting servers end in time, in little memory and never inside; with gevent as well."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import itertools

@@ -1,7 +1,5 @@
 """A broker of each test's own, whose sends wait for commits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Sends inside of a transaction wait for its commit."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The relay sends rows that their own process could not send at its commit, and those of the API's requests."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """With ``apps/`` and its lines in ``project/`` gone, an empty yard starts and the platform's tests pass."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Pages of requests that fail, without database or session; arguments and logins stay with those who may have them."""
 
-from __future__ import annotations
-
 import logging
 import re
 import types

@@ -1,7 +1,5 @@
 """Settings that other projects have and this one does not: transactions around requests, logins, compression, users."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 What is written is drawn at random; ``OWN_KEYS_SEED`` repeats a run, and ``-s`` prints its seed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """A writer that waits for SQLite's write lock acquires it soon after its release, and delays no other thread."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json

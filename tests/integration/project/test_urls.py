@@ -1,7 +1,5 @@
 """Every URL of the project × every role: the expected answer, no change by a GET or a refusal, a row for every act."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A host whose clock is an hour off takes and sends what the others do: the server's clock decides."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

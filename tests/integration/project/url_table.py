@@ -3,8 +3,6 @@
 A new URL needs an entry in ``ROUTES``, a new model of the admin one in ``MODELS``; ``test_urls`` fails without.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

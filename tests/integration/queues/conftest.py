@@ -1,7 +1,5 @@
 """Users of the queues' pages."""
 
-from __future__ import annotations
-
 import pytest
 from django.test import Client
 

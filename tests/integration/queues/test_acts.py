@@ -1,7 +1,5 @@
 """Queues are paused, purged and relocated by commands and on their pages, which change nothing on GET."""
 
-from __future__ import annotations
-
 import io
 import re
 import threading

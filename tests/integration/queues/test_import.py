@@ -1,7 +1,5 @@
 """``manage.py switchyard queues import``: messages of stock Dramatiq go on as this yard's."""
 
-from __future__ import annotations
-
 import io
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Limits and circuits by page and command: what waits for what, and a person who overrides a limit for a time."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

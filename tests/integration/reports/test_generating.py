@@ -1,7 +1,5 @@
 """A statement's PDF says what the database says, by request and by the admin, and is written only when that changed."""
 
-from __future__ import annotations
-
 import io
 import re
 

@@ -1,7 +1,5 @@
 """The actor of the reports product may run again after a crash: one file, one row, the same result."""
 
-from __future__ import annotations
-
 import pytest
 
 from apps.reports.actors import generate_report

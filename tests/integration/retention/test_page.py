@@ -1,7 +1,5 @@
 """The page of the retention, before and after a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

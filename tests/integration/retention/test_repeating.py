@@ -1,7 +1,5 @@
 """The actor of the retention may run again after a crash: what is old goes once, and the figures are the same."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """After a downtime each schedule catches up as it says; a new or changed one begins now."""
 
-from __future__ import annotations
-
 import pytest
 
 from switchyard.schedules.models import ScheduleState

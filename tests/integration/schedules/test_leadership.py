@@ -1,7 +1,5 @@
 """One scheduler leads at a time, in a thread or as a process, and the next takes over; the commands beside it."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

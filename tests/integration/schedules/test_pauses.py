@@ -1,7 +1,5 @@
 """The pages of schedules and their acts; a paused one sends nothing and says how many ticks it missed."""
 
-from __future__ import annotations
-
 import datetime
 import json
 

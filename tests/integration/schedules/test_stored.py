@@ -1,7 +1,5 @@
 """Schedules that are rows: sent as those of code, refused where they cannot be used; their pages and commands."""
 
-from __future__ import annotations
-
 import datetime
 import json
 

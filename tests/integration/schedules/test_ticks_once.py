@@ -1,7 +1,5 @@
 """Each tick is sent once, whichever scheduler leads, whichever process dies, and while the job of the last one runs."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A yard whose processes log in with the users of the rendered ACL file."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 import subprocess

@@ -1,7 +1,5 @@
 """Every process with the user of its own role, on both servers: all work is done, and the server refuses nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``ops/nginx.conf`` in a real nginx: what it keeps from the web, and what it tells it."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """Requests that never end, over raw sockets against the web without a proxy: cut, and nobody else notices."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import select

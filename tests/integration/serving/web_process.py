@@ -1,7 +1,5 @@
 """The web in a process of its own, and what an attacker makes it use."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import os

@@ -1,7 +1,5 @@
 """A project written against stock Dramatiq does the same here, with the whole stack, as under stock Dramatiq."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import sys

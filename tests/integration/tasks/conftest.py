@@ -1,7 +1,5 @@
 """The host of :mod:`tests.integration.tasks.host`: its backend in this process, its pools, its peer."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

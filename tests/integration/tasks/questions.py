@@ -4,8 +4,6 @@
 ended: in the worker of ``django-tasks-db`` that it runs itself, or in pools that are up.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """Each point of Django's task API on our backend, with a worker in this process."""
 
-from __future__ import annotations
-
 import uuid
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta

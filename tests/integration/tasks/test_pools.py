@@ -1,7 +1,5 @@
 """Tasks written for ``django-tasks-db`` in pools of each kind, beside ``django-tasks-db`` itself; and their crashes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """redelivered() names the actors whose repetition has other effects, and what they are."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Tests of a project: sends to the real broker are warned of; tasks, commits and products without a server."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Endpoints and events through the API and in the admin, the receiver of the demo, and a pool of greenlets."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

@@ -1,7 +1,5 @@
 """Deliveries: one attempt against a real receiver, and their life through real workers."""
 
-from __future__ import annotations
-
 import dataclasses
 import socket
 from types import SimpleNamespace

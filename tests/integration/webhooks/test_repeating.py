@@ -1,7 +1,5 @@
 """Actors of the webhooks product may run again after a crash: a delivery that succeeded is not sent again."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 import pytest

@@ -1,7 +1,5 @@
 """The wheel, built once for all tests of this folder, and environments with it."""
 
-from __future__ import annotations
-
 import os
 import sys
 import zipfile

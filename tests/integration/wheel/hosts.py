@@ -1,7 +1,5 @@
 """Small Django projects that use the installed wheel."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import subprocess

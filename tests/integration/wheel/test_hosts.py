@@ -1,7 +1,5 @@
 """The wheel: its modules, its types, and projects with it that the page does not show."""
 
-from __future__ import annotations
-
 import json
 import sys
 import zipfile

@@ -1,7 +1,5 @@
 """The newest Django: the wheel leaves it as it was, and a project on it is checked, works and shows its pages."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

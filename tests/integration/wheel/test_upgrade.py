@@ -1,7 +1,5 @@
 """A running yard is upgraded from each kept release to this tree and taken back, without a loss."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Real supervisors, children and commands on the small yard of :mod:`tests.integration.workers.bench`."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

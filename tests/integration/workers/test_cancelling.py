@@ -1,7 +1,5 @@
 """Jobs that are cancelled in real pools: queued and retrying ones never start, running ones end, neighbours go on."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """Pools that an operator quiets, lets take work again and stops; actors and greenlets that are cancelled; reloads."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

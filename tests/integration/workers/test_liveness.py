@@ -1,7 +1,5 @@
 """Liveness tells pools that make progress from those that only run; children that are stuck or spoilt are replaced."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

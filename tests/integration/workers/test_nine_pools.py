@@ -1,7 +1,5 @@
 """Pools on one machine: nine in little memory, their parents, CPUs and files, each kind of actor, other commands."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

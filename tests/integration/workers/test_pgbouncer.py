@@ -1,7 +1,5 @@
 """Behind a real PgBouncer in transaction mode: migrated past it, declared or refused, and no session is relied on."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """One ``runpools`` with a pool of each kind: what its children are, what they do, what dies and what does not."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """F30, F31: from old code to new with work waiting. Pools of both releases on one queue, real processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Conditions that prevent a start: of yard, actors, tables or server; those that do not; and ``run``."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """How pools and children end: by a signal, a crash, a lost lease or their age; and what is left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """What pools tell: log lines, counted facts, metrics, stacks and reports; the stand-in that sends their alerts."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """The judgement of actors, and the orders of their list."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

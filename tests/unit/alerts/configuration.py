@@ -1,7 +1,5 @@
 """Settings for tests of alerts."""
 
-from __future__ import annotations
-
 import dataclasses
 from contextlib import AbstractContextManager
 

@@ -1,7 +1,5 @@
 """Channels: made of their addresses, sent to together, the words of a notice; rules for when and where alerts go."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from dataclasses import replace

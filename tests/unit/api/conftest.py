@@ -1,7 +1,5 @@
 """Tokens, and a client of the probe API."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """A small API on the platform's own foundations, for tests of those alone."""
 
-from __future__ import annotations
-
 import datetime
 import threading
 from typing import Any

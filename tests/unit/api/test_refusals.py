@@ -1,7 +1,5 @@
 """Refusals below /api/v1 are problem documents; requests over a limit are refused before their bodies are read."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable

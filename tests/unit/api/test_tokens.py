@@ -1,7 +1,5 @@
 """Tokens: kept as a hash, checked, revoked, made in the admin; and idempotency keys, whose work is done once."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

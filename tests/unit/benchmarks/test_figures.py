@@ -1,7 +1,5 @@
 """Statistics behind every figure, the model of a flash sale, and the work and the yard of a measurement."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from typing import cast
 

@@ -1,7 +1,5 @@
 """Payment events are verified, read strictly and applied once; a reconciliation finds, links and corrects."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import secrets

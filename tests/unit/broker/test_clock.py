@@ -1,7 +1,5 @@
 """The yard's clock: this process's own while it is right, the server's otherwise."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Untrusted bytes are never unpickled: neither this library nor its dependencies for messages read pickles."""
 
-from __future__ import annotations
-
 import ast
 import json
 import pickle

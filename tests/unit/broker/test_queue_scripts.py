@@ -1,7 +1,5 @@
 """Headers of every operation of ``switchyard/broker/lua/queue``, its calls, keys and their hash tags."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Choice of the result store: the first that answers in time, none for longer than it may, and the record at last."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

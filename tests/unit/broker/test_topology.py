@@ -1,7 +1,5 @@
 """A yard lists its lanes, pools and retries, refuses invalid declarations, and counts the cores and memory it has."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

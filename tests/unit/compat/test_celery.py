@@ -1,7 +1,5 @@
 """``switchyard.compat.celery``: tasks that were Celery's are actors, and mean what they meant."""
 
-from __future__ import annotations
-
 import sys
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Texts of the console: cells that are no formula, addresses, spans, and commands without their database or broker."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Bytes and tracebacks of a dead letter as its page shows them."""
 
-from __future__ import annotations
-
 import json
 
 import dramatiq

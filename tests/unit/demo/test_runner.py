@@ -1,7 +1,5 @@
 """The demo's runner, lines, ports and environment; its check notices wrong outcomes; its folder is its owner's only."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat

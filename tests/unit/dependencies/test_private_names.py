@@ -3,8 +3,6 @@
 One that fails shows its row of docs/dependencies.md: what broke, and which files to look at.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 import os

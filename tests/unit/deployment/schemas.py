@@ -3,8 +3,6 @@
 From the definitions of KEDA 2.19 and the Prometheus Operator 0.85, and from kustomize 5.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 

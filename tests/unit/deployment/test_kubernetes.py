@@ -1,7 +1,5 @@
 """Kubernetes' files: valid to the letter, an error in any of them is found, and they fit the yard and the overlay."""
 
-from __future__ import annotations
-
 import copy
 import re
 from dataclasses import replace

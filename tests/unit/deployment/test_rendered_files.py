@@ -1,7 +1,5 @@
 """Rendered files and what lies beside them: those on disk are the yard's, confined, large enough, and linted."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 import io

@@ -1,7 +1,5 @@
 """A small yard that is not this project's."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, Yard
 
 PARCELS = Queue("parcels", objective_ms=2_500, soft_limit_ms=10_000, hard_limit_ms=20_000)

@@ -3,8 +3,6 @@
 ``python -m tests.unit.documentation.message_walk`` prints how many files each part of the way adds.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The reference lists everything and no more; steps lead from alerts to causes; links resolve and the site is whole."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

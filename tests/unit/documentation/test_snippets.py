@@ -1,7 +1,5 @@
 """Code that the documentation shows works, names what is there; the page of Dramatiq's names is complete."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import inspect

@@ -1,7 +1,5 @@
 """Rows read back from a CSV or XLSX file equal the database's, keep their types, and hold no formulas."""
 
-from __future__ import annotations
-
 import csv
 import datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """Control characters of a page are escaped; the kept verdict is read once and never shown when it is old."""
 
-from __future__ import annotations
-
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime

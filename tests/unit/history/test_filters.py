@@ -1,7 +1,5 @@
 """The filter of lists of jobs, read from addresses and commands."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Thumbnails are upright and without metadata; what is no honest picture is refused quickly, in little memory."""
 
-from __future__ import annotations
-
 import io
 import random
 import struct

@@ -1,7 +1,5 @@
 """One job, made from each of its sources, its JSON form, when it is expected to start, and how its values are found."""
 
-from __future__ import annotations
-
 import json
 import random
 from typing import Any

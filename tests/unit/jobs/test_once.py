@@ -1,7 +1,5 @@
 """A key is taken together with its effects, and given back with them."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 from types import SimpleNamespace
 

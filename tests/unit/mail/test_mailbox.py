@@ -1,7 +1,5 @@
 """The mailbox page, spellings of an address, reset links that work once, and the allowance of a mailbox."""
 
-from __future__ import annotations
-
 import asyncio
 import datetime
 import re

@@ -1,7 +1,5 @@
 """Calls of actors: their arguments, their origin, and those of async actors outside of a worker."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import itertools

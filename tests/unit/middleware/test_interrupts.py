@@ -1,7 +1,5 @@
 """Exceptions raised in tasks: in whose, when, and that they never strike what comes after the task."""
 
-from __future__ import annotations
-
 import logging
 import math
 import subprocess

@@ -1,7 +1,5 @@
 """Logs, spans and metrics of jobs: what a stranger has written, what may be secret, what is bounded."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Each option is validated where it is written: an actor's when it is declared, a message's when it is sent."""
 
-from __future__ import annotations
-
 import logging
 import re
 from datetime import UTC, datetime, timedelta

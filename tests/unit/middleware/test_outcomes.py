@@ -1,7 +1,5 @@
 """Outcome of an attempt: its texts and numbers, its retries, its crashes, and what follows."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math

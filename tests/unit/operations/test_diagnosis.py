@@ -1,7 +1,5 @@
 """The verdict of the overview, the order of causes, and the number of slots that would do."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

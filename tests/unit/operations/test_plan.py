@@ -1,7 +1,5 @@
 """Plans: the simulated queue, and slots by it or by the formula."""
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Rows of the overview and their words, rates of queues, pages of stacks, and who may read metrics."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """States of a small yard."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

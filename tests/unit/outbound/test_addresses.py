@@ -1,7 +1,5 @@
 """Every spelling of an inner address is refused, and what is public is not."""
 
-from __future__ import annotations
-
 import re
 import socket
 import threading

@@ -1,7 +1,5 @@
 """Settings of the library, its databases, storages and the file of a yard: wrong or unsafe ones get a remedy."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The core has no word of an add-on: what one knows stays in its folder."""
 
-from __future__ import annotations
-
 import re
 
 from tests.unit.documentation.pages import ROOT

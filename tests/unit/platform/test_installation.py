@@ -1,7 +1,5 @@
 """``apps()`` lists what a project adds, and checks name what it has not added."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Processes of a host project: packages that nobody installed, add-ons, its logging, metrics, commands and web."""
 
-from __future__ import annotations
-
 import json
 import logging
 import subprocess

@@ -1,7 +1,5 @@
 """The environment is checked at start; settings, ``DATABASES``, patience of retries and headers that follow from it."""
 
-from __future__ import annotations
-
 import os
 import pprint
 import subprocess

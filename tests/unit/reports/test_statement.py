@@ -1,7 +1,5 @@
 """A statement adds up, as it stood when its month ended."""
 
-from __future__ import annotations
-
 import pytest
 
 from apps.reports import services, statement

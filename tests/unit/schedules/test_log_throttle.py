@@ -1,7 +1,5 @@
 """A repeated failure is logged once in 10 minutes, one of all operations once for them all, and its end once."""
 
-from __future__ import annotations
-
 import errno
 
 import pytest

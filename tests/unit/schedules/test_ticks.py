@@ -1,7 +1,5 @@
 """Ticks of cron expressions: when they are due in each zone, those of a downtime, and the drawing of the next hour."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterable, Iterator
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The shop: writes that may run twice, months, settlement, reads in few queries, pages of the admin."""
 
-from __future__ import annotations
-
 import datetime
 from decimal import Decimal
 

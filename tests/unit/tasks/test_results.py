@@ -1,7 +1,5 @@
 """Results of tasks as records of jobs show them, and the names of the task API."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """assert_enqueued, its words and its reference; batches with the broker in memory."""
 
-from __future__ import annotations
-
 import ast
 import datetime
 import inspect

@@ -1,7 +1,5 @@
 """run_enqueued, time that is moved on, retries, dead letters, eager mode."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """The signed body is stable, and only the secret's holder can have signed it."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pytest

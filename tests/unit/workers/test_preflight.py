@@ -1,7 +1,5 @@
 """A start of pools: a wrong yard exits 78 and says what to change; modules of actors are found and may send nothing."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -5,8 +5,6 @@ The work is simulated on a clock of its own, which knows nothing of how the yard
 for a slot in order, run, and end; of what runs the facts are counted as the children count them.
 """
 
-from __future__ import annotations
-
 import heapq
 import random
 from bisect import bisect_left

@@ -1,7 +1,5 @@
 """The first cause that ``diagnose`` names in random situations is the made one, and its advice harms nothing."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Iterator

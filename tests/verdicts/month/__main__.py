@@ -4,8 +4,6 @@ python -m tests.verdicts.month --seed 1 --days 30
 python -m tests.verdicts.month --memory
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

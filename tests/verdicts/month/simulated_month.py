@@ -5,8 +5,6 @@ The judged functions are those of the room; their past are the stored hours of t
 Beside it the memory that the facts of a large yard take in the broker.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """A healthy yard is not spoken of, night or day; a release that makes its jobs slower is."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.verdicts.month.simulated_month import sentences, taken_mb

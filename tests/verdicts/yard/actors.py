@@ -1,7 +1,5 @@
 """Actors that are quick, slow, limited, wrong in half of their runs, or the end of their worker."""
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

@@ -1,8 +1,6 @@
 """The project without its products, on the yard of the situations. ``VERDICT_HOST`` is
 another machine's name, ``VERDICT_CLOCK_S`` how far its clock is ahead."""
 
-from __future__ import annotations
-
 import os
 import socket
 import time

@@ -1,7 +1,5 @@
 """Read the overview once a second and print what it says, one line of JSON each, until standard input ends."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

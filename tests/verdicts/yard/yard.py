@@ -1,7 +1,5 @@
 """Queues with promises from 80 ms on, as few pools as the situations need."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 RETRY = RetryPolicy(max_retries=2, base_ms=500, cap_ms=2_000)

@@ -1,7 +1,5 @@
 """``manage.py seed``: fill an empty shop with sample data."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from django.core.management.base import BaseCommand

@@ -1,7 +1,5 @@
 """``manage.py switchyard COMMAND …``: every command of the library under one name, which no host project has."""
 
-from __future__ import annotations
-
 import sys
 from argparse import REMAINDER
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Calls on a real cluster: each goes to its node, follows a slot that moves, and leaves the other nodes alone."""
 
-from __future__ import annotations
-
 import os
 import re
 import threading

@@ -1,7 +1,5 @@
 """A watch over a cluster sees every master: one that lost its keys, one that is away, a hash slot on two nodes."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 import threading

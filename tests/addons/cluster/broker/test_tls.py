@@ -1,7 +1,5 @@
 """A cluster with TLS alone (``rediss+cluster://``), and with users of least privilege, each as its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The promises of every transport, on a cluster, for a user that may do what a worker may."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """The invariants hold on a cluster whose nodes are filled, forget their scripts and are killed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast

@@ -1,7 +1,5 @@
 """A reshard is interrupted, a master is killed or lost its keys: pages, doctor, metrics and commands name it alone."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Addresses of a cluster, keys of commands and slots of keys: what is refused, and what is done with the rest."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 

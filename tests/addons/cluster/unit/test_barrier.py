@@ -1,7 +1,5 @@
 """The flush on a cluster: a node that is away holds back its own queues only, and nothing is lost."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

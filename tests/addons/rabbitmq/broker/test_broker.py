@@ -1,7 +1,5 @@
 """Additions of the broker on RabbitMQ to its server: long delays, unique keys, levels, odd and ended deliveries."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence

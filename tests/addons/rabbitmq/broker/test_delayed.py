@@ -1,7 +1,5 @@
 """Delayed messages on RabbitMQ: none keeps another one from its time, is lost, or is late by a wrong clock."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator

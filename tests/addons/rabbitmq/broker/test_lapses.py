@@ -1,7 +1,5 @@
 """Deliveries that ended without a note make suspects, those whose end is known do not; what the server takes back."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

@@ -1,7 +1,5 @@
 """Three nodes of RabbitMQ that lose one and then most: the room, the doctor and /readyz say which it is."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import time

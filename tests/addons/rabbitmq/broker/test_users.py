@@ -1,7 +1,5 @@
 """``amqps://``, whose refusal says what it was, and the Redis beside RabbitMQ with a user for each role."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stock Dramatiq's broker at ``STOCK_URL`` with the job of :mod:`tests.chaos.load`, for a worker of stock Dramatiq."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

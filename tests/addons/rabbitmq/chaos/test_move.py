@@ -1,7 +1,5 @@
 """Pages about moves, followed under load on Redis and RabbitMQ: nothing is lost and nothing runs twice."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """A RabbitMQ that takes no connection, refuses a right or a queue: doctor, command and error of a send say why."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """``manage.py switchyard queues import``: messages of stock Dramatiq on RabbitMQ go on as this yard's."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """The room, its acts and the API on RabbitMQ: nothing breaks, and with users of each role nothing is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Backlog of a pool on RabbitMQ: what the server counts, and the lapse suspects that are noted beside it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any

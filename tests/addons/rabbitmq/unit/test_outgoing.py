@@ -1,7 +1,5 @@
 """Deliveries of other programs, and outgoing answers: pending until the server has them, and no longer than needed."""
 
-from __future__ import annotations
-
 import json
 import threading
 from typing import Any

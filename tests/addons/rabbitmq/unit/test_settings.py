@@ -1,7 +1,5 @@
 """The settings of RabbitMQ: an unusable one is refused by name, checks compare a yard with them, the page has them."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Purges and moves of queues: what they carry, what is undone, what stays; and kills at every call."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

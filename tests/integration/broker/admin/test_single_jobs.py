@@ -1,7 +1,5 @@
 """Single jobs that an operator cancels or runs before their time; cancelled messages hold up nothing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dramatiq

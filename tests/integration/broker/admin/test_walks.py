@@ -1,7 +1,5 @@
 """Walks over the messages of many queues, by due time and in chunks; counts, and the age of the oldest held one."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any

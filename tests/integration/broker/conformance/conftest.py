@@ -1,7 +1,5 @@
 """Every test of this folder runs for each transport and kind of server; over TLS as a worker."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """The transports under test, each on its broker: ours, and Dramatiq's own for Redis, which stands for foreign ones."""
 
-from __future__ import annotations
-
 import json
 import time
 import uuid

@@ -1,7 +1,5 @@
 """Dead letters, unreadable messages and figures, as an operator meets them."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A message that a worker holds goes where it is moved, with what it carries, and never to nowhere."""
 
-from __future__ import annotations
-
 import time
 
 import dramatiq

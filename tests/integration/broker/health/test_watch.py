@@ -1,7 +1,5 @@
 """A server that starts to lose work, whose keyspace is not the old one, or whose sentinels would, is noticed."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re

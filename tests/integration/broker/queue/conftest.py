@@ -1,7 +1,5 @@
 """A queue family with an owner, and pauses of its actors."""
 
-from __future__ import annotations
-
 import json
 import uuid
 from typing import Any

@@ -1,7 +1,5 @@
 """Pauses of actors and circuits on the server: what is put off, what starts meanwhile, and what makes it due again."""
 
-from __future__ import annotations
-
 import re
 from types import SimpleNamespace
 from typing import Any

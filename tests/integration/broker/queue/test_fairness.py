@@ -1,7 +1,5 @@
 """Fair lanes: tenants are served in turn and by weight, whoever sent first, and nothing waits while a slot is free."""
 
-from __future__ import annotations
-
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Leases: those that a parent keeps for its children, and those of a worker without a supervisor."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid

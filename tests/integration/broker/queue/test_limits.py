@@ -1,7 +1,5 @@
 """Limits on what runs at once: who gets a place, who waits, and who is next, whatever ends the one that has it."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The list of what is parked, and the one operation that takes from it."""
 
-from __future__ import annotations
-
 import pytest
 
 from switchyard.broker.queue import administration

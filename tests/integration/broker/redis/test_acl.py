@@ -1,7 +1,5 @@
 """Users of each role on both servers: what they may do, and what they are refused."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Calls on connections of their own: one caller at a time has one, never another's answer, nor itself as the server."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

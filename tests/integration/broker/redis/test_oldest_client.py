@@ -1,7 +1,5 @@
 """The oldest redis-py that the wheel admits, which ``celery[redis]`` brings: tests of what differs, on that version."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """The master that sentinels name: found for each connection, left when it is not a master any more."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

@@ -1,7 +1,5 @@
 """A process whose clock is off reckons with the server's time: nothing is stolen, too old, claimed or sent early."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """TLS with verification: the right certificates work, and each wrong one is refused in the words of TLS."""
 
-from __future__ import annotations
-
 import re
 import ssl
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Records of ended jobs: the oldest leave first within their budget, and a late end replaces no newer state."""
 
-from __future__ import annotations
-
 import random
 import re
 import uuid

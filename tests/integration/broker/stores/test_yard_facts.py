@@ -1,7 +1,5 @@
 """Facts: counts are added once, by time; buckets become minutes, and nothing is lost by a repetition."""
 
-from __future__ import annotations
-
 import pytest
 import redis
 

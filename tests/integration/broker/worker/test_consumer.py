@@ -1,7 +1,5 @@
 """Consumers of a worker and what they acknowledge: they share room, lose nothing taken, and write each record first."""
 
-from __future__ import annotations
-
 import threading
 import uuid
 from collections.abc import Callable, Iterator

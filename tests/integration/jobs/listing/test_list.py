@@ -1,7 +1,5 @@
 """The list of jobs from broker and history in pages that miss and repeat none; its page, filters and acts."""
 
-from __future__ import annotations
-
 import dramatiq
 import pytest
 from django.test import Client

@@ -1,7 +1,5 @@
 """The list of jobs follows what it shows: rows as they stand, and jobs that came since."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The passport of a job: origin, attempts, arguments, children, and the acts that it offers."""
 
-from __future__ import annotations
-
 import json
 import re
 import uuid

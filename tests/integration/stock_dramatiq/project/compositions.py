@@ -1,7 +1,5 @@
 """Pipelines and groups, without results and with them; completion callbacks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

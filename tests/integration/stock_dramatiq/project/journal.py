@@ -1,7 +1,5 @@
 """Cases, what their actors did, and a middleware of the project's own that notes it, as Dramatiq's guide shows."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from threading import Lock

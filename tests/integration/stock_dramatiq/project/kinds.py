@@ -1,7 +1,5 @@
 """Generic actors and async actors."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

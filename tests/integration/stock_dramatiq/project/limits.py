@@ -1,7 +1,5 @@
 """Rate limiters and barriers, on Dramatiq's own backend."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Every option that Dramatiq's guide names, as an actor's and as a message's."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """The project on ``django-tasks-db``."""
 
-from __future__ import annotations
-
 from tests.integration.tasks.host.settings import *  # noqa: F403
 from tests.integration.tasks.host.settings import INSTALLED_APPS as HOST_APPS
 

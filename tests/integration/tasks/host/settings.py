@@ -1,7 +1,5 @@
 """The project on our backend."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403

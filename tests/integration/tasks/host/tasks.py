@@ -1,7 +1,5 @@
 """Tasks as a project that runs them with ``django-tasks-db`` writes them. Nothing here knows of another backend."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """Three queues, each with a pool of another kind; one that retries, with brief pauses."""
 
-from __future__ import annotations
-
 from switchyard.broker.topology import Pool, Queue, RetryPolicy, Yard
 
 ONCE = RetryPolicy(max_retries=0)

@@ -1,7 +1,5 @@
 """Actors that take as long as they are told and note where and when they ran."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

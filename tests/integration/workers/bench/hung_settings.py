@@ -1,7 +1,5 @@
 """The project with its nine pools, whose supervisors hang after three seconds."""
 
-from __future__ import annotations
-
 from switchyard.workers import pool_group
 from tests.integration.workers.bench.nine_settings import *  # noqa: F403
 

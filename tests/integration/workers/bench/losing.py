@@ -1,7 +1,5 @@
 """A defect for tests: a child that loses one message between its consumer and its threads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dramatiq.broker import Broker

@@ -1,7 +1,5 @@
 """The project with all its products and its nine pools, two children in the one that has a child for each core."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from project.settings import *  # noqa: F403

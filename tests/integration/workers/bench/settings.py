@@ -1,7 +1,5 @@
 """The project without its products, on the small yard, or on the one and with the app that the environment names."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """A small yard: one pool of each kind; and others that differ from it in one point, by name."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Async actors, generic actors and callbacks, as Dramatiq's guide shows them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

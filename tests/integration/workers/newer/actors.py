@@ -1,7 +1,5 @@
 """Actors of newer code. They note with what they ran."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """The reported state of a server is judged by the same rules in every caller."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

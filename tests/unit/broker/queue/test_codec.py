@@ -1,7 +1,5 @@
 """A message comes back as it was sent, or is refused with the place of what is wrong; its numbers count something."""
 
-from __future__ import annotations
-
 import enum
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Tries after failures are spaced, each answer keeps its own error; addresses of a server and of sentinels."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

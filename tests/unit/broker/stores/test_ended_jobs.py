@@ -1,7 +1,5 @@
 """Steps and ended attempts of jobs as bytes."""
 
-from __future__ import annotations
-
 import logging
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """Calls of the hooks of a broker's middleware."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The queue between consumers and threads, and the credit of a worker: every item once, every wait in its time."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -1,7 +1,5 @@
 """Findings that are kept between two readers of the overview, and the headline that stays for 10 s; their words."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Iterator

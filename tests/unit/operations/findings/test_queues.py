@@ -1,7 +1,5 @@
 """Findings of queues: circuits, lapses, floods, late samples, promises broken too often, the objective of an end."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from types import SimpleNamespace

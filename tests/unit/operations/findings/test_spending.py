@@ -1,7 +1,5 @@
 """Dependencies, databases and actors are judged by what attempts spend and call, and by the words of their errors."""
 
-from __future__ import annotations
-
 import time
 from unittest.mock import Mock
 

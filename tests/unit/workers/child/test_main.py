@@ -1,7 +1,5 @@
 """A child: its worker and row, what it takes, runs and works off, its memory, and what it releases as it drains."""
 
-from __future__ import annotations
-
 import json
 import logging
 import logging.handlers

@@ -1,7 +1,5 @@
 """Metrics of pools: files whose counts stay and reach the facts once, whatever ended, was folded or lost; reports."""
 
-from __future__ import annotations
-
 import errno
 import math
 import subprocess

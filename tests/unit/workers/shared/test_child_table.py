@@ -1,7 +1,5 @@
 """What a supervisor shares with its children: the table that a child fills in, and the fork with its output."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

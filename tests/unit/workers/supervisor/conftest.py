@@ -1,7 +1,5 @@
 """Children of a pool without a server and without processes: stand-ins for the parts around them."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import pytest

@@ -1,7 +1,5 @@
 """The children of a pool: started, reaped and replaced, their leases, and isolated children for suspects."""
 
-from __future__ import annotations
-
 import math
 import os
 import resource

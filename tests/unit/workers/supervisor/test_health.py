@@ -1,7 +1,5 @@
 """Health of a pool and its children, quiet periods in which nothing runs beside a lapse suspect, and instructions."""
 
-from __future__ import annotations
-
 import math
 import time
 

@@ -1,7 +1,5 @@
 """A supervisor: its log, the grouping of its pools, cancelled jobs and the signals for them, and stacks."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

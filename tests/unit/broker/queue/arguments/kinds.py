@@ -1,7 +1,5 @@
 """Types that arguments may have, and strategies for their values."""
 
-from __future__ import annotations
-
 import datetime
 from dataclasses import dataclass, field
 from decimal import Decimal
