@@ -10,8 +10,8 @@ from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
 from switchyard.broker import clock
-from switchyard.broker.health.server import ServerClock
 from switchyard.broker.interface import attach, facilities
+from switchyard.broker.redis.server_clock import ServerClock
 
 
 class ClockComparison(Middleware):

@@ -1,7 +1,7 @@
 """Wall clock of the yard: this process's clock, or the server's where the two differ by more than a second.
 
 The server's clock decides leases and due times. Times that several hosts compare and that the server does not write
-(ages, ends of claims, ticks of schedules) come from here, see :mod:`switchyard.broker.health.server`.
+(ages, ends of claims, ticks of schedules) come from here, see :mod:`switchyard.broker.redis.server_clock`.
 """
 
 import time

@@ -13,9 +13,9 @@ from dramatiq.broker import Broker, MessageProxy
 from dramatiq.message import Message
 
 from switchyard.broker.errors import not_quarantined
-from switchyard.broker.health.server import ServerClock
 from switchyard.broker.queue.limits import Circuit
 from switchyard.broker.queue.operations import NO_RECORD, CancelRecord
+from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.shapes import ActorPause, DeadLetter, Moved, Page, QueueStats, Unreadable
 from switchyard.broker.stores.alert_groups import AlertGroups
 from switchyard.broker.stores.batches import Batches

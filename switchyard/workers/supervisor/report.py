@@ -23,10 +23,10 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from switchyard.broker.clock import CLOCK, now_ms
 from switchyard.broker.errors import BrokerError
-from switchyard.broker.health.server import ServerClock
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.server_clock import ServerClock
 from switchyard.broker.stores import yard_facts as facts
 from switchyard.broker.stores.pool_reports import (
     ChildStacks,

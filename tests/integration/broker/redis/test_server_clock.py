@@ -11,10 +11,10 @@ import time_machine
 
 from apps.mail import guard
 from switchyard.broker.clock import CLOCK, now_ms
-from switchyard.broker.health.server import EVERY_S, ServerClock
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
+from switchyard.broker.redis.server_clock import EVERY_S, ServerClock
 from switchyard.middleware.clock_comparison import ClockComparison, compare_clocks
 from switchyard.schedules.runner import Scheduler
 from switchyard.wiring import build_yard
