@@ -15,7 +15,15 @@ from django import forms
 from dramatiq.actor import Actor
 
 from switchyard.broker.errors import ArgumentsRefused
-from switchyard.broker.queue.arguments import annotations_of, from_json, lost_key, takes_none, takes_text, to_json
+from switchyard.broker.queue.arguments import (
+    annotations_of,
+    as_written,
+    from_json,
+    lost_key,
+    takes_none,
+    takes_text,
+    to_json,
+)
 from switchyard.middleware.arguments import misfit, require_named, signature_of
 from switchyard.middleware.redaction import HIDDEN
 
@@ -75,11 +83,10 @@ def parameters_of(actor: Actor[..., Any]) -> tuple[ActorParameter, ...]:
 
 def signature_text(actor: Actor[..., Any]) -> str:
     """Return an actor's name and signature, without the defaults of redacted parameters."""
-    signature, hidden = signature_of(actor.fn), redacted_names(actor)
-    returned = signature.return_annotation
+    signature, hidden, module = signature_of(actor.fn), redacted_names(actor), actor.fn.__module__
     shown = signature.replace(
-        parameters=[_shown(each, hidden=each.name in hidden) for each in signature.parameters.values()],
-        return_annotation=_Verbatim(returned) if isinstance(returned, str) else returned,
+        parameters=[_shown(each, module, hidden=each.name in hidden) for each in signature.parameters.values()],
+        return_annotation=_verbatim(signature.return_annotation, module),
     )
     return f"{actor.actor_name}{shown}"
 
@@ -98,12 +105,14 @@ class _Verbatim:
         return self._text
 
 
-def _shown(parameter: inspect.Parameter, *, hidden: bool) -> inspect.Parameter:
+def _shown(parameter: inspect.Parameter, module: str, *, hidden: bool) -> inspect.Parameter:
     if hidden and parameter.default is not parameter.empty:
         parameter = parameter.replace(default=_Verbatim(HIDDEN))
-    if isinstance(parameter.annotation, str):
-        parameter = parameter.replace(annotation=_Verbatim(parameter.annotation))
-    return parameter
+    return parameter.replace(annotation=_verbatim(parameter.annotation, module))
+
+
+def _verbatim(annotation: Any, module: str) -> Any:
+    return annotation if annotation is inspect.Parameter.empty else _Verbatim(as_written(annotation, module))
 
 
 def _as_json(default: Any) -> str:

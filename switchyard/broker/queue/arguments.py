@@ -209,11 +209,15 @@ def parts_of(annotation: Any) -> tuple[Any, ...]:
     return getattr(info, "types", (info,))
 
 
+def as_written(annotation: Any, module: str) -> str:
+    """Return an annotation as the code of that module has it: its own classes go without its name."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation).replace(f"{module}.", "")
+
+
 def _annotation(parameter: inspect.Parameter, names: dict[str, Any]) -> Annotation:
     if parameter.annotation is parameter.empty:
         return Annotation(parameter.name, parameter.kind)
-    written = parameter.annotation
-    written = written if isinstance(written, str) else inspect.formatannotation(written)
+    written = as_written(parameter.annotation, names.get("__name__", ""))
     try:
         holder = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
         resolved = typing.get_type_hints(holder, globalns=names, include_extras=True)[parameter.name]
