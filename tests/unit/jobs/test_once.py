@@ -57,12 +57,16 @@ def test_what_fails_gives_the_key_back_with_its_effects(failure):
     assert taken("a")
 
 
-def test_a_transaction_around_it_takes_the_key_back_as_well_and_stays_usable_when_it_was_taken():
+def test_a_transaction_around_it_takes_the_key_back_as_well():
     with pytest.raises(RuntimeError), transaction.atomic():
         assert taken("a")
         raise RuntimeError
 
     assert taken("a")
+
+
+def test_a_key_that_was_taken_leaves_the_transaction_around_it_usable():
+    taken("a")
     with transaction.atomic():
         again, other = taken("a"), taken("b")
     assert (again, other) == (False, True)

@@ -477,7 +477,7 @@ def row(*, waiting: int = 0, slots: int = 2, busy: int | None = None) -> Row:
     return Row("mail", "queue", "", "open", status, queue="mail", waiting=waiting, slots=slots, busy=taken)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Counts of the last two minutes, and what is usual: without a broker."""
     known: dict[str, Any] = {"q:mail": QUEUE, "a:export": {SUCCEEDED: 4, WAITS + 3: 4, RUNS + 11: 4}}
@@ -494,6 +494,7 @@ def found(*named: tuple[str, str], word: str = "", actor: str = "") -> list[Any]
     return ranked(findings)
 
 
+@pytest.mark.usefixtures("counted")
 def test_what_explains_most_comes_first_and_jobs_that_fail_before_slower_ones():
     everything = found(
         ("actors.leaking", "mail"), ("queues.retrying", "other"), ("queues.late", "default"), ("queues.limited", "x"),
@@ -511,6 +512,7 @@ def test_what_explains_most_comes_first_and_jobs_that_fail_before_slower_ones():
     assert [each.cause for each in diagnosis.diagnose(both, {}, {})] == ["failing", "slower"]
 
 
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize(("word", "cause"), [("Blocked", "wrong_queue"), ("Flooded", "flood"), ("", "too_few_slots")])
 def test_a_late_queue_has_the_cause_of_its_label(word, cause):
     [told] = diagnosis.diagnose(found(("queues.late", "mail"), word=word), {}, {})
@@ -522,6 +524,7 @@ def test_a_late_queue_has_the_cause_of_its_label(word, cause):
     )
 
 
+@pytest.mark.usefixtures("counted")
 def test_too_few_slots_are_told_with_the_number_that_would_do_and_free_ones_are_enough():
     late = {"mail": row(waiting=600)}
 
@@ -550,6 +553,7 @@ def test_jobs_that_usually_run_much_longer_than_the_others_stand_before_them(cou
     assert told.evidence.startswith("Last 2 min: export 4 attempts ended, 0 failed, half ran")
 
 
+@pytest.mark.usefixtures("counted")
 def test_every_finding_of_a_cause_has_a_rank():
     named = {name.partition(":")[0] for cause in PRECEDENCE for name in cause.findings}
 
@@ -558,6 +562,7 @@ def test_every_finding_of_a_cause_has_a_rank():
     assert unknown == set()
 
 
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize(
     ("name", "cause"),
     [("queues.undeclared", "no_queue"), ("queues.lapsed", "stuck"), ("scheduler.down", "no_scheduler")],
@@ -568,6 +573,7 @@ def test_a_part_that_stands_still_is_not_told_as_if_nothing_started(name, cause)
     assert told.cause == cause
 
 
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("kind", PRECEDENCE, ids=lambda kind: kind.name)
 def test_the_table_of_causes_names_the_labels_of_each(kind):
     [row] = [line for line in read("docs/reference/verdicts.md").splitlines() if line.startswith(f"| `{kind.name}` |")]
@@ -580,6 +586,7 @@ def test_the_table_of_causes_names_the_labels_of_each(kind):
     assert row.endswith(f"| {kind.confidence * 100:.0f} % |")
 
 
+@pytest.mark.usefixtures("counted")
 def test_what_is_less_than_sure_is_said_so():
     told = diagnosis.Diagnosis("slower", "Slower", "It is.", "", 0.5, "", "", "", "")
 

@@ -95,4 +95,4 @@ def yard(rabbitmq_server: RabbitServer, tmp_path: Path) -> Iterator[GuardedYard]
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_no_process_needs_more_than_the_rights_of_its_role(yard, browser):
-    test_guarded_yard.test_no_process_needs_more_than_the_rights_of_its_role(yard, browser, "scheduler")
+    test_guarded_yard.test_no_process_needs_more_than_its_roles_rights(yard, browser, "scheduler")

@@ -356,6 +356,13 @@ def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children, cloc
         poll(children)
 
 
+def test_suspects_start_no_child_that_would_run_beside_others(children, clock, server):
+    server.suspects = 1
+    poll(children)
+
+    assert [process.pid for process in children.isolated if process.pid] == []
+
+
 def test_no_period_begins_beside_another_or_in_a_start(children, clock, server):
     server.quiet = 1
     poll(children)
@@ -367,7 +374,6 @@ def test_no_period_begins_beside_another_or_in_a_start(children, clock, server):
     QuietPeriods(children).work()
 
     assert not by_others and not children.quiet
-    assert [process.pid for process in children.isolated if process.pid] == [], "a suspect would run beside others"
     children.rows[2].ready = True
     QuietPeriods(children).work()
     assert children.quiet
