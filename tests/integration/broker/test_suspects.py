@@ -184,6 +184,8 @@ def test_an_end_clears_the_mark(several, how):
         assert lapses(several)["a"] is None
 
     assert several.calls.command("HGET", several.keys.notes, "crash:a") is None
+    if how == "success":
+        assert several.calls.command("HLEN", several.keys.notes) == 0
 
 
 def test_a_move_and_an_isolation_keep_the_mark(several):

@@ -374,6 +374,7 @@ def test_the_next_page_goes_on_behind_the_last_letter(client, monkeypatch):
 
 def test_of_many_letters_the_page_says_that_there_are_more(client, monkeypatch):
     monkeypatch.setattr(views, "MOST_COUNTED", 4)
+    monkeypatch.setattr(views, "PER_PAGE", 3)
     for minute in range(6):
         row(minute)
 

@@ -103,15 +103,18 @@ def test_each_wrong_argument_is_named(api):
     assert faults(send(api, order() | {"delay_ms": -1})).keys() == {"delay_ms"}
 
 
-def test_a_repeated_request_or_unique_key_sends_one_and_a_delay_later(api, facilities):
+def test_a_repeated_request_sends_one_job(api, facilities):
     answers = [send(api, order(), **{"Idempotency-Key": "order-7"}) for _ in range(2)]
 
     assert answers[0].json() == answers[1].json()
     assert answers[0]["Location"] == answers[1]["Location"]
     assert facilities.transport.stats("billing").live.waiting == 1
+
+
+def test_the_job_that_holds_the_unique_key_is_answered_and_a_delay_schedules(api, facilities):
     body = {"actor": "door_tally", "arguments": {"month": "2026-10"}}
     assert send(api, body).json() == send(api, body).json()
-    assert facilities.transport.stats("billing").live.waiting == 2
+    assert facilities.transport.stats("billing").live.waiting == 1
     job_id = send(api, order() | {"delay_ms": 60_000}).json()["job_id"]
     assert api.get(f"/api/v1/jobs/{job_id}").json()["state"] == "scheduled"
 

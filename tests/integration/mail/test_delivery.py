@@ -44,6 +44,8 @@ def test_a_repeated_run_of_a_job_sends_its_mail_once(smtp):
     assert (first, services.deliver(Template.WELCOME, TO, job_id=job_id)) == (True, False)
     assert smtp.recipients == [TO]
     assert SentMail.objects.get().state == MailState.SENT
+    assert services.deliver(Template.WELCOME, TO, job_id=job())
+    assert smtp.recipients == [TO, TO]
 
 
 def test_a_mail_has_a_text_and_an_html_version_and_the_jobs_message_id(smtp):

@@ -84,6 +84,7 @@ def test_a_task_is_retried_as_its_queue_says_and_knows_its_attempts(host, tasks)
     assert [error.exception_class for error in result.errors] == [tasks.OutOfPaper] * 2
     assert [error.traceback.strip().splitlines()[-1][-9:] for error in result.errors] == ["attempt 1", "attempt 2"]
     assert "in fail_twice" in result.errors[0].traceback
+    assert all(error.traceback.startswith("Traceback (most recent call last)") for error in result.errors)
     assert result.started_at < result.last_attempted_at <= result.finished_at
     assert [note[2:] for note in host.notes() if note[:2] == ["attempt", "thrice"]] == [
         ["1", "0"],
