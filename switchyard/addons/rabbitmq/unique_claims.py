@@ -1,4 +1,4 @@
-"""What the Redis server beside RabbitMQ keeps: claims of unique keys and of dead letters, and messages of a long delay.
+"""Keys on the Redis server beside RabbitMQ: claims of unique keys and of dead letters, and messages of a long delay.
 
 RabbitMQ itself takes any message, and a worker holds none for longer than it may: such a one is moved when it is due.
 """

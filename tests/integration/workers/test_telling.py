@@ -1,4 +1,4 @@
-"""What pools tell: log lines, counted facts, metrics, stacks and reports; the stand-in that sends their alerts."""
+"""Telling of pools: log lines, counted facts, metrics, stacks and reports; the stand-in that sends their alerts."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What a supervisor shares with its children: the table that a child fills in, and the fork with its output."""
+"""Sharing of a supervisor with its children: the table that a child fills in, and the fork with its output."""
 
 import os
 import signal
