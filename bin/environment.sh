@@ -57,14 +57,16 @@ make_venv() {
   rm -rf .venv && "$python" -m venv .venv
 }
 
+# Let pip install uv, which installs the rest in a fifth of pip's time. Where only pip knows of an index, pip goes on.
 install_lock() {
-  local lock=$1
-  if [ -x .venv/bin/uv ] &&
+  local lock=$1 pip=(.venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --require-hashes -r)
+  awk '/^[^ #]/ { wanted = /^uv==/ } wanted' requirements-dev.txt >var/uv.txt
+  if [ -s var/uv.txt ] && { [ -x .venv/bin/uv ] || "${pip[@]}" var/uv.txt; } &&
     .venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r "$lock" 2>/dev/null; then
     return 0
   fi
   [ -z "${interrupted:-}" ] || return 1
-  .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --require-hashes -r "$lock"
+  "${pip[@]}" "$lock"
 }
 
 install_environment() {
