@@ -7,6 +7,7 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
+from django.apps import apps
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.utils import ConnectionHandler
@@ -14,7 +15,6 @@ from django.db.utils import ConnectionHandler
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.history_streams import EndedJob, Failure, encode, encode_rows
-from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import HistoryWriter
 from tests.chaos.postgres import PostgresUnderTest
 from tests.environment import POSTGRES
@@ -86,7 +86,7 @@ def on_postgres(postgres: PostgresUnderTest, django_db_setup: None, django_db_bl
             call_command("migrate", "switchyard_history", verbosity=0)
             yield
             connections[DEFAULT_DB_ALIAS].close()  # a test may have stopped the server
-            for model in (JobRow, AttemptRow, SearchValue):
+            for model in apps.get_app_config("switchyard_history").get_models():
                 model.objects.all().delete()
         finally:
             connections[DEFAULT_DB_ALIAS].close()
