@@ -12,7 +12,7 @@ ENDS = ("succeeded", "retried", "dead", "cancelled", "expired", "parked until a 
 COLOR = re.compile(r"\x1b\[[\d;]*m")
 EVENT = re.compile(rf"^\S+ \[\w+ *\] (?P<end>{'|'.join(ENDS)})(?: \(.*?\))? +\[[\w.]+\] *(?P<fields>.*)$")
 FIELD = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|\S+)")
-# What the pools say of themselves and of the code.
+# Lines of the pools about themselves and the code.
 NEWS = re.compile(
     r"(reload: .*?|switchyard: (?:refused|warning).*|actor \S+: sent inside a transaction .*?) *(?:\[[\w.]+\])?$"
 )

@@ -57,6 +57,6 @@ if POSTGRES:
 if POSTGRES and PGBOUNCER:
     os.environ |= {"DATABASE_BOUNCED": "1", "DATABASE_DIRECT_URL": POSTGRES.url}
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(STATE_DIR / "metrics")
-# What `processes="cores"` stands for, on whatever machine.
+# The number that `processes="cores"` stands for, on whatever machine.
 os.environ["SWITCHYARD_CORES"] = "2"
 (STATE_DIR / "metrics").mkdir()

@@ -40,7 +40,7 @@ CLAIM_S = 60
 LOCK_S = 3.0
 # Dead letters of which a finding tells that was sent wait for its end, and are looked at again after so long.
 HELD_S = 15
-# What was given up is tried again after the first, for the second: its channel may be back.
+# A notice that was given up is tried again after the first, for the second: its channel may be back.
 RETRY_AFTER, KEPT_FOR = timedelta(minutes=5), timedelta(days=1)
 
 

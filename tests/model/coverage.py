@@ -30,7 +30,7 @@ TRANSITIONS: frozenset[Transition] = frozenset(
     }
 )  # fmt: skip
 
-# What happens too seldom to be required: a message that was cancelled while it waited, taken with that request, moved
+# Too seldom to be required: a message that was cancelled while it waited, taken with that request, moved
 # to a later time, and dropped by the fetch that promotes it.
 SELDOM: frozenset[Transition] = frozenset({("fetch", SCHEDULED, FINISHED)})
 

@@ -1,4 +1,4 @@
-"""What became of each test: a pytest plugin writes it, a line of JSON for each test and one for the end of the run."""
+"""Outcome of each test: a pytest plugin writes it, a line of JSON for each test and one for the end of the run."""
 
 import json
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class _Writer:
 
 @dataclass
 class Outcomes:
-    """What became of the tests of one run of pytest.
+    """Outcomes of the tests of one run of pytest.
 
     Args:
         skipped: Ids of tests, and why.

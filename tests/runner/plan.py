@@ -1,4 +1,4 @@
-"""Which runs of pytest the arguments of ``bin/test`` ask for."""
+"""The runs of pytest that the arguments of ``bin/test`` ask for."""
 
 from argparse import Namespace
 from collections.abc import Iterable

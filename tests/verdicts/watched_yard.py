@@ -34,7 +34,7 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).resolve().parents[2]
 WATCHER = (sys.executable, "-m", "tests.verdicts.yard.watcher")
 TABLE = "CREATE TABLE IF NOT EXISTS verdict_row (id INTEGER PRIMARY KEY, job VARCHAR(60))"
-# What may be said still of a situation that has ended.
+# May be said still of a situation that has ended.
 LASTING = re.compile(
     r"(actors|alerts|dead letters|configuration|disk|checks)\..*|history\.(?!down)|pools\.restarts"
     r"|(broker|database)\.slow.*|queues\.(purged|just_late)"

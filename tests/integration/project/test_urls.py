@@ -94,7 +94,7 @@ def test_no_page_takes_a_form_of_another_site():
 
 @dataclass(frozen=True)
 class Sample:
-    """What the paths name: one of each thing, the job of a user without any role."""
+    """Values for the paths: one of each thing, the job of a user without any role."""
 
     job: str
     letter: int

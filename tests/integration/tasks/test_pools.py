@@ -12,13 +12,13 @@ from switchyard.middleware.crashes import Poison
 from tests.integration.tasks.conftest import Host
 from tests.waiting import wait_for
 
-# What is said elsewhere about the differences, see docs/reference/django-tasks.md.
+# For the differences that are said elsewhere, see docs/reference/django-tasks.md.
 OTHER_WORDS = "unserialisable"
 
 
 @pytest.fixture(scope="module")
 def peer(host) -> dict[str, Any]:
-    """What ``django-tasks-db`` answers, with its own worker."""
+    """The answers of ``django-tasks-db``, with its own worker."""
     host.run("database_settings", "manage.py", "migrate", "django_tasks_database", "-v0")
     return host.ask("database_settings", "default")
 

@@ -224,7 +224,7 @@ def on_retry_exhausted() -> Callable[[], Any]:
 
 @case
 def max_age() -> Callable[[], Any]:
-    """What is too old is never run."""
+    """Never runs a message that is too old."""
     news.send_with_options(args=("late",), delay=200)
     news.send_with_options(args=("its own limit",), delay=200, max_age=60_000)
     old_news.send()
