@@ -24,8 +24,9 @@ from switchyard.conf import switchyard_settings
 from switchyard.console.links import actor_url, admin_site, queue_url
 from switchyard.console.room_view import SWITCHED_OFF
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.frame.templatetags.switchyard_room import named, room_frame
+from switchyard.frame.templatetags.switchyard_frame import room_frame
 from switchyard.frame.views import STRIP
+from switchyard.jobs.templatetags.switchyard_jobs import named
 from switchyard.operations import overview
 from switchyard.operations.admin import LISTS, RoomEntry
 from switchyard.setting_values import InvalidSetting

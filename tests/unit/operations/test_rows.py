@@ -13,7 +13,6 @@ from switchyard.broker.health.servers import AwayPart
 from switchyard.broker.queue.codec import encode
 from switchyard.broker.shapes import Page
 from switchyard.broker.stores.pool_reports import ChildStacks, Stack
-from switchyard.frame.templatetags.switchyard_room import code_marks
 from switchyard.operations import overview
 from switchyard.operations.findings import facts as finding_facts
 from switchyard.operations.findings import lateness, pools
@@ -23,6 +22,7 @@ from switchyard.operations.overview import KeptFacts, most_held, shown_row
 from switchyard.operations.queries import QueueSnapshot, Rates, YardState, between, note
 from switchyard.operations.rows import AWAY, PROMISE_X, Row, draw, yard_rows
 from switchyard.operations.supervisors import ServerState
+from switchyard.operations.templatetags.humanize_room import code_marks
 from switchyard.operations.views import may_scrape
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, state
 
