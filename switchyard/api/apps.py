@@ -1,8 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class ApiConfig(AppConfig):
-    name = "switchyard.api"
-    label = "switchyard_api"
-    default_auto_field = "django.db.models.BigAutoField"
-    verbose_name = "API"
+ApiConfig = room_app("switchyard.api", "API")

@@ -1,7 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class BatchesConfig(AppConfig):
-    name = "switchyard.batches"
-    label = "switchyard_batches"
-    verbose_name = "Batches"
+BatchesConfig = room_app("switchyard.batches", "Batches")

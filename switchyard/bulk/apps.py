@@ -1,8 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class BulkConfig(AppConfig):
-    name = "switchyard.bulk"
-    label = "switchyard_bulk"
-    verbose_name = "Bulk acts"
-    default_auto_field = "django.db.models.BigAutoField"
+BulkConfig = room_app("switchyard.bulk", "Bulk acts")

@@ -1,9 +1,5 @@
-from django.apps import AppConfig
+"""App of ``manage.py switchyard``."""
 
+from switchyard.room_app import room_app
 
-class CommandsConfig(AppConfig):
-    """App of ``manage.py switchyard``."""
-
-    name = "switchyard.commands"
-    label = "switchyard_commands"
-    verbose_name = "Commands"
+CommandsConfig = room_app("switchyard.commands", "Commands")

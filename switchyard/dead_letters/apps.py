@@ -1,8 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class DeadLettersConfig(AppConfig):
-    name = "switchyard.dead_letters"
-    label = "switchyard_dead_letters"
-    verbose_name = "Dead letters"
-    default_auto_field = "django.db.models.BigAutoField"
+DeadLettersConfig = room_app("switchyard.dead_letters", "Dead letters")

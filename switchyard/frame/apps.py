@@ -1,7 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class FrameConfig(AppConfig):
-    name = "switchyard.frame"
-    label = "switchyard_frame"
-    verbose_name = "Frame of the operations room"
+FrameConfig = room_app("switchyard.frame", "Frame of the operations room")

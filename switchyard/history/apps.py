@@ -1,8 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class HistoryConfig(AppConfig):
-    name = "switchyard.history"
-    label = "switchyard_history"
-    verbose_name = "History"
-    default_auto_field = "django.db.models.BigAutoField"
+HistoryConfig = room_app("switchyard.history", "History")

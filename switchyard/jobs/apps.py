@@ -1,8 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class JobsConfig(AppConfig):
-    name = "switchyard.jobs"
-    label = "switchyard_jobs"
-    verbose_name = "Jobs"
-    default_auto_field = "django.db.models.BigAutoField"
+JobsConfig = room_app("switchyard.jobs", "Jobs")

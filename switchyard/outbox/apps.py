@@ -1,8 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class OutboxConfig(AppConfig):
-    name = "switchyard.outbox"
-    label = "switchyard_outbox"
-    verbose_name = "Outbox"
-    default_auto_field = "django.db.models.BigAutoField"
+OutboxConfig = room_app("switchyard.outbox", "Outbox")

@@ -1,7 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class QueuesConfig(AppConfig):
-    name = "switchyard.queues"
-    label = "switchyard_queues"
-    verbose_name = "Queues"
+QueuesConfig = room_app("switchyard.queues", "Queues")

@@ -1,7 +1,3 @@
-from django.apps import AppConfig
+from switchyard.room_app import room_app
 
-
-class ServingConfig(AppConfig):
-    name = "switchyard.serving"
-    label = "switchyard_serving"
-    verbose_name = "Serving"
+ServingConfig = room_app("switchyard.serving", "Serving")
