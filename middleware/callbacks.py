@@ -81,8 +81,8 @@ class DurablePipelines(Pipelines):
             return
 
         def send() -> None:
-            if exception is None and (lane := message.options["pipe_target"]["queue_name"]) not in broker.queues:
-                broker.declare_queue(lane)  # of newer code, whose workers consume it
+            if exception is None:  # a queue of newer code, whose workers consume it
+                broker.declare_queue(message.options["pipe_target"]["queue_name"])
             after(broker, message, result=result, exception=exception)
 
         after = super().after_process_message
@@ -198,8 +198,7 @@ class DurableGroupCallbacks(GroupCallbacks):
     def _call_back(self, broker: Broker, job: _Job) -> None:
         for fields in job.callbacks:
             callback: Message[Any] = Message(**fields).copy()
-            if callback.queue_name not in broker.queues:  # a queue of newer code, whose workers consume it
-                broker.declare_queue(callback.queue_name)
+            broker.declare_queue(callback.queue_name)  # one of newer code, whose workers consume it
             broker.enqueue(callback)
         self._groups.note_sent(job.group, ttl_ms=self.barrier_ttl)
 

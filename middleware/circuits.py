@@ -14,11 +14,11 @@ from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError, NotFound
 from switchyard.broker.interface import Transport
 from switchyard.broker.queue.arguments import in_message
-from switchyard.broker.queue.limits import Circuit
+from switchyard.broker.queue.limits import Circuit, position_of
 from switchyard.broker.shapes import ActorPause
 from switchyard.broker.topology import Dependency, Yard
 from switchyard.loggers import get_logger
-from switchyard.middleware.arguments import missing_arguments, signature_of
+from switchyard.middleware.arguments import missing_arguments
 from switchyard.middleware.errors import RetryLater
 from switchyard.middleware.options import OptionRule
 from switchyard.middleware.outcomes import Outcome, decide
@@ -81,7 +81,7 @@ class Circuits(Middleware):
             if each.options.get("depends_on") == actor.options["depends_on"]
             and self._yard.queue_of(each.queue_name) is queue
         ]
-        calls = {each.actor_name: _position(each, argument) for each in same}
+        calls = {each.actor_name: position_of(each, argument) for each in same}
         for each in same:
             outage = tuple(each.options.get("outage") or ()) or None
             self._calls[each.actor_name] = _Call(self._yard.dependency(dependency), argument, calls, lease_ms, outage)
@@ -141,7 +141,7 @@ class Circuits(Middleware):
             state = self._transport.note_circuit(message, circuit, "failed", until_ms=until_ms, reason=reason)
             self._tell(message, circuit, state)
             return "circuit_open" if state in ("opened", "open") else ""
-        position = _position(broker.actors[message.actor_name], per)
+        position = position_of(broker.actors[message.actor_name], per)
         usable, value = _value(message, per, position)
         if not usable:
             log.error("RetryLater names no argument to wait for", job_id=message.message_id, per=per)
@@ -174,12 +174,6 @@ def _of_outage(value: Any, actor: Actor[..., Any]) -> str:
     if not classes or not value:
         return "write a tuple of exception classes, such as outage=(ConnectionError,)"
     return "" if "depends_on" in actor.options else "write depends_on=... beside it, or leave it out"
-
-
-def _position(actor: Actor[..., Any], argument: str) -> int:
-    parameters = signature_of(actor.fn).parameters.values()
-    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    return names.index(argument) + 1 if argument in names else 0
 
 
 def _circuit(call: _Call, message: MessageProxy) -> Circuit | None:

@@ -107,8 +107,7 @@ def _is_sent(store: Batches, record: BatchRecord, name: str) -> bool:
     try:
         fields = msgspec.json.decode(record.callbacks[name])
         callback: Message[Any] = Message(**{**fields, "args": tuple(fields["args"])})
-        if callback.queue_name not in broker.queues:  # a queue of newer code, whose workers consume it
-            broker.declare_queue(callback.queue_name)
+        broker.declare_queue(callback.queue_name)  # one of newer code, whose workers consume it
         with limits_lifted():
             broker.enqueue(callback)
     except (*REFUSALS, BrokerError) as error:

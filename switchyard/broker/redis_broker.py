@@ -167,15 +167,6 @@ class RedisBroker(YardBroker):
             args[0].runs_in = threading.get_ident()
         self.hooks.call_before(self, signal, args, kwargs)  # not by super(): passing them on costs as much as two hooks
 
-    def declare_queue(self, queue_name: str) -> None:
-        """Declare a queue or retry lane. Its scheduled messages need no queue of their own."""
-        if queue_name in self.queues:
-            return
-        self.emit_before("declare_queue", queue_name)
-        self._declare_lane(queue_name)
-        self.queues[queue_name] = None
-        self.emit_after("declare_queue", queue_name)
-
     # --- Sending ---
 
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:

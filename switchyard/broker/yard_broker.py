@@ -164,6 +164,18 @@ class HookedBroker(Broker):
         """Call the hooks ``after_<signal>``, last to first; log their exceptions."""
         self.hooks.call_after(self, signal, args, kwargs)
 
+    def declare_queue(self, queue_name: str) -> None:
+        """Declare a queue or retry lane. Its scheduled messages need no queue of their own."""
+        if queue_name in self.queues:
+            return
+        self.emit_before("declare_queue", queue_name)
+        self._declare_lane(queue_name)
+        self.queues[queue_name] = None
+        self.emit_after("declare_queue", queue_name)
+
+    def _declare_lane(self, queue_name: str) -> None:
+        """Do nothing more: only a yard's broker has families."""
+
     def get_results_backend(self) -> ResultBackend:
         """Return where ``get_result`` reads; without the whole stack there may be no such place."""
         own = any(isinstance(entry, Results) for entry in self.middleware)

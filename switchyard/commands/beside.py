@@ -1,6 +1,7 @@
 """``manage.py switchyard runscheduler``, ``runhistory``, ``runweb``: what runs beside the pools."""
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -50,11 +51,11 @@ class RunScheduler(RunningCommand):
         refuse_if_wrong()
         if wrong := check_apprise(None):  # loaded here, before it leads: nothing else sends alerts by it
             refuse(*(f"{message.msg}; {message.hint}" for message in wrong))
-        run_until_signal(run_scheduler, name="scheduler", logger="switchyard.scheduler", stop_within_s=5.0)
+        run_until_signal(scheduler(), name="scheduler", logger="switchyard.scheduler", stop_within_s=5.0)
 
 
-def run_scheduler(stop: threading.Event) -> None:
-    """Run a scheduler with all its maintenance tasks until ``stop`` is set."""
+def scheduler() -> Callable[[threading.Event], None]:
+    """Return the run of a scheduler with all its maintenance tasks; imports their modules, before threads begin."""
     from switchyard.operations.alerting import HEARTBEAT_S, FindingAlerts, beat
     from switchyard.schedules.runner import MaintenanceTask, Scheduler, maintenance_tasks
 
@@ -64,7 +65,7 @@ def run_scheduler(stop: threading.Event) -> None:
         MaintenanceTask("findings", 5.0, findings.check),
         MaintenanceTask("heartbeat", HEARTBEAT_S, partial(beat, findings)),
     )
-    Scheduler(maintenance_tasks=tasks).run(stop)
+    return Scheduler(maintenance_tasks=tasks).run
 
 
 class RunWeb(RunningCommand):

@@ -11,7 +11,7 @@ from django.core.management.base import CommandParser
 
 from switchyard.broker.errors import NotFound
 from switchyard.broker.topology import SMALL, Pool
-from switchyard.commands.beside import RunningCommand, run_scheduler
+from switchyard.commands.beside import RunningCommand, scheduler
 from switchyard.conf import declared_yard, switchyard_settings
 from switchyard.console.commands import port, refuse, seconds
 from switchyard.long_running import run_until_signal
@@ -66,7 +66,7 @@ class Run(Draining):
 
 def run_beside() -> int:
     """Run the scheduler, the history writer and the outbox's relay until a signal stops them; return 0."""
-    runs: list[Any] = [run_scheduler]
+    runs: list[Any] = [scheduler()]
     if apps.is_installed("switchyard.history"):  # a project may be without it
         from switchyard.history.writer import RUNS
 

@@ -197,12 +197,6 @@ class MemoryBroker(HookedBroker):
         if middleware not in self.middleware:
             super().add_middleware(middleware, before=before, after=after)
 
-    def declare_queue(self, queue_name: str) -> None:
-        if queue_name not in self.queues:
-            self.emit_before("declare_queue", queue_name)
-            self.queues[queue_name] = None
-            self.emit_after("declare_queue", queue_name)
-
     def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
         """Enqueue a message, with the checks of :meth:`switchyard.broker.redis_broker.RedisBroker.enqueue`.
 

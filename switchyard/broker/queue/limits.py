@@ -19,6 +19,7 @@ from switchyard.broker.clock import FAIR_MS, LAST_PUT_OFF_MS, now_ms
 from switchyard.broker.errors import QueueFull
 from switchyard.broker.keys import ALL_LANES
 from switchyard.broker.queue import administration
+from switchyard.broker.queue.arguments import callee_of
 from switchyard.broker.queue.operations import ACTOR_PAUSE, AT_ONCE, QueueOperations
 from switchyard.broker.redis.calls import Word
 from switchyard.broker.redis.own_keys import read, utf8
@@ -117,9 +118,9 @@ def _fields(limit: Limit, actor: Actor[..., Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"n": limit.n} | ({"ordered": True} if limit.ordered else {})
     if not limit.argument:
         return found
-    parameters = list(inspect.signature(actor.fn).parameters.values())
+    parameters = inspect.signature(callee_of(actor.fn)).parameters.values()
     found["argument"] = limit.argument
-    if place := _position(actor, limit.argument):
+    if place := position_of(actor, limit.argument):
         found["position"] = place
     default = next((each.default for each in parameters if each.name == limit.argument), None)
     if isinstance(default, str | bool | int):
@@ -127,9 +128,9 @@ def _fields(limit: Limit, actor: Actor[..., Any]) -> dict[str, Any]:
     return found
 
 
-def _position(actor: Actor[..., Any], argument: str) -> int:
+def position_of(actor: Actor[..., Any], argument: str) -> int:
     """Return the place of an argument in calls without names, from 1; 0 where it has none."""
-    parameters = inspect.signature(actor.fn).parameters.values()
+    parameters = inspect.signature(callee_of(actor.fn)).parameters.values()
     names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     return names.index(argument) + 1 if argument in names else 0
 
@@ -154,7 +155,7 @@ def declare_fair(family: QueueOperations, share: FairShare | None, actors: Itera
     """Have a queue's live lane serve the values of an argument in turn, or none."""
     text = b""
     if share is not None:
-        places = {actor.actor_name: _position(actor, share.argument) for actor in actors}
+        places = {actor.actor_name: position_of(actor, share.argument) for actor in actors}
         positions = {name: place for name, place in sorted(places.items()) if place}
         weights = {shown_json(value): weight for value, weight in share.weights.items()}
         text = msgspec.json.encode({"argument": share.argument, "positions": positions, "weights": weights})
@@ -175,7 +176,7 @@ def require_places_in_line(
 ) -> None:
     """Raise ``QueueFull`` where a tenant of these messages would have more in its line than its share allows."""
     places = {
-        name: _position(actors[name], share.argument) for name in {each.actor_name for each in messages} & {*actors}
+        name: position_of(actors[name], share.argument) for name in {each.actor_name for each in messages} & {*actors}
     }
     counts = Counter(_tenant_of(each, share.argument, places.get(each.actor_name, 0)) for each in messages)
     line = family.keys.fair_lines("live")[0]

@@ -30,6 +30,8 @@ from switchyard.broker.stores.history_streams import (
 
 LONGEST_NOTE: Final = 500
 LARGEST_COUNT: Final = 2**53
+# Fields that a job and the records of its attempts have alike.
+OF_ATTEMPT: Final = ("generation", "started_at", "pool", "worker", "release")
 
 
 # As LeaseTable names a child: pool, host, process id, eight letters, number of the child, number of its start.
@@ -185,19 +187,9 @@ def job_of(job_id: str, queue: str, message: dict[str, Any], **known: Any) -> Jo
 
 def cancelled_job(job: Job) -> EndedJob:
     """Return the end of a job that is cancelled now."""
-    return EndedJob(
-        id=job.id,
-        state="cancelled",
-        attempt=job.attempts,
-        generation=job.generation,
-        started_at=job.started_at,
-        finished_at=now_ms(),
-        lane=job.lane,
-        pool=job.pool,
-        worker=job.worker,
-        release=job.release,
-        body=kept_body(job.body),
-    )
+    same = {name: getattr(job, name) for name in ("lane", *OF_ATTEMPT)}
+    body = kept_body(job.body)
+    return EndedJob(job.id, "cancelled", attempt=job.attempts, finished_at=now_ms(), body=body, **same)
 
 
 def options_of(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,14 +330,10 @@ def _of_attempt(record: EndedJob | LiveJob, queue: str) -> dict[str, Any]:
     """Return the fields that both records have alike."""
     error = record.error
     return {
-        "generation": record.generation,
-        "started_at": record.started_at,
+        **{name: getattr(record, name) for name in OF_ATTEMPT},
         "error": None if error is None else {"type": error.type, "message": error.message},
         "fingerprint": "" if error is None else error.fingerprint,
         "lane": record.lane or queue,
-        "pool": record.pool,
-        "worker": record.worker,
-        "release": record.release,
     }
 
 
