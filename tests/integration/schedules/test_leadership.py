@@ -141,33 +141,6 @@ def test_who_stands_by_runs_no_maintenance_tasks_but_those_that_run_always(yard)
     assert (done, ran, standby.leadership.held()) == ([], True, False)
 
 
-SCHEDULER = """
-import threading, django
-django.setup()
-from switchyard.schedules.runner import Scheduler
-Scheduler(lease_s=1.5, renew_s=0.3, poll_s=0.1).run(threading.Event())
-"""
-
-
-def test_a_killed_process_is_followed(process_environment, facilities, transactional_db):
-    records = facilities.records
-    key = records.keys.lock("scheduler")
-    environment = {**process_environment, "DJANGO_SETTINGS_MODULE": "project.settings"}
-    processes = []
-    try:
-        processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
-        first = wait_for(lambda: records.calls.client.get(key), timeout_s=60, what="the first leads")
-        processes.append(subprocess.Popen([sys.executable, "-c", SCHEDULER], env=environment))
-        processes[0].kill()
-        heir = wait_for(lambda: (token := records.calls.client.get(key)) != first and token, 60, what="a second one")
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-    assert heir != first
-
-
 @pytest.fixture
 def start(process_environment, transactional_db, facilities, tmp_path):
     """Start ``manage.py switchyard runscheduler``; returns the process and a function that reads its log."""
