@@ -1,6 +1,5 @@
 """Messages survive faults until their acknowledgement, alerts a lost answer; also on Dramatiq's in-memory broker."""
 
-import contextvars
 import threading
 import time
 import uuid
@@ -162,26 +161,6 @@ def test_a_broker_that_is_away_holds_the_next_step_of_a_pipeline(work, monkeypat
         assert done.wait(30)
 
     assert refused
-
-
-def test_a_running_job_that_was_asked_to_stop_and_lost_its_worker_ends_cancelled(work):
-    runs: list[int] = []
-    message = work.actor(lambda: runs.append(1), actor_name="job").send()
-    dying = build_yard(small_yard(), work.broker.client, work.broker.keys)
-    dying.actors = work.broker.actors
-    held = next(dying.consume("work"))
-    # In a copied context: the hooks' context variables must not outlive this call, as they end with a worker's thread.
-    contextvars.copy_context().run(dying.emit_before, "process_message", held)
-    facilities(dying).barrier.flush()  # it is known to run
-    asked = cancel(facilities(work.broker), message.message_id)
-    dying.close()  # without an end
-    with work.run():
-        record = work.until(message)
-        work.idle()
-
-    assert asked == "asked"
-    assert runs == []
-    assert record.state == "cancelled"
 
 
 def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(works):

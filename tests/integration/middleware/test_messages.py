@@ -502,11 +502,14 @@ def test_a_retry_carries_the_same_json(shop):
     assert shop.work_off(3) == [ORDER] * 3
 
 
-def test_each_step_of_a_pipeline_gets_its_types(shop):
+def test_each_step_of_a_pipeline_and_the_callback_of_a_group_get_their_types(shop):
     steps = [shop.tomorrow.message(DAY), shop.tomorrow.message(), shop.remind.message(price=Decimal(2))]
-    dramatiq.pipeline(steps, broker=shop.broker).run()
+    jobs = dramatiq.group([dramatiq.pipeline(steps, broker=shop.broker)], broker=shop.broker)
+    jobs.add_completion_callback(shop.remind.message(DAY))
+    jobs.run()
 
-    assert shop.work_off(3) == [DAY, DAY.replace(day=2), (DAY.replace(day=3), Decimal(2), None)]
+    last = (DAY.replace(day=3), Decimal(2), None)
+    assert shop.work_off(4) == [DAY, DAY.replace(day=2), last, (DAY, Decimal(0), None)]
 
 
 @pytest.mark.parametrize(
