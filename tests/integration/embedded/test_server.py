@@ -183,21 +183,17 @@ def test_a_signal_ends_the_wait_for_another_server(tmp_path):
             assert process.wait(20) == 0  # of the 30 s that it would wait
 
 
-def test_port_that_there_is_not_is_a_wrong_call(tmp_path):
-    command = [*COMMAND, str(tmp_path), "--port", "70000"]
-
-    done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
-
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-
-
-def test_folder_that_cannot_be_made_is_said(tmp_path):
+def test_port_that_there_is_not_is_a_wrong_call_and_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "var").write_text("")
 
-    done = subprocess.run([*COMMAND, str(tmp_path / "var")], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+    port, folder = (
+        subprocess.run([*COMMAND, *words], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+        for words in ((str(tmp_path), "--port", "70000"), (str(tmp_path / "var"),))
+    )
 
-    assert done.returncode == 1
-    assert done.stderr == (
+    assert (port.returncode, "Traceback" in port.stderr) == (2, False)
+    assert folder.returncode == 1
+    assert folder.stderr == (
         f"embedded Valkey in {tmp_path}/var/valkey: the folder cannot be created: not a directory; "
         "name one that this user may write to\n"
     )

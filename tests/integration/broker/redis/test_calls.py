@@ -164,16 +164,12 @@ def test_such_a_socket_would_answer_a_command_with_its_words(port):
     assert client.execute_command("EVALSHA", "digest", 1) == [b"EVALSHA", b"digest", b"1"]
 
 
-@pytest.mark.parametrize("profile", ["quick", "normal"])
-def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port, profile):
-    client = connect(f"redis://{HOST}:{port}/0", profile=profile)
+# Over TLS it is refused before the handshake.
+@pytest.mark.parametrize(("scheme", "profile"), [("redis", "quick"), ("redis", "normal"), ("rediss", "quick")])
+def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port, scheme, profile):
+    client = connect(f"{scheme}://{HOST}:{port}/0", profile=profile)
     with pytest.raises(redis.ConnectionError, match=f"Error 111 connecting to {HOST}:{port}. Connection refused"):
         client.execute_command("EVALSHA", "digest", 1)
-
-
-def test_over_tls_it_is_refused_before_the_handshake(port):
-    with pytest.raises(redis.ConnectionError, match="Connection refused"):
-        connect(f"rediss://{HOST}:{port}/0", profile="quick").ping()
 
 
 def test_a_socket_that_was_reset_before_it_could_be_looked_at_is_closed(monkeypatch):
