@@ -28,9 +28,7 @@ def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_orde
     family.send(*ids[600:])
     made = pause(family)
 
-    started = [family.next() for _ in range(4)]
-
-    assert [ids_ for ids_ in started if ids_] == [["other"]]
+    assert [ids_ for ids_ in [family.next() for _ in range(4)] if ids_] == [["other"]]
     assert sorted(family.put_off()) == ids
     assert family.calls.command("HLEN", family.keys.hold(ME)) == 2  # the number of the fetch, and the other one
     assert administration.resume_actor(family, made.field)
@@ -508,12 +506,13 @@ def due(family: QueueOperations) -> int:
     return int(family.calls.command("ZCARD", family.keys.due("live")))
 
 
-def test_calls_are_told_once_each_and_ids_by_call(family, lane):
+def test_calls_are_told_once_each_and_ids_by_call_and_the_list_expires(family, lane):
     mine = park(family, lane, "a", "b", "c")
     others = park(family, lane, "d", call=OTHER)
 
     assert lane.calls() == [OTHER, CALL] or lane.calls() == [CALL, OTHER]
     assert (lane.ids(CALL, 10), lane.ids(OTHER, 10), lane.ids(CALL, 2)) == (mine, others, mine[:2])
+    assert 0 < family.calls.command("PTTL", family.keys.parked("live")) <= 20 * 60_000
 
 
 def test_what_is_adopted_is_leased_and_neither_scheduled_nor_on_the_list(family, lane):
@@ -527,18 +526,12 @@ def test_what_is_adopted_is_leased_and_neither_scheduled_nor_on_the_list(family,
     assert family.ack(ME, [grant.lease for grant in adopted.grants]) == []
 
 
-def test_an_adoption_whose_answer_was_lost_leases_nothing_twice(family, lane):
+def test_of_two_who_saw_the_same_one_gets_it_and_gets_it_again_where_the_answer_was_lost(family, lane):
     ids = park(family, lane, "a")
 
-    assert lane.adopt(ME, CALL, ids).grants == lane.adopt(ME, CALL, ids).grants != []
+    mine, again, others = (lane.adopt(owner, CALL, ids) for owner in (ME, ME, SOMEBODY))
 
-
-def test_of_two_who_saw_the_same_one_gets_it(family, lane):
-    ids = park(family, lane, "a")
-
-    mine, others = lane.adopt(ME, CALL, ids), lane.adopt(SOMEBODY, CALL, ids)
-
-    assert (len(mine.grants), len(others.grants)) == (1, 0)
+    assert (len(mine.grants), again.grants, len(others.grants)) == (1, mine.grants, 0)
     assert held(family, SOMEBODY) == set()
 
 
@@ -623,12 +616,6 @@ def test_what_is_scheduled_no_more_is_taken_off_the_list(family, lane):
     lane.tidy()
 
     assert lane.ids(CALL, 9) == [b"b"]
-
-
-def test_the_list_expires(family, lane):
-    park(family, lane, "a")
-
-    assert 0 < family.calls.command("PTTL", family.keys.parked("live")) <= 20 * 60_000
 
 
 def test_what_is_adopted_by_one_who_dies_goes_back(family, lane):
