@@ -118,9 +118,7 @@ def test_many_are_enqueued_in_their_order_with_each_ones_id(build):
     broker = build()
     sent = [message(number) for number in range(1_200)]
 
-    answers = broker.enqueue_many(sent)
-
-    assert [answer.message_id for answer in answers] == [one.message_id for one in sent]
+    assert [answer.message_id for answer in broker.enqueue_many(sent)] == [one.message_id for one in sent]
     assert depth(broker) == 1_200
     assert numbers(broker, 50) == list(range(50))
 
@@ -129,9 +127,7 @@ def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build):
     broker = build()
     ids = [f"message-{number}" for number in range(AT_ONCE + 1)]
 
-    standing = broker.families["work"].enqueue(tuple(Entry(id_, b"{}") for id_ in ids))
-
-    assert standing == ids
+    assert broker.families["work"].enqueue(tuple(Entry(id_, b"{}") for id_ in ids)) == ids
     assert depth(broker) == len(ids)
 
 
@@ -521,9 +517,7 @@ def test_a_broker_that_was_closed_after_a_drain_consumes_again(build):
 
 
 @pytest.mark.parametrize(("failures", "dead"), [(2, 0), (3, 1)])
-def test_dramatiqs_own_retries_repeat_a_message_under_one_id_until_the_dead_list(
-    build, run_worker, failures, dead
-):
+def test_dramatiqs_own_retries_repeat_a_message_under_one_id_until_the_dead_list(build, run_worker, failures, dead):
     broker = build(Retries(min_backoff=10, max_backoff=50), CurrentMessage())
     ids: list[str] = []
 

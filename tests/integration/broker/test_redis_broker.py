@@ -277,9 +277,7 @@ def test_a_lapse_marks_the_oldest_leases_up_to_the_slots_and_what_was_reported(s
     several.report({held[0].lease.owner: "2 0 host-1\ne\ngone"})
     several.renew([held[0].lease.owner], lease_ms=-1)
 
-    suspects = lapse(several, held)
-
-    assert suspects == ["a", "b", "e"]
+    assert lapse(several, held) == ["a", "b", "e"]
     assert lapses(several) == {**dict.fromkeys("abe", ()), **dict.fromkeys("cdfgh")}
     assert several.calls.command("HLEN", several.keys.running) == 0
 
@@ -350,9 +348,7 @@ def test_the_backlog_shows_suspects_that_wait_to_run_alone_and_pools_that_run_th
         several.isolate(held.lease)
     several.join("pool/alone", work="1 1 host-1")
 
-    backlog = several.calls.call(script("backlog"), *several.backlog_call())
-
-    assert backlog == [5, 0, 3, 0, 2, 1]
+    assert several.calls.call(script("backlog"), *several.backlog_call()) == [5, 0, 3, 0, 2, 1]
 
 
 def note(family: QueueOperations, ago_ms: Sequence[int]) -> None:

@@ -41,8 +41,7 @@ def test_a_stream_that_fails_gives_its_connection_back_once(calls, emptied):
     finally:
         emptied.restart()
 
-    taken = [calls.acquire() for _ in range(4)]
-    assert len({id(connection) for connection in taken}) == 4
+    assert len({id(connection) for connection in [calls.acquire() for _ in range(4)]}) == 4
 
 
 class Interrupted(BaseException):
@@ -199,9 +198,7 @@ def test_its_port_is_free_for_the_server_at_once(port, kind):
 def test_four_hundred_greenlets_get_a_connection_each(valkey_url):
     calls = RedisCalls(connect(valkey_url))
 
-    taken = [calls.acquire() for _ in range(400)]
-
-    assert len({id(connection) for connection in taken}) == 400
+    assert len({id(connection) for connection in [calls.acquire() for _ in range(400)]}) == 400
 
 
 def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url):
