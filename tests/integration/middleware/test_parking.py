@@ -94,6 +94,7 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(deploy, r
     monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 500)
     with run_worker(broker=deploy.old):
         ids = [deploy.audit.send(1).message_id, deploy.new_report.send("May", language="de").message_id]
+        deploy.old.actors["report"].send("June")
         letters = [wait_for(lambda id_=id_: deploy.transport.find_dead_letter("work", id_)) for id_ in ids]
         wait_for(lambda: all(deploy.record(job_id).state == "dead" for job_id in ids))
 
@@ -104,7 +105,9 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(deploy, r
     assert "actor audit: " in letters[0].error and "deploy code that has it" in letters[0].error
     assert "actor report: got an unexpected keyword argument 'language'" in letters[1].error
     assert all("parked_ms" not in letter.message["options"] for letter in letters)
-    assert deploy.ran == []
+    assert deploy.ran == [("old", "June")], "they block nothing"
+    assert deploy.transport.stats("work").quarantined == 0
+    assert len(facilities(deploy.old).alerts.claim_due()) == 2
 
 
 def test_a_message_that_some_worker_knows_is_not_given_up_however_long_it_waits_for_it(deploy, run_worker, monkeypatch):
@@ -249,20 +252,3 @@ def test_rubbish_in_the_option_that_counts_parking_does_no_harm(deploy, run_work
 def _parked_ms(family: Any, job_id: str) -> int:
     body = family.calls.command("HGET", family.keys.bodies, job_id)
     return codec.decode(body, message_id=job_id, lane="work").options.get("parked_ms", 0) if body else 0
-
-
-def test_a_message_for_an_actor_that_nobody_knows_in_time_is_a_dead_letter_and_blocks_nothing(work, monkeypatch):
-    monkeypatch.setattr("switchyard.middleware.parking.GIVE_UP_MS", 0)
-    done: list[int] = []
-    known = work.actor(lambda: done.append(1), actor_name="known")
-    orphan = work.broker.enqueue(Message(queue_name="work", actor_name="gone", args=(1,), kwargs={}, options={}))
-    with work.run():
-        known.send()
-        wait_for(lambda: done)
-        letter = work.letter(orphan)
-        work.idle()
-
-    assert (letter.actor, letter.reason, letter.attempts) == ("gone", "permanent", 0)
-    assert work.stats.quarantined == 0
-    assert work.read(orphan).state == "dead"
-    assert len(facilities(work.broker).alerts.claim_due()) == 1
