@@ -179,9 +179,7 @@ def test_time_for_reports_begins_once_a_full_server_has_room(clock, monkeypatch)
     server = Mock(side_effect=[ServerState(refusal="full"), *[ServerState()] * 2])
     monkeypatch.setattr(queries, "read_broker_state", server)
     yard_state()
-    told = [yard_state().returned_s for clock.return_value in (20.0, 25.0)]
-
-    assert told == [0.0, 5.0]
+    assert [yard_state().returned_s for clock.return_value in (20.0, 25.0)] == [0.0, 5.0]
 
 
 @pytest.mark.parametrize(
