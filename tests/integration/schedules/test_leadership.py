@@ -171,9 +171,7 @@ def test_a_signal_ends_the_scheduler_with_0_and_the_next_leads_at_once(number, s
 
     leads = records.calls.client.get(lock)
     leader.send_signal(number)
-    code = leader.wait(timeout=60)
-
-    assert code == 0
+    assert leader.wait(timeout=60) == 0
     assert records.calls.client.get(lock) != leads, "the next would have to wait for the lease to run out"
     assert "scheduler stopped" in log() and "Traceback" not in log()
     wait_for(lambda: "leading" in heir_log(), what="the other leads")

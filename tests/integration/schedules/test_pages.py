@@ -237,10 +237,8 @@ def test_an_admin_makes_a_schedule_by_the_typed_form(admin, weather, facilities)
     [
         ({"argument-days": '["x"]'}, "expects list[int]"),
         ({"argument-city": ""}, "required: write a JSON value"),
-        ({"cron": "61 2 * * *"}, "never due"),
         ({"cron": "", "every": "90s"}, "write whole minutes"),
         ({"every": "soon"}, "such as 15m"),
-        ({"time_zone": "Atlantis"}, "such as Europe/Berlin"),
         ({"start": "tomorrow"}, "this is not a time"),
         ({"start": "0001-01-01T00:00:00+14:00"}, "this is not a time"),
         ({"name": "purge_delivery_attempts"}, "is periodic, and its schedule has this name"),
@@ -405,8 +403,7 @@ def test_a_paused_schedule_sends_nothing_and_counts_what_it_missed(yard, clock):
 
     state = ScheduleState.objects.get()
     assert (yard.sent(), state.missed) == (2, 5)
-    outcomes = [tick.outcome for tick in queries.last_ticks("tick")]
-    assert outcomes == ["missed"] * 5 + ["sent"] * 2
+    assert [tick.outcome for tick in queries.last_ticks("tick")] == ["missed"] * 5 + ["sent"] * 2
 
 
 def test_a_pause_outlives_its_leader_and_a_time_without_one(yard, clock):
