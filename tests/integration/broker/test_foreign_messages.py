@@ -217,14 +217,6 @@ def test_a_quarantined_message_that_is_no_message_is_only_discarded(broker, run_
     assert broker.client.exists(keys.quarantine, keys.quarantined_bodies) == 0
 
 
-def pushed_again(broker: RedisBroker, id_: str, body: Any) -> None:
-    """Put a body under an id that has ended, past the script that takes each id once."""
-    keys = broker.families["work"].keys
-    broker.client.hset(keys.bodies, id_, body if isinstance(body, bytes) else json.dumps(body).encode())
-    broker.client.rpush(keys.waiting("live")[1], id_)
-    broker.client.rpush(keys.wakeup("live"), 1)
-
-
 @pytest.mark.parametrize("body", ["unreadable", "scheduled", "failing", "unknown to the worker"])
 def test_an_id_that_ended_and_is_put_there_again_is_in_one_place(broker, run_worker, runs, body):
     bodies: dict[str, Any] = {
@@ -242,7 +234,10 @@ def test_an_id_that_ended_and_is_put_there_again_is_in_one_place(broker, run_wor
     with run_worker(broker=broker):
         id_ = put(broker, {"actor": "note", "sent_at": now_ms()})
         wait_for(lambda: runs.get(id_) and transport.stats("work").live.running == 0)
-        pushed_again(broker, id_, bodies[body])
+        # Past the script that takes each id once.
+        broker.client.hset(keys.bodies, id_, json.dumps(bodies[body]).encode())
+        broker.client.rpush(keys.waiting("live")[1], id_)
+        broker.client.rpush(keys.wakeup("live"), 1)
 
         def lies_in_one_place() -> bool:
             found = transport.stats("work")

@@ -351,7 +351,9 @@ def test_each_message_has_its_own_body_however_it_is_read(three, monkeypatch, at
     monkeypatch.setattr(module, "A_TRIP", a_trip)
     waiting = {name: send(three, name, count) for name, count in (("first", 11), ("second", 4))}
     scheduled = send(three, "second", 5, delay=HOUR_MS)
-    due = dict(scores_of(three, "second"))
+    family = three.lane("second")[0]
+    found = family.calls.command("ZRANGE", family.keys.due("live"), 0, -1, "WITHSCORES")
+    due = {id_.decode(): int(score) for id_, score in zip(found[::2], found[1::2], strict=True)}
 
     looked = look_through(families_of(three)[:2])
 
@@ -389,12 +391,6 @@ def argument_of(body: bytes) -> str:
     fields = compared_fields_of(body)
     assert fields is not None
     return bytes(fields.args).decode()
-
-
-def scores_of(three: RedisBroker, name: str) -> list[tuple[str, int]]:
-    family = three.lane(name)[0]
-    found = family.calls.command("ZRANGE", family.keys.due("live"), 0, -1, "WITHSCORES")
-    return [(id_.decode(), int(score)) for id_, score in zip(found[::2], found[1::2], strict=True)]
 
 
 def sent(age_ms: int) -> bytes:

@@ -131,7 +131,11 @@ def test_a_kill_between_any_two_calls_is_mended_by_another_relocation(families, 
         valkey.flushdb()
         source.join(WORKER)
         target.join(WORKER)
-        stock(source)
+        source.enqueue([Entry("asked", BODY)])
+        [grant] = fetched(source)
+        administration.cancel(source, {"asked": b""})
+        source.release(WORKER, [grant.lease])
+        source.enqueue([Entry("keyed", BODY, "a-key")])
         calls = MortalCalls(valkey, last, answered=answered)
         try:
             move(QueueOperations(calls, source.keys), QueueOperations(calls, target.keys))
@@ -144,23 +148,13 @@ def test_a_kill_between_any_two_calls_is_mended_by_another_relocation(families, 
 
         move(source, target)
 
-        grants = fetched(target)
-        assert sorted((grant.lease.id, grant.cancel_requested) for grant in grants) == [
+        assert sorted((grant.lease.id, grant.cancel_requested) for grant in fetched(target)) == [
             (b"asked", True),
             (b"keyed", False),
         ]
         assert fetched(source) == [], f"killed at call {last}: a message is in both queues"
         assert target.enqueue([Entry("another", BODY, "a-key")]) == ["keyed"]
     pytest.fail("it was killed at every call")
-
-
-def stock(source: QueueOperations) -> None:
-    """Put a message with a unique key, and one whose cancellation was requested, into a queue."""
-    source.enqueue([Entry("asked", BODY)])
-    [grant] = fetched(source)
-    administration.cancel(source, {"asked": b""})
-    source.release(WORKER, [grant.lease])
-    source.enqueue([Entry("keyed", BODY, "a-key")])
 
 
 def test_live_records_and_progress_do_not_stay_behind(families):
