@@ -15,12 +15,12 @@ from dramatiq import Message
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.shapes import DeadLetter
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import BulkRunner
 from switchyard.wiring import build_yard
 from tests.factories.commands import json_of
+from tests.factories.letters import letter
 from tests.integration.workers.bench.actors import FANNED_OUT, STARTED, fan_out
 from tests.integration.workers.bench.yard import YARD
 from tests.integration.workers.conftest import BENCH, ROOT, Bench
@@ -170,36 +170,17 @@ def test_a_task_in_a_greenlet_runs_no_event_loop_that_others_would_be_inside_of(
     assert "threadpool.apply(asyncio.run" in bench.log()
 
 
-LETTER = DeadLetter(
-    id="0a52e5b6-2e5c-4b1e-9b39-2d0f6a1f3c11",
-    queue="webhook",
-    actor="webhook_job",
-    message={
-        "queue_name": "webhook", "actor_name": "webhook_job", "args": ["given up", 0], "kwargs": {}, "options": {},
-        "message_id": "0a52e5b6-2e5c-4b1e-9b39-2d0f6a1f3c11", "message_timestamp": 1_795_000_000_000,
-    },
-    reason="exhausted",
-    exception="Unreachable",
-    error="no answer",
-    traceback="",
-    attempts=6,
-    enqueued_at=1_795_000_000_000,
-    died_at=1_795_000_060_000,
-    duration_ms=12,
-    fingerprint="f" * 16,
-)  # fmt: skip
-
-
 def test_rundramatiq_serves_the_live_queues_and_leaves_webhook_dead_untouched(bench):
-    dead = DeadLists(RedisCalls(bench.client), Keys())
-    dead.add(LETTER)
+    dead, given_up = DeadLists(RedisCalls(bench.client), Keys()), letter(queue="webhook", actor="webhook_job")
+    given_up.message.update(args=["given up", 0], kwargs={})
+    dead.add(given_up)
 
     bench.start("rundramatiq", "--processes", "1", "--threads", "2", "--path", str(ROOT))
     tokens = [bench.send(queue) for queue in ("webhook", "urgent", "slow")]
 
     for token in tokens:
         wait_for(lambda token=token: bench.ended(token))
-    assert (dead.get("webhook", LETTER.id), dead.count("webhook")) == (LETTER, 1)
+    assert (dead.get("webhook", given_up.id), dead.count("webhook")) == (given_up, 1)
     assert not [note for note in bench.notes("bench:started") if note["token"] == "given up"]
 
 
@@ -255,8 +236,7 @@ def test_no_process_of_a_yard_loads_a_file_under_two_names(bench, tmp_path):
     subprocess.run([sys.executable, "-c", "import project.asgi"], cwd=ROOT, env=web, check=True, timeout=60)
 
     once = [line.split() for line in Path(f"{notes}once").read_text().splitlines()]
-    files = {Path(file).relative_to(ROOT).parts[0] for _, file in once}
-    assert files.issuperset(OURS)
+    assert {Path(file).relative_to(ROOT).parts[0] for _, file in once}.issuperset(OURS)
     assert len(children) == 3
     assert {int(pid) for pid, _ in once} >= {parent.pid}
     assert not Path(f"{notes}twice").exists(), Path(f"{notes}twice").read_text()
