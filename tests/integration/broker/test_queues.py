@@ -409,30 +409,20 @@ def test_an_end_that_comes_too_late_is_counted(build):
     assert len(held.family.held(other)) == 1, "it is the other one's still"
 
 
-def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(build):
-    broker, reports = build(), Reports()
-    broker.enqueue(message(id_="m"))
-    broker.add_middleware(reports)
-    _, held = holding(broker)
-    broker.emit_before("process_message", held)
-    held.family.reclaim(held.lease.owner)
-
-    broker.enqueue(held.copy(), delay=60_000)
-
-    assert (reports.enqueued, reports.lost) == ([], ["work"])
-    assert held.moved
-
-
-def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build):
+@pytest.mark.parametrize("rejected", [False, True])
+def test_a_message_that_was_lost_meanwhile_is_reported_as_lost_and_not_as_enqueued_anew(build, rejected):
     broker, reports = build(), Reports()
     broker.enqueue(message(id_="m"))
     broker.add_middleware(reports)
     consumer, held = holding(broker)
+    if not rejected:
+        broker.emit_before("process_message", held)
     held.family.reclaim(held.lease.owner)
 
-    consumer.nack(held)
+    consumer.nack(held) if rejected else broker.enqueue(held.copy(), delay=60_000)
 
-    assert reports.lost == ["work"]
+    assert (reports.enqueued, reports.lost) == ([], ["work"])
+    assert held.moved
     assert broker.client.llen(held.family.keys.dead) == 0
 
 

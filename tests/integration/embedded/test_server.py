@@ -26,27 +26,18 @@ def client_of(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), decode_responses=True)
 
 
-def test_answers_over_tcp_and_over_its_socket(tmp_path):
-    with (
-        EmbeddedServer(tmp_path) as server,
-        client_of(server.url) as over_tcp,
-        client_of(server.socket_url) as over_socket,
-    ):
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["its own socket", "a socket elsewhere"])
+def test_answers_over_tcp_and_over_its_socket(tmp_path, elsewhere):
+    (tmp_path / "sockets").mkdir()
+    server = EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s" if elsewhere else None)
+    with server, client_of(server.url) as over_tcp, client_of(server.socket_url) as over_socket:
         over_tcp.set("greeting", "hello")
 
-        assert server.socket_url.startswith("unix://")
+        assert server.socket_url.startswith(f"unix://{tmp_path}/sockets/s?db=0" if elsewhere else "unix://")
         assert over_socket.get("greeting") == "hello"
         assert over_tcp.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert over_tcp.config_get("appendonly", "appendfsync") == {"appendonly": "yes", "appendfsync": "everysec"}
     assert server.pid is None
-
-
-def test_socket_can_be_elsewhere(tmp_path):
-    (tmp_path / "sockets").mkdir()
-    with EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s") as server:
-        assert server.socket_url == f"unix://{tmp_path}/sockets/s?db=0"
-        with client_of(server.socket_url) as client:
-            assert client.ping()
 
 
 def test_data_survive_kill_and_restart_on_the_same_port(tmp_path):
