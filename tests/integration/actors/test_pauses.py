@@ -11,7 +11,6 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from switchyard.audit.models import AuditEntry
-from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.limits import Circuit, note_circuit
 from switchyard.conf import declared_yard
 from switchyard.jobs.services import submit
@@ -47,10 +46,6 @@ def sync(facilities) -> Iterator[Any]:
     released.set()
 
 
-def record(facilities: Facilities, job_id: str) -> Any:
-    return facilities.records.read(job_id)
-
-
 def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(sync, facilities, run_worker):
     with run_worker("billing", threads=1):
         dramatiq.get_broker().actors["waits"].send()
@@ -62,8 +57,8 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(sync, facil
         wait_for(lambda: poll.paused)
         later = [sync.send(8).message_id, sync.send(9).message_id]
         released.set()
-        wait_for(lambda: [record(facilities, id_).reason for id_ in (held, *later)] == ["actor_paused"] * 3)
-        found = record(facilities, held)
+        wait_for(lambda: [facilities.records.read(id_).reason for id_ in (held, *later)] == ["actor_paused"] * 3)
+        found = facilities.records.read(held)
         listed = json_of("jobs", "list", "--actor", "sync")["jobs"]
         assert ran == ["waits"]
         assert (found.state, found.attempts, found.next_attempt_at) == ("scheduled", 0, None)
@@ -75,7 +70,7 @@ def test_what_a_worker_has_fetched_goes_back_and_what_waits_says_why(sync, facil
         wait_for(lambda: sorted(ran[1:]) == [7, 8, 9])
         wait_for(lambda: facilities.records.states([held, *later]) == ["succeeded"] * 3)
 
-    assert record(facilities, held).attempts == 1
+    assert facilities.records.read(held).attempts == 1
     entry = AuditEntry.objects.filter(act="actor.pause").get()
     assert (entry.target, entry.reason, entry.outcome) == ("sync", "wrong rates", "done")
 
@@ -263,9 +258,7 @@ def test_pages_and_commands_say_what_waits_for_what(waiting, admin_client):
 def test_a_person_closes_it_where_pauses_are_resumed(waiting, facilities, admin_client):
     resume = reverse("switchyard-actor-resume", args=["deliver_webhook"])
 
-    answer = admin_client.post(resume, {"argument": f"endpoint_id={ENDPOINT}"})
-
-    assert answer.status_code == 302
+    assert admin_client.post(resume, {"argument": f"endpoint_id={ENDPOINT}"}).status_code == 302
     assert facilities.transport.stats("webhook").circuits == ()
     assert (job := facilities.records.read(waiting)) is not None
     assert job.reason != "circuit_open"

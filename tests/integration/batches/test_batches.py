@@ -85,39 +85,6 @@ def test_a_batch_takes_members_from_outside_until_it_has_succeeded(actors, run_u
         Batch("0123456789ab").progress()
 
 
-def test_a_cancelled_member_is_neither_done_nor_failed(broker, run_worker, actors, count):
-    transport = facilities(broker).transport
-    with batch("import", **actors.callbacks()) as jobs:
-        waits, later = jobs.add(actors.work.message(0), actors.work.message(1))
-    assert transport.cancel("work", waits.message_id) == "cancelled"
-    count()
-    assert figures(jobs) == ("open", 1, 0, 0, 1)
-    with run_worker(broker=broker):
-        until(count, lambda: actors.called)
-        count()
-
-    assert actors.called == ["on_complete"]
-    assert (actors.ran, figures(jobs)) == ([1], ("complete", 0, 1, 0, 1))
-    assert later.message_id != waits.message_id
-
-
-def test_an_empty_batch_has_succeeded(actors, run_until):
-    jobs = actors.imports()
-    run_until(2)
-
-    assert figures(jobs)[0] == "succeeded"
-
-
-def test_a_block_that_raises_sends_nothing(broker, actors):
-    with pytest.raises(ZeroDivisionError), batch("import") as jobs:
-        jobs.add(actors.work.message(0))
-        raise ZeroDivisionError
-
-    assert facilities(broker).transport.stats("work").live.waiting == 0
-    with pytest.raises(ActRefused):
-        jobs.progress()
-
-
 def test_a_block_that_raises_after_500_members_does_not_succeed(actors, run_until):
     with pytest.raises(ZeroDivisionError), batch("import", **actors.callbacks()) as jobs:
         jobs.add(*(actors.work.message(number) for number in range(501)))

@@ -118,9 +118,7 @@ def test_many_are_enqueued_in_their_order_with_each_ones_id(build):
     broker = build()
     sent = [message(number) for number in range(1_200)]
 
-    answers = broker.enqueue_many(sent)
-
-    assert [answer.message_id for answer in answers] == [one.message_id for one in sent]
+    assert [answer.message_id for answer in broker.enqueue_many(sent)] == [one.message_id for one in sent]
     assert depth(broker) == 1_200
     assert numbers(broker, 50) == list(range(50))
 
@@ -129,9 +127,7 @@ def test_a_tuple_of_more_than_one_call_takes_is_enqueued_whole(build):
     broker = build()
     ids = [f"message-{number}" for number in range(AT_ONCE + 1)]
 
-    standing = broker.families["work"].enqueue(tuple(Entry(id_, b"{}") for id_ in ids))
-
-    assert standing == ids
+    assert broker.families["work"].enqueue(tuple(Entry(id_, b"{}") for id_ in ids)) == ids
     assert depth(broker) == len(ids)
 
 
@@ -413,30 +409,20 @@ def test_an_end_that_comes_too_late_is_counted(build):
     assert len(held.family.held(other)) == 1, "it is the other one's still"
 
 
-def test_a_message_that_was_lost_meanwhile_is_not_reported_as_enqueued_anew(build):
-    broker, reports = build(), Reports()
-    broker.enqueue(message(id_="m"))
-    broker.add_middleware(reports)
-    _, held = holding(broker)
-    broker.emit_before("process_message", held)
-    held.family.reclaim(held.lease.owner)
-
-    broker.enqueue(held.copy(), delay=60_000)
-
-    assert (reports.enqueued, reports.lost) == ([], ["work"])
-    assert held.moved
-
-
-def test_a_rejected_message_that_was_lost_meanwhile_is_reported_as_lost(build):
+@pytest.mark.parametrize("rejected", [False, True])
+def test_a_message_that_was_lost_meanwhile_is_reported_as_lost_and_not_as_enqueued_anew(build, rejected):
     broker, reports = build(), Reports()
     broker.enqueue(message(id_="m"))
     broker.add_middleware(reports)
     consumer, held = holding(broker)
+    if not rejected:
+        broker.emit_before("process_message", held)
     held.family.reclaim(held.lease.owner)
 
-    consumer.nack(held)
+    consumer.nack(held) if rejected else broker.enqueue(held.copy(), delay=60_000)
 
-    assert reports.lost == ["work"]
+    assert (reports.enqueued, reports.lost) == ([], ["work"])
+    assert held.moved
     assert broker.client.llen(held.family.keys.dead) == 0
 
 
@@ -520,19 +506,16 @@ def test_a_broker_that_was_closed_after_a_drain_consumes_again(build):
     assert holding(broker)[1].message_id == "m"
 
 
-def dead_count(broker: RedisBroker) -> int:
-    return int(broker.client.llen(broker.families["work"].keys.dead))
-
-
-def test_a_failing_message_is_retried_by_dramatiqs_own_retries_under_one_id(build, run_worker):
+@pytest.mark.parametrize(("failures", "dead"), [(2, 0), (3, 1)])
+def test_dramatiqs_own_retries_repeat_a_message_under_one_id_until_the_dead_list(build, run_worker, failures, dead):
     broker = build(Retries(min_backoff=10, max_backoff=50), CurrentMessage())
     ids: list[str] = []
 
-    @dramatiq.actor(broker=broker, queue_name="work", max_retries=3)
+    @dramatiq.actor(broker=broker, queue_name="work", max_retries=2)
     def flaky() -> None:
         current = CurrentMessage.get_current_message()
         ids.append(current.message_id if current else "")
-        if len(ids) < 3:
+        if len(ids) <= failures:
             raise RuntimeError("not yet")
 
     with run_worker(broker=broker):
@@ -540,24 +523,7 @@ def test_a_failing_message_is_retried_by_dramatiqs_own_retries_under_one_id(buil
         broker.join("work", timeout=60_000)
 
     assert ids == [sent.message_id] * 3
-    assert dead_count(broker) == 0
-
-
-def test_dramatiqs_own_retries_give_up_and_the_message_is_a_dead_letter(build, run_worker):
-    broker = build(Retries(min_backoff=10, max_backoff=50))
-    runs: list[int] = []
-
-    @dramatiq.actor(broker=broker, queue_name="work", max_retries=2)
-    def broken() -> None:
-        runs.append(1)
-        raise RuntimeError("no")
-
-    with run_worker(broker=broker):
-        broken.send()
-        broker.join("work", timeout=60_000)
-
-    assert len(runs) == 3
-    assert dead_count(broker) == 1
+    assert broker.client.llen(broker.families["work"].keys.dead) == dead
 
 
 def test_the_default_middleware_runs_as_it_is(build, run_worker):

@@ -1,6 +1,5 @@
 """Groups, pipelines and completion callbacks with the whole stack."""
 
-import datetime as dt
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -293,33 +292,3 @@ def test_dramatiqs_own_group_callbacks_go_in_place_of_ours(yard_broker, run_work
 
     assert [entry for entry in broker.middleware if isinstance(entry, GroupCallbacks)] == [own]
     assert len(actors.finished) == 1
-
-
-def test_steps_and_callbacks_take_arguments_with_types(broker, run_worker):
-    seen: list[Any] = []
-
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def count_days(day: dt.date, days: int) -> int:
-        seen.append(day)
-        return days
-
-    @dramatiq.actor(queue_name="work", store_results=True)
-    def report(day: dt.date, days: int) -> int:
-        seen.append((day, days))
-        return days
-
-    @dramatiq.actor(queue_name="work")
-    def finish(day: dt.date) -> None:
-        seen.append(("finish", day))
-
-    day = dt.date(2027, 2, 3)
-    steps = count_days.message(day, 4) | report.message(day)
-    jobs = group([steps, report.message(day, 5)])
-    jobs.add_completion_callback(finish.message(day))
-    with run_worker(broker=broker):
-        jobs.run()
-        wait_for(lambda: ("finish", day) in seen)
-        found = list(jobs.get_results(block=True, timeout=WAIT_MS))
-
-    assert found == [4, 5]
-    assert (day, 4) in seen

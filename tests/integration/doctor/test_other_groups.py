@@ -274,12 +274,6 @@ def test_postgres_without_room_for_all_pools_is_a_warning(on_postgres):
     assert "max_connections" in found.next
 
 
-def test_postgres_whose_connections_are_used_up_is_a_warning(on_postgres, monkeypatch):
-    monkeypatch.setattr(database, "NEARLY_ALL", 0.001)
-
-    assert "pg_stat_activity" in of(look(), "warning")["connections"].next
-
-
 def test_connections_of_another_program_are_told_from_ours_before_the_limit_is_to_be_raised(on_postgres, postgres):
     on_postgres(OPTIONS={"application_name": "switchyard"})
     with contextlib.ExitStack() as others:
@@ -293,6 +287,7 @@ def test_connections_of_another_program_are_told_from_ours_before_the_limit_is_t
         full = of(look(), "error")["refused"]
 
     assert ": 1 is ours, 90 are not (most of importer); all processes may open" in counted.seen
+    assert "pg_stat_activity" in counted.next
     assert "(max_connections); 1 is ours, 90 are not (most of importer), counted " in full.seen
     assert full.next.startswith("As a superuser, find whose they are, and end those that should not be: psql -c")
     assert "Raise max_connections" in full.next

@@ -31,13 +31,6 @@ def look() -> list[Finding]:
     return [*lateness.look(facts), *queues.look_at_held(facts), *queues.look(state), *queues.look_at_undeclared()]
 
 
-@pytest.fixture
-def slow_up(facilities: Facilities) -> None:
-    now = now_ms()
-    children = [{"pid": 1, "ready": True, "busy": 0}]
-    facilities.pools.write(PoolReport("slow", "h", 7, "processes", 2, 0, now, now, state="up", children=children))
-
-
 def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue):
     administration.pause(enqueue("slow", Entry("waits", b"{}")))
 
@@ -46,8 +39,10 @@ def test_a_paused_queue_is_a_warning_with_the_command_that_resumes_it(enqueue):
     assert (found.subject, found.next) == ("slow", "manage.py switchyard queues resume slow")
 
 
-def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(enqueue, slow_up):
-    hour_ago = now_ms() - 3_600_000
+def test_a_message_that_waits_past_its_promise_is_told_as_the_overview_tells_it(enqueue, facilities):
+    now, children = now_ms(), [{"pid": 1, "ready": True, "busy": 0}]
+    facilities.pools.write(PoolReport("slow", "h", 7, "processes", 2, 0, now, now, state="up", children=children))
+    hour_ago = now - 3_600_000
     late = Message("slow", "an_actor", (), {}, {"enqueued_at": hour_ago}, "late", hour_ago)
     enqueue("slow", Entry("late", codec.encode(late)))
 

@@ -54,13 +54,7 @@ def evict(server: ServerUnderTest) -> None:
 @pytest.mark.parametrize(
     ("harm", "severity", "code", "said", "step"),
     [
-        (
-            evict,
-            "error",
-            "evicting",
-            "allkeys-lru.*cache",
-            rf'{CLI} -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-',
-        ),
+        (evict, "error", "evicting", "allkeys-lru.*cache", rf'{CLI} -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmem'),
         (ServerUnderTest.fill, "error", "takes_no_work", "memory is full", ""),
         (
             lambda server: server.admin.sadd(Keys().generations_missed(), "0123"),
@@ -96,12 +90,7 @@ def test_a_client_that_writes_at_once_may_lose_the_words_of_a_server_without_a_c
 @pytest.mark.parametrize(
     ("place_url", "change", "seen", "step"),
     [
-        (
-            "",
-            ("/0", "/21"),
-            "the server has no database of the address's number",
-            "Correct the number at the end of {}",
-        ),
+        ("", ("/0", "/21"), "has no database of the address's number", "Correct the number at the end of {}"),
         (ELSEWHERE, ("://", "://:wrong@"), "", "Correct user and password in {}"),
     ],
 )

@@ -26,27 +26,18 @@ def client_of(url: str) -> redis.Redis:
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), decode_responses=True)
 
 
-def test_answers_over_tcp_and_over_its_socket(tmp_path):
-    with (
-        EmbeddedServer(tmp_path) as server,
-        client_of(server.url) as over_tcp,
-        client_of(server.socket_url) as over_socket,
-    ):
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["its own socket", "a socket elsewhere"])
+def test_answers_over_tcp_and_over_its_socket(tmp_path, elsewhere):
+    (tmp_path / "sockets").mkdir()
+    server = EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s" if elsewhere else None)
+    with server, client_of(server.url) as over_tcp, client_of(server.socket_url) as over_socket:
         over_tcp.set("greeting", "hello")
 
-        assert server.socket_url.startswith("unix://")
+        assert server.socket_url.startswith(f"unix://{tmp_path}/sockets/s?db=0" if elsewhere else "unix://")
         assert over_socket.get("greeting") == "hello"
         assert over_tcp.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert over_tcp.config_get("appendonly", "appendfsync") == {"appendonly": "yes", "appendfsync": "everysec"}
     assert server.pid is None
-
-
-def test_socket_can_be_elsewhere(tmp_path):
-    (tmp_path / "sockets").mkdir()
-    with EmbeddedServer(tmp_path / "data", socket_path=tmp_path / "sockets" / "s") as server:
-        assert server.socket_url == f"unix://{tmp_path}/sockets/s?db=0"
-        with client_of(server.socket_url) as client:
-            assert client.ping()
 
 
 def test_data_survive_kill_and_restart_on_the_same_port(tmp_path):
@@ -183,21 +174,17 @@ def test_a_signal_ends_the_wait_for_another_server(tmp_path):
             assert process.wait(20) == 0  # of the 30 s that it would wait
 
 
-def test_port_that_there_is_not_is_a_wrong_call(tmp_path):
-    command = [*COMMAND, str(tmp_path), "--port", "70000"]
-
-    done = subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
-
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-
-
-def test_folder_that_cannot_be_made_is_said(tmp_path):
+def test_port_that_there_is_not_is_a_wrong_call_and_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "var").write_text("")
 
-    done = subprocess.run([*COMMAND, str(tmp_path / "var")], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+    port, folder = (
+        subprocess.run([*COMMAND, *words], cwd=BASE_DIR, capture_output=True, text=True, timeout=60)
+        for words in ((str(tmp_path), "--port", "70000"), (str(tmp_path / "var"),))
+    )
 
-    assert done.returncode == 1
-    assert done.stderr == (
+    assert (port.returncode, "Traceback" in port.stderr) == (2, False)
+    assert folder.returncode == 1
+    assert folder.stderr == (
         f"embedded Valkey in {tmp_path}/var/valkey: the folder cannot be created: not a directory; "
         "name one that this user may write to\n"
     )

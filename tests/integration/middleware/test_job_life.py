@@ -76,20 +76,6 @@ def test_a_job_that_nobody_follows_keeps_no_events(work):
     assert not records.calls.client.exists(records.keys.queue("work").followed)
 
 
-def test_results_are_kept_only_for_actors_that_ask_and_nothing_for_untracked(work):
-    done = threading.Event()
-    quiet = work.actor(lambda: 42, actor_name="quiet")
-    untracked = work.actor(lambda: done.set(), actor_name="untracked", track=False)
-
-    with work.run():
-        job, other = quiet.send(), untracked.send()
-        record = work.until(job)
-        assert done.wait(30)
-
-    assert record.result is None
-    assert work.read(other) is None
-
-
 def test_a_delayed_job_is_scheduled_then_runs_when_due(work):
     started: list[float] = []
     later = work.actor(lambda: started.append(time.time()), actor_name="later")
@@ -113,11 +99,6 @@ def test_late_news_never_overwrites_newer(work):
     assert write("retrying", 1) == ["written"]
     assert write("running", 1) == ["late"]
     assert work.read("j").state == "retrying"
-
-
-def test_a_start_that_is_written_after_its_job_ended_leaves_no_record(work):
-    assert work.records.write([live_step("work", LiveJob("j", "running", attempt=1))]) == ["late"]
-    assert work.read("j") is None
 
 
 def test_a_rate_limit_is_exact_in_every_window_and_spends_no_retry(works, monkeypatch):
@@ -185,28 +166,6 @@ def test_news_of_the_sender_that_comes_late_does_not_hide_that_a_job_was_deferre
         work.broker.emit_after("enqueue", sent, None)
 
         assert (work.read(sent).state, work.read(sent).reason) == ("scheduled", "rate_limit")
-
-
-def test_a_running_job_stops_between_two_steps(work):
-    started, steps = threading.Event(), []
-
-    @work.actor
-    def long() -> None:
-        for number in range(10_000):
-            steps.append(number)
-            started.set()
-            report_progress(number, 10_000)
-            time.sleep(0.005)
-
-    with the_global_broker(work.broker), work.run():
-        sent = long.send()
-        assert started.wait(30)
-        answer = cancel(facilities(work.broker), sent.message_id)
-        record = work.until(sent)
-
-    assert (answer, record.state) == ("asked", "cancelled")
-    assert len(steps) < 10_000
-    assert work.stats.dead == 0
 
 
 @pytest.mark.parametrize("within_s", [60.0, pytest.param(1.0, marks=pytest.mark.long)])

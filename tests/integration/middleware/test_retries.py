@@ -160,9 +160,7 @@ def test_a_middleware_error_before_a_run_takes_the_retry_path(works):
                 raise MiddlewareError("not now")
 
     work = works(extra=[Gate()])
-    fine = work.actor(lambda: runs.append(1), actor_name="fine")
-
-    assert work.end_of(fine.send(), "succeeded").attempts == 2
+    assert work.end_of(work.actor(lambda: runs.append(1), actor_name="fine").send(), "succeeded").attempts == 2
     assert runs == [1]
 
 

@@ -66,8 +66,7 @@ def test_every_place_is_looked_into_and_told_by_actor_with_samples(broker, valke
     assert code == 1
     assert everything(valkey) == before, "it only reads"
     assert (shown["ok"], shown["looked_at"]) == (False, 9)
-    troubles = sorted((found["actor"], found["kind"], found["count"]) for found in shown["troubles"])
-    assert troubles == [
+    assert sorted((found["actor"], found["kind"], found["count"]) for found in shown["troubles"]) == [
         ("?", "unreadable", 1), ("bill", "arguments", 1), ("bill", "arguments", 1), ("gone", "unknown_actor", 5),
     ]  # fmt: skip
     details = {found["detail"].partition(";")[0]: found["samples"] for found in shown["troubles"]}

@@ -15,23 +15,6 @@ from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores import yard_facts
 from switchyard.broker.stores.job_record import Job
-from switchyard.broker.stores.yard_facts import (
-    BUCKET_MS,
-    DEPTH,
-    HOUR_MS,
-    LATER,
-    MINUTE_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SENT,
-    SPAN_MS,
-    SUCCEEDED,
-    WAITS,
-    Counts,
-    bucket_of,
-    span_of,
-)
 from switchyard.dead_letters.projection import project
 from switchyard.history.fact_keeper import store_hour
 from switchyard.history.models import AttemptRow, JobRow
@@ -46,12 +29,12 @@ from tests.integration.jobs.history_rows import job_row
 pytestmark = pytest.mark.django_db
 BANK, OTHER = "a:call_bank", "a:other"
 # Classes of runs: of 40 to 80 ms, and of 20 to 41 s.
-QUICK, LONG = RUNS + 4, RUNS + 13
+QUICK, LONG = yard_facts.RUNS + 4, yard_facts.RUNS + 13
 
 
 def runs(quick: int = 0, long: int = 0, **more: int) -> dict[int, int]:
-    found = {QUICK: quick, LONG: long, SUCCEEDED: quick + long, WAITS: quick + long}
-    found |= {RUN_MS: quick * 60 + long * 30_000, SENT: more.pop("sent", quick + long)}
+    found = {QUICK: quick, LONG: long, yard_facts.SUCCEEDED: quick + long, yard_facts.WAITS: quick + long}
+    found |= {yard_facts.RUN_MS: quick * 60 + long * 30_000, yard_facts.SENT: more.pop("sent", quick + long)}
     return {code: count for code, count in found.items() if count} | {int(code[1:]): n for code, n in more.items()}
 
 
@@ -61,29 +44,29 @@ class Recorded:
 
     valkey: redis.Redis
     now: int
-    spans: dict[int, dict[str, dict[int, Counts]]] = field(default_factory=dict)
+    spans: dict[int, dict[str, dict[int, yard_facts.Counts]]] = field(default_factory=dict)
 
-    def bucket(self, ago_s: int, subject: str, counts: Counts) -> None:
-        key = Keys().facts_bucket(bucket_of(self.now - ago_s * 1_000))
+    def bucket(self, ago_s: int, subject: str, counts: yard_facts.Counts) -> None:
+        key = Keys().facts_bucket(yard_facts.bucket_of(self.now - ago_s * 1_000))
         self.valkey.hset(key, mapping={f"{code} {subject}": count for code, count in counts.items()})
 
     def sampled(self) -> None:
         """Add the samples of a queue to the buckets of the last 15 minutes."""
         for ago_s in range(0, 900, 10):
-            self.bucket(ago_s, "q:default", {DEPTH: 1})
+            self.bucket(ago_s, "q:default", {yard_facts.DEPTH: 1})
 
-    def minutes(self, subject: str, counts: Counts, *, since_min: int = 180, until_min: int = 0) -> None:
+    def minutes(self, subject: str, counts: yard_facts.Counts, *, since_min: int = 180, until_min: int = 0) -> None:
         """Put equal minutes into the spans from some minutes ago to others."""
         for ago in range(until_min, since_min):
-            at = (self.now - ago * MINUTE_MS) // MINUTE_MS * MINUTE_MS
-            of_subject = self.spans.setdefault(span_of(at), {}).setdefault(subject, {})
-            of_subject[(at - span_of(at)) // MINUTE_MS] = counts
+            at = (self.now - ago * yard_facts.MINUTE_MS) // yard_facts.MINUTE_MS * yard_facts.MINUTE_MS
+            of_subject = self.spans.setdefault(yard_facts.span_of(at), {}).setdefault(subject, {})
+            of_subject[(at - yard_facts.span_of(at)) // yard_facts.MINUTE_MS] = counts
         for span, subjects in self.spans.items():
             packed = {name: msgspec.msgpack.encode(of) for name, of in subjects.items()}
             self.valkey.hset(Keys().facts_span(span), mapping=packed)
 
-    def days(self, subject: str, counts: Counts, *, days: int = 5) -> None:
-        for hour in same_hours(self.now // HOUR_MS)[:days]:
+    def days(self, subject: str, counts: yard_facts.Counts, *, days: int = 5) -> None:
+        for hour in same_hours(self.now // yard_facts.HOUR_MS)[:days]:
             store_hour(hour, {subject: counts})
 
 
@@ -105,15 +88,21 @@ def found(recorded: Recorded) -> Callable[[], list[Finding]]:
 @pytest.mark.parametrize(
     ("counts", "ms"),
     [
-        ({RUNS + 4: 99, RUNS + 9: 1, RUN_MS: 99 * 51 + 2_000}, 51),  # a rare long one is no part of it
-        ({RUNS + 4: 100, RUN_MS: 5_100}, 51),
-        ({RUNS + 3: 50, RUNS + 4: 50, RUN_MS: 4_100}, 41),
-        ({RUNS + 4: 60, RUNS + 9: 40, RUN_MS: 60 * 51 + 80_000}, 73),  # interpolated within its class
+        (
+            {yard_facts.RUNS + 4: 99, yard_facts.RUNS + 9: 1, yard_facts.RUN_MS: 99 * 51 + 2_000},
+            51,
+        ),  # a rare long one is no part of it
+        ({yard_facts.RUNS + 4: 100, yard_facts.RUN_MS: 5_100}, 51),
+        ({yard_facts.RUNS + 3: 50, yard_facts.RUNS + 4: 50, yard_facts.RUN_MS: 4_100}, 41),
+        (
+            {yard_facts.RUNS + 4: 60, yard_facts.RUNS + 9: 40, yard_facts.RUN_MS: 60 * 51 + 80_000},
+            73,
+        ),  # interpolated within its class
         ({}, None),
     ],
 )
 def test_the_middle_of_runs_that_are_alike_is_their_mean(counts, ms):
-    found = past.median_ms(counts, RUNS)
+    found = past.median_ms(counts, yard_facts.RUNS)
 
     assert (None if found is None else int(found)) == ms
 
@@ -182,7 +171,10 @@ def test_slow_runs_that_may_be_chance_are_not_told(recorded, found, usual, now):
     ("slow", "newest"),
     [
         (runs(long=20), runs(quick=20, long=1)),  # it is over
-        (runs(long=20) | {SUCCEEDED: 0, RETRIED: 20}, runs(long=20) | {SUCCEEDED: 0, RETRIED: 20}),  # Failing is said
+        (
+            runs(long=20) | {yard_facts.SUCCEEDED: 0, yard_facts.RETRIED: 20},
+            runs(long=20) | {yard_facts.SUCCEEDED: 0, yard_facts.RETRIED: 20},
+        ),  # Failing is said
     ],
 )
 def test_slow_runs_that_are_over_or_failed_are_not_told(recorded, found, slow, newest):
@@ -197,9 +189,9 @@ def test_slow_runs_that_are_over_or_failed_are_not_told(recorded, found, slow, n
 
 def test_a_producer_that_stopped_is_silent(recorded, found):
     recorded.days(BANK, runs(quick=14_400))
-    recorded.minutes(BANK, {SENT: 240}, until_min=4)
+    recorded.minutes(BANK, {yard_facts.SENT: 240}, until_min=4)
     recorded.sampled()
-    recorded.bucket(150, BANK, {SENT: 40})
+    recorded.bucket(150, BANK, {yard_facts.SENT: 40})
 
     [finding] = found()
 
@@ -213,12 +205,14 @@ def test_a_producer_that_may_only_pause_is_not_silent(recorded, found, why):
     recorded.days(BANK, runs(quick=120 if why == "it is seldom sent" else 14_400))
     for hour in range(18):
         if why != "it is night":
-            recorded.minutes(BANK, {SENT: 240}, since_min=hour * 10 + 10, until_min=hour * 10 + (4 if hour else 3))
+            recorded.minutes(
+                BANK, {yard_facts.SENT: 240}, since_min=hour * 10 + 10, until_min=hour * 10 + (4 if hour else 3)
+            )
     if why != "it pauses" and why != "it is night":
-        recorded.minutes(BANK, {SENT: 240}, until_min=4)
+        recorded.minutes(BANK, {yard_facts.SENT: 240}, until_min=4)
     if why != "nobody samples":
         recorded.sampled()
-    recorded.bucket(150, BANK, {SENT: 40})
+    recorded.bucket(150, BANK, {yard_facts.SENT: 40})
 
     assert found() == []
 
@@ -226,8 +220,8 @@ def test_a_producer_that_may_only_pause_is_not_silent(recorded, found, why):
 def test_jobs_that_are_sent_for_much_later_than_usual_are_told(recorded, found):
     recorded.days(BANK, runs(quick=600))
     recorded.sampled()
-    recorded.bucket(60, BANK, {LATER + 15: 12, SENT: 1})
-    recorded.bucket(60, "a:other", {LATER + 15: 12})
+    recorded.bucket(60, BANK, {yard_facts.LATER + 15: 12, yard_facts.SENT: 1})
+    recorded.bucket(60, "a:other", {yard_facts.LATER + 15: 12})
 
     [finding] = found()
 
@@ -239,13 +233,13 @@ def test_jobs_that_are_sent_for_much_later_than_usual_are_told(recorded, found):
 def test_jobs_that_are_usually_sent_for_later_are_not_told(recorded, found):
     recorded.days(BANK, runs(quick=600, sent=100, _79=500))
     recorded.sampled()
-    recorded.bucket(60, BANK, {LATER + 15: 12})
+    recorded.bucket(60, BANK, {yard_facts.LATER + 15: 12})
 
     assert found() == []
 
 
 def test_one_bad_day_changes_nothing_of_what_is_usual(recorded):
-    hours = same_hours(recorded.now // HOUR_MS)
+    hours = same_hours(recorded.now // yard_facts.HOUR_MS)
     for hour in hours[:5]:
         store_hour(hour, {BANK: runs(quick=600)})
     store_hour(hours[2], {BANK: runs(long=6_000, _2=3_000)})
@@ -280,8 +274,8 @@ def test_weekends_are_compared_with_weekends():
 def test_evidence_grows_with_runs_and_is_none_for_what_is_usual():
     assert own_past.evidence(3, 100) == own_past.evidence(0, 0) == 0
     assert own_past.evidence(4, 4) < own_past.EVIDENCE < own_past.evidence(8, 8)
-    assert SPAN_MS % BUCKET_MS == 0
-    assert yard_facts.sent({SENT: 1, LATER: 2}) == 3
+    assert yard_facts.SPAN_MS % yard_facts.BUCKET_MS == 0
+    assert yard_facts.sent({yard_facts.SENT: 1, yard_facts.LATER: 2}) == 3
 
 
 LONG_AGO_MS = ENDED_MS + 30_000

@@ -24,7 +24,7 @@ from tests.waiting import wait_for
 PROJECT = "tests.integration.stock_dramatiq.project"
 QUEUES = ("default", "mail")
 RETRIES = 4  # without a number of their own; a few, so that some actor can have more
-MODULES = ("options", "kinds", "compositions", "limits")
+MODULES = ("options", "kinds", "compositions")
 
 
 def test_every_case_has_the_same_result_under_both(valkey, valkey_url, yard_broker, run_worker, monkeypatch):

@@ -76,15 +76,11 @@ class Host:
 
     def start_pools(self) -> RunningPool:
         """Start every pool of the host and wait until they are ready."""
-        log = self.folder / "log"
+        log, command = self.folder / "log", [sys.executable, str(ROOT / "manage.py"), "runpools"]
+        own = {**self.environment, "DJANGO_SETTINGS_MODULE": "tests.integration.tasks.host.settings"}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "runpools"],
-                cwd=self.folder,
-                env={**self.environment, "DJANGO_SETTINGS_MODULE": "tests.integration.tasks.host.settings"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, cwd=self.folder, env=own, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         self._started.append(process)
         pools = RunningPool(process, log)
@@ -93,14 +89,9 @@ class Host:
 
     def run(self, settings: str, *arguments: str) -> str:
         """Run a Python program of the repository under settings of the host and return what it prints."""
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=ROOT,
-            env={**self.environment, "DJANGO_SETTINGS_MODULE": f"tests.integration.tasks.host.{settings}"},
-            capture_output=True,
-            text=True,
-            timeout=150,
-        )
+        own = {**self.environment, "DJANGO_SETTINGS_MODULE": f"tests.integration.tasks.host.{settings}"}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=150)
         assert done.returncode == 0, done.stderr[-4_000:]
         return done.stdout
 

@@ -54,16 +54,12 @@ def main(queue: str) -> None:
         wait_for(ended, what=name)
         fresh = default_task_backend.get_result(result.id)
         assert begun - timedelta(seconds=1) <= fresh.enqueued_at <= fresh.started_at <= fresh.finished_at
-        answer[name] = {
+        answer[name] = {each: getattr(fresh, each) for each in ("backend", "status", "args", "kwargs", "attempts")}
+        answer[name] |= {
             "path": fresh.task.module_path,
             "queue": fresh.task.queue_name,
             "priority": fresh.task.priority,
             "takes_context": fresh.task.takes_context,
-            "backend": fresh.backend,
-            "status": fresh.status,
-            "args": fresh.args,
-            "kwargs": fresh.kwargs,
-            "attempts": fresh.attempts,
             "workers": len(set(fresh.worker_ids)),
             "last_is_first": fresh.last_attempted_at == fresh.started_at,
             "finished": fresh.is_finished,

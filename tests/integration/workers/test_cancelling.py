@@ -211,9 +211,7 @@ def test_what_waits_is_scheduled_or_is_to_be_retried_never_starts(jobs):
     queued = jobs.bench.send("urgent")
     scheduled = jobs.scheduled("urgent", delay_ms=6_000)
 
-    answers = [jobs.cancel(token) for token in (failed, queued, scheduled)]
-
-    assert answers == ["cancelled"] * 3
+    assert [jobs.cancel(token) for token in (failed, queued, scheduled)] == ["cancelled"] * 3
     assert {jobs.record(token).state for token in (failed, queued, scheduled)} == {"cancelled"}
     jobs.bench.start("runpool", "retries", log="retries")
     marks = [jobs.bench.send("urgent", how="fail"), jobs.scheduled("urgent", delay_ms=6_000)]

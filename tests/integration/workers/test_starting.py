@@ -29,6 +29,8 @@ from tests.integration.workers.conftest import Bench
 from tests.processes import is_alive, titles_below
 from tests.waiting import wait_for
 
+WORDS = {"one": ("runpool", "urgent"), "several": ("runpools",), "scheduler": ("runscheduler",)}
+
 
 def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench):
     one = bench.start("runpool", "urgnet", log="one")
@@ -40,22 +42,20 @@ def test_an_unknown_pool_is_refused_by_name_with_those_that_exist(bench):
     assert "pool 'slwo' is not declared" in bench.log("several")
 
 
-def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix(bench):
-    one = bench.start("runpool", "urgent", yard="wrong", log="one")
-    several = bench.start("runpools", yard="wrong", log="several")
+def test_a_wrong_yard_is_refused_with_each_mistake_and_its_fix_and_by_scheduler_and_web_as_well(bench):
+    started = {name: bench.start(*words, yard="wrong", log=name) for name, words in WORDS.items()}
+    started["web"] = bench.start_module("uvicorn", "project.asgi:application", "--port", "0", yard="wrong", log="web")
 
-    assert (one.wait(60), several.wait(60)) == (78, 78)
-    for log in (bench.log("one"), bench.log("several")):
-        assert "(switchyard.E010)" in log
-        assert "lower processes or slots, or raise database_connections" in log
-        assert "(switchyard.E011)" in log
+    assert {name: process.wait(60) for name, process in started.items()} == dict.fromkeys(started, 78)
+    assert all("(switchyard.E011)" in bench.log(name) for name in started)
+    for name in ("one", "several"):
+        assert "(switchyard.E010)" in bench.log(name)
+        assert "lower processes or slots, or raise database_connections" in bench.log(name)
 
 
 def test_a_taken_metrics_port_is_refused(bench):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        pool = bench.start("runpool", "urgent", "--metrics-port", str(taken.getsockname()[1]))
-
-        assert pool.wait(60) == 78
+        assert bench.start("runpool", "urgent", "--metrics-port", str(taken.getsockname()[1])).wait(60) == 78
         assert "cannot serve metrics" in bench.log()
 
 
@@ -93,15 +93,6 @@ def test_two_supervisors_of_one_pool_keep_their_metrics_apart(bench):
     bench.wait_for_log("pool urgent: ready", log="second")
     wait_for(lambda: len({report.metrics_port for report in bench.reports.read_all()}) == 2)
     assert {path.name for path in (bench.folder / "metrics").iterdir() if path.is_dir()} == {"urgent", "urgent.2"}
-
-
-def test_the_web_and_the_scheduler_refuse_a_wrong_yard_as_well(bench):
-    scheduler = bench.start("runscheduler", yard="wrong", log="scheduler")
-    web = bench.start_module("uvicorn", "project.asgi:application", "--port", "0", yard="wrong", log="web")
-
-    assert (scheduler.wait(60), web.wait(60)) == (78, 78)
-    assert "(switchyard.E011)" in bench.log("scheduler")
-    assert "(switchyard.E011)" in bench.log("web")
 
 
 HELD_MS = 10_000
@@ -175,27 +166,18 @@ def admin(server: EmbeddedServer) -> Iterator[redis.Redis]:
     client.close()
 
 
-def ids(url: str, *, debug: bool = False) -> list[str | None]:
-    return [message.id for message in unsafe_server(url, debug=debug)]
-
-
-def test_a_server_that_evicts_is_refused_everywhere(server, admin):
+def test_a_server_that_evicts_is_refused_everywhere_and_snapshots_alone_are_a_warning_in_production(server, admin):
     admin.config_set("maxmemory-policy", "volatile-ttl")
-
-    [message] = unsafe_server(server.url, debug=True)
-
-    assert message.id == "switchyard.E015"
-    assert "CONFIG SET maxmemory-policy noeviction" in str(message.hint)
-
-
-def test_snapshots_alone_are_a_warning_in_production(server, admin):
+    [evicts] = unsafe_server(server.url, debug=True)
+    admin.config_set("maxmemory-policy", "noeviction")
     admin.config_set("appendonly", "no")
     admin.config_set("save", "3600 1")
+    [snapshots] = unsafe_server(server.url, debug=False)
 
-    [message] = unsafe_server(server.url, debug=False)
-
-    assert message.id == "switchyard.W003" and not message.is_serious()
-    assert ids(server.url, debug=True) == []
+    assert evicts.id == "switchyard.E015"
+    assert "CONFIG SET maxmemory-policy noeviction" in str(evicts.hint)
+    assert snapshots.id == "switchyard.W003" and not snapshots.is_serious()
+    assert unsafe_server(server.url, debug=True) == []
 
 
 def test_a_wrong_password_is_told_as_one(server):
@@ -262,9 +244,7 @@ def own(tmp_path: Path) -> Iterator[Bench]:
 def test_no_pool_starts_on_a_server_with_an_evicting_policy(own):
     own.client.config_set("maxmemory-policy", "allkeys-lru")  # all of them: test_broker_checks.py
 
-    process = own.start("runpool", "urgent")
-
-    assert process.wait(60) == 78
+    assert own.start("runpool", "urgent").wait(60) == 78
     [line] = [line for line in own.log().splitlines() if "refused to start" in line]
     assert "allkeys-lru" in line and "CONFIG SET maxmemory-policy noeviction" in line
     assert own.client.dbsize() == 0
@@ -295,8 +275,7 @@ def test_evicting_stops_enqueuing_and_an_emptied_keyspace_pauses_until_it_is_acc
     assert not own.client.exists(Keys().generation())
     wait_for(lambda: own.ended(running), what="a job that ran may end")
 
-    accept = own.start("broker", "accept", log="accept")
-    assert accept.wait(60) == 0
+    assert own.start("broker", "accept", log="accept").wait(60) == 0
     wait_for(lambda: own.ended(token), within_s, what="the waiting job runs")
     assert own.log().count("pool urgent: paused, it fetches nothing") == 1
     pools.send_signal(signal.SIGTERM)

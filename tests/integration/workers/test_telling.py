@@ -23,18 +23,6 @@ from switchyard.broker.admin.browse import family_stats
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores import yard_facts
-from switchyard.broker.stores.yard_facts import (
-    LOG_BYTES,
-    PROCESSOR_MS,
-    RETRIED,
-    RUN_MS,
-    RUNS,
-    SQL_MS,
-    SUCCEEDED,
-    FactStore,
-    percentile_ms,
-    starts,
-)
 from switchyard.conf import declared_yard
 from switchyard.long_running import Leadership
 from switchyard.middleware import logs
@@ -147,7 +135,7 @@ def held(bench: Bench, queue: str) -> int:
 
 @pytest.mark.parametrize("kind", ["slow", "webhook"])
 def test_each_attempt_is_counted_once_whatever_child_is_killed(bench, kind):
-    store = FactStore(RedisCalls(bench.client), Keys())
+    store = yard_facts.FactStore(RedisCalls(bench.client), Keys())
     supervisor = bench.up("runpool", kind)
     report = wait_for(lambda: bench.report(kind))
 
@@ -165,17 +153,17 @@ def test_each_attempt_is_counted_once_whatever_child_is_killed(bench, kind):
         for name in (f"a:{kind}_job", f"q:{kind}", f"p:{kind}", "r:bench")
     }
     for name, counts in totals.items():
-        assert counts[SUCCEEDED] == starts(counts) == 2 * JOBS, name
-        assert RETRIED not in counts
-        assert (percentile_ms(counts, RUNS, 0.5) or 0) >= 5
+        assert counts[yard_facts.SUCCEEDED] == yard_facts.starts(counts) == 2 * JOBS, name
+        assert yard_facts.RETRIED not in counts
+        assert (yard_facts.percentile_ms(counts, yard_facts.RUNS, 0.5) or 0) >= 5
         if not name.startswith("a:"):
-            assert SQL_MS not in counts, "told of actors alone"
+            assert yard_facts.SQL_MS not in counts, "told of actors alone"
             continue
-        assert counts[LOG_BYTES] >= 2 * JOBS * len('{"job_id": "", "event": "succeeded"}')
-        assert 0 < counts[SQL_MS] < counts[RUN_MS], "some ask the database for a while"
+        assert counts[yard_facts.LOG_BYTES] >= 2 * JOBS * len('{"job_id": "", "event": "succeeded"}')
+        assert 0 < counts[yard_facts.SQL_MS] < counts[yard_facts.RUN_MS], "some ask the database for a while"
         # Greenlets share a thread: its time is of none alone.
-        assert 0 <= counts.get(PROCESSOR_MS, 0) <= (counts[RUN_MS] if kind == "slow" else 0)
-        assert kind == "webhook" or counts[PROCESSOR_MS] > JOBS, "they compute"
+        assert 0 <= counts.get(yard_facts.PROCESSOR_MS, 0) <= (counts[yard_facts.RUN_MS] if kind == "slow" else 0)
+        assert kind == "webhook" or counts[yard_facts.PROCESSOR_MS] > JOBS, "they compute"
 
 
 COUNTED = re.compile(r'switchyard_messages_total\{actor="urgent_job",outcome="succeeded",queue="urgent"\} (\S+)')
@@ -273,9 +261,7 @@ def test_lines_of_the_web(client, own_logs, capsys):
 @pytest.mark.parametrize(
     ("pool", "how"),
     [
-        ("urgent", "seize"),
-        ("webhook", "seize"),
-        pytest.param("urgent", "hang", marks=pytest.mark.long),
+        *(("urgent", "seize"), ("webhook", "seize"), pytest.param("urgent", "hang", marks=pytest.mark.long)),
         pytest.param("webhook", "sleep", marks=pytest.mark.long),
     ],
 )

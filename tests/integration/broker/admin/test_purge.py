@@ -127,52 +127,34 @@ def test_crashes_are_counted_on_in_the_new_queue(families):
 @pytest.mark.parametrize("answered", [False, True], ids=["before the call", "after the call"])
 def test_a_kill_between_any_two_calls_is_mended_by_another_relocation(families, valkey, answered):
     source, target = families
-    calls = count_calls(source, target, valkey, answered=answered)
-
-    for last in range(1, calls + 1):
+    for last in range(1, 30):
         valkey.flushdb()
         source.join(WORKER)
         target.join(WORKER)
-        stock(source)
-        with pytest.raises(Killed):
-            move(*mortal(source, target, valkey, last, answered=answered))
+        source.enqueue([Entry("asked", BODY)])
+        [grant] = fetched(source)
+        administration.cancel(source, {"asked": b""})
+        source.release(WORKER, [grant.lease])
+        source.enqueue([Entry("keyed", BODY, "a-key")])
+        calls = MortalCalls(valkey, last, answered=answered)
+        try:
+            move(QueueOperations(calls, source.keys), QueueOperations(calls, target.keys))
+            return
+        except Killed:
+            pass
         for owner in source.owners():
             if owner != WORKER:
                 source.reclaim(owner)  # as the sweep of a supervisor does, once its lease lapsed
 
         move(source, target)
 
-        grants = fetched(target)
-        assert sorted((grant.lease.id, grant.cancel_requested) for grant in grants) == [
+        assert sorted((grant.lease.id, grant.cancel_requested) for grant in fetched(target)) == [
             (b"asked", True),
             (b"keyed", False),
         ]
         assert fetched(source) == [], f"killed at call {last}: a message is in both queues"
         assert target.enqueue([Entry("another", BODY, "a-key")]) == ["keyed"]
-
-
-def stock(source: QueueOperations) -> None:
-    """Put a message with a unique key, and one whose cancellation was requested, into a queue."""
-    source.enqueue([Entry("asked", BODY)])
-    [grant] = fetched(source)
-    administration.cancel(source, {"asked": b""})
-    source.release(WORKER, [grant.lease])
-    source.enqueue([Entry("keyed", BODY, "a-key")])
-
-
-def mortal(
-    source: QueueOperations, target: QueueOperations, client: redis.Redis, last: int, *, answered: bool
-) -> tuple[QueueOperations, QueueOperations]:
-    calls = MortalCalls(client, last, answered=answered)
-    return QueueOperations(calls, source.keys), QueueOperations(calls, target.keys)
-
-
-def count_calls(source: QueueOperations, target: QueueOperations, client: redis.Redis, *, answered: bool) -> int:
-    stock(source)
-    counted = MortalCalls(client, 1_000, answered=answered)
-    before = counted._left
-    move(QueueOperations(counted, source.keys), QueueOperations(counted, target.keys))
-    return before - counted._left
+    pytest.fail("it was killed at every call")
 
 
 def test_live_records_and_progress_do_not_stay_behind(families):
@@ -304,8 +286,7 @@ def test_messages_sent_meanwhile_stay_and_are_the_same_once(family):
 
     assert undo(family, "p") == (9, 1)
 
-    bodies = family.calls.client.hgetall(family.keys.bodies)
-    assert bodies[b"n1"] == b'{"actor":"new"}'
+    assert family.calls.client.hgetall(family.keys.bodies)[b"n1"] == b'{"actor":"new"}'
     assert family.calls.client.hget(family.keys.unique, "key-2") == b"new"
     ids = family.calls.client.lrange(family.keys.waiting("live")[1], 0, -1)
     assert ids == [b"n0", b"n2", b"n3", b"n4", b"n1", b"new"]

@@ -107,21 +107,16 @@ def test_a_policy_that_is_set_live_stops_enqueuing_and_nothing_else(make, emptie
     enqueue(family, "after")
 
 
-def test_the_refusal_lapses_with_whoever_wrote_it(make, emptied, family):
+def test_the_refusal_lapses_with_whoever_wrote_it_and_one_without_an_end_gets_one(make, emptied, family):
+    emptied.admin.set(family.keys.refused, "forged")
+    assert make().look() == Health()
+    assert 0 < emptied.admin.pttl(family.keys.refused) <= 20_000
+
     emptied.config_set("maxmemory-policy", "allkeys-lru")
     make().look()
 
-    left_ms = emptied.admin.pttl(family.keys.refused)
-
-    assert 0 < left_ms <= 20_000
-    assert all(emptied.admin.exists(KEYS.queue(queue).refused) for queue in QUEUES)
-
-
-def test_a_refusal_without_an_end_gets_one(make, emptied, family):
-    emptied.admin.set(family.keys.refused, "forged")
-
-    assert make().look() == Health()
     assert 0 < emptied.admin.pttl(family.keys.refused) <= 20_000
+    assert all(emptied.admin.exists(KEYS.queue(queue).refused) for queue in QUEUES)
 
 
 def test_memory_that_runs_out_is_told_before_it_is_full(make, emptied):
@@ -254,17 +249,12 @@ def enqueue_at(url: str) -> None:
 
 def test_the_marker_is_made_once_and_by_whoever_comes_first(make, emptied):
     first, second = make().generation, make().generation
+    emptied.admin.set("session:1", "x")  # what is not ours does not count as use
 
     made = first.prepare()
 
     assert made and second.prepare() == made == second.seen
     assert emptied.admin.hget(KEYS.generation(), "id") == made.encode()
-
-
-def test_what_is_not_ours_does_not_count_as_use(make, emptied):
-    emptied.admin.set("session:1", "x")
-
-    assert make().generation.prepare()
 
 
 def test_a_keyspace_in_use_is_not_marked(make, emptied):
@@ -286,18 +276,10 @@ def test_those_who_saw_the_marker_pause_when_it_is_gone(make, emptied):
     assert "manage.py switchyard broker accept" in health.findings[0].remedy
     assert [item.code for item in health.news] == ["keyspace"]
     assert watch.look().news == ()
-    assert not emptied.admin.exists(KEYS.generation())
-
-
-def test_nobody_who_starts_later_makes_it_anew_or_goes_on(make, emptied):
-    watch = marked(make)
-    emptied.admin.flushdb()
-    watch.look()
-
-    late = make()
-
+    late = make()  # who starts later neither makes it anew nor goes on
     assert late.generation.prepare() == ""
     assert late.look().pause
+    assert not emptied.admin.exists(KEYS.generation())
 
 
 def test_a_person_accepts_what_is_there_and_all_go_on(make, emptied):

@@ -13,29 +13,20 @@ import pytest
 
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.leases import (
-    FINISHED_AT_ONCE,
-    RENEW_S,
-    RUNNING_AT_ONCE,
-    LaneKey,
-    LaneLeftovers,
-    LeaseKeeper,
-    SelfManagedLeases,
-    owner_of,
-)
+from switchyard.broker.queue import leases as keeping
 from switchyard.broker.queue.operations import AT_ONCE, Entry, QueueOperations, Reclaimed
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
-LIVE: LaneKey = ("work", "live")
-RETRY: LaneKey = ("work", "retry")
+LIVE: keeping.LaneKey = ("work", "live")
+RETRY: keeping.LaneKey = ("work", "retry")
 
 
 @pytest.fixture
-def keeper(family: QueueOperations) -> LeaseKeeper:
-    return LeaseKeeper({"work": family}, [LIVE, RETRY])
+def keeper(family: QueueOperations) -> keeping.LeaseKeeper:
+    return keeping.LeaseKeeper({"work": family}, [LIVE, RETRY])
 
 
 @pytest.fixture
@@ -95,7 +86,7 @@ def test_leases_are_renewed_when_it_is_time_and_not_before(family, keeper, monke
     keeper.adopt("child.1")
     keeper.tick()
     family.calls.command("ZADD", family.keys.leases, soon := 9_999_999_999_999, "child.1/live")
-    now_s += RENEW_S - 0.1
+    now_s += keeping.RENEW_S - 0.1
     keeper.tick()
     early = float(lease_of(family, "child.1/live") or 0)
 
@@ -113,9 +104,7 @@ def test_a_child_that_lost_a_lease_is_named_once(family, keeper):
     keeper.tick()
     family.reclaim("child.1/retry")
 
-    named = wait_for(keeper.tick)
-
-    assert named == ["child.1"]
+    assert wait_for(keeper.tick) == ["child.1"]
     assert keeper.tick() == []
     assert lease_of(family, "child.2/retry") is not None
 
@@ -136,7 +125,9 @@ def test_what_a_dead_child_held_goes_back_to_the_head_at_once(family, keeper):
 
 def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family):
     told: list[tuple[str, Reclaimed]] = []
-    keeper = LeaseKeeper({"work": family}, [LIVE], reclaimed=lambda child, key, answer: told.append((child, answer)))
+    keeper = keeping.LeaseKeeper(
+        {"work": family}, [LIVE], reclaimed=lambda child, key, answer: told.append((child, answer))
+    )
     family.enqueue([Entry(name, name.upper().encode()) for name in "abcd"])
     for child in ("child.1", "child.2", "suspects.1"):
         keeper.adopt(child)
@@ -144,7 +135,7 @@ def test_what_it_had_finished_is_forgotten_and_what_it_ran_is_kept_apart(family)
     grants = family.fetch("child.1/live", 4, request=1).grants
 
     done = grants[0].lease
-    keeper.reclaim("child.1", {LIVE: LaneLeftovers([(done.id, done.token)], ["c"], heir="suspects.1")})
+    keeper.reclaim("child.1", {LIVE: keeping.LaneLeftovers([(done.id, done.token)], ["c"], heir="suspects.1")})
 
     assert fetched_ids(family, "child.2/live") == [b"b", b"d"]
     [(child, answer)] = told
@@ -176,7 +167,7 @@ def test_a_child_that_finished_hundreds_unconfirmed_leaves_none_of_them_behind(f
     grants = family.fetch("child.1/live", 450, request=1).grants
 
     finished = [(grant.lease.id, grant.lease.token) for grant in grants[:440]]
-    keeper.reclaim("child.1", {LIVE: LaneLeftovers(finished, [f"m{n}" for n in range(440, 450)])})
+    keeper.reclaim("child.1", {LIVE: keeping.LaneLeftovers(finished, [f"m{n}" for n in range(440, 450)])})
 
     keeper.adopt("child.2")
     keeper.tick()
@@ -209,7 +200,7 @@ def test_an_own_lease_that_lapsed_unseen_is_renewed_not_swept(family, keeper):
 def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
     family, remote, proxy, fault, within_s, caplog
 ):
-    keeper = LeaseKeeper({"work": remote}, [LIVE, RETRY])
+    keeper = keeping.LeaseKeeper({"work": remote}, [LIVE, RETRY])
     family.enqueue([Entry("a", b"")])
     keeper.adopt("child.1")
     keeper.tick()
@@ -233,7 +224,7 @@ def test_a_server_that_is_away_costs_a_second_at_most_and_nothing_is_forgotten(
 
 def test_suspects_are_told_although_the_answer_was_lost(family, remote, proxy):
     told: list[Reclaimed] = []
-    keeper = LeaseKeeper({"work": remote}, [LIVE], reclaimed=lambda child, key, answer: told.append(answer))
+    keeper = keeping.LeaseKeeper({"work": remote}, [LIVE], reclaimed=lambda child, key, answer: told.append(answer))
     family.enqueue([Entry("a", b"A")])
     keeper.adopt("child.1")
     keeper.adopt("suspects.1")
@@ -241,7 +232,7 @@ def test_suspects_are_told_although_the_answer_was_lost(family, remote, proxy):
     assert fetched_ids(family, "child.1/live") == [b"a"]
 
     proxy.drop_reply()
-    keeper.reclaim("child.1", {LIVE: LaneLeftovers(running=["a"], heir="suspects.1")})
+    keeper.reclaim("child.1", {LIVE: keeping.LaneLeftovers(running=["a"], heir="suspects.1")})
     wait_for(lambda: keeper.tick() == [] and told)
 
     assert [(suspect.id, suspect.crashes) for suspect in told[0].suspects] == [("a", 1)]
@@ -264,7 +255,7 @@ def test_a_server_that_was_never_there_is_no_error():
     family = QueueOperations(
         RedisCalls(connect("redis://127.0.0.1:1/0", profile="quick")), Keys("nowhere").queue("work")
     )
-    keeper = LeaseKeeper({"work": family}, [LIVE])
+    keeper = keeping.LeaseKeeper({"work": family}, [LIVE])
     keeper.adopt("child.1")
 
     assert keeper.tick() == []
@@ -280,8 +271,8 @@ def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper, family):
     keeper.tick()
     joined_s = keeper.leased_until_s("child")
 
-    let_lapse(family, owner_of("child", LIVE))
-    family.reclaim(owner_of("child", LIVE), only_lapsed=True)
+    let_lapse(family, keeping.owner_of("child", LIVE))
+    family.reclaim(keeping.owner_of("child", LIVE), only_lapsed=True)
     wait_for(lambda: "child" in keeper.tick())
 
     assert (before_s, keeper.leased_until_s("stranger")) == (0.0, 0.0)
@@ -291,7 +282,7 @@ def test_a_keeper_says_until_when_a_childs_leases_last_for_sure(keeper, family):
 
 @pytest.mark.usefixtures("quick_renewals")
 def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(remote, proxy):
-    keeper = LeaseKeeper({"work": remote}, [LIVE])
+    keeper = keeping.LeaseKeeper({"work": remote}, [LIVE])
     keeper.adopt("child")
     keeper.tick()
     joined_s = keeper.leased_until_s("child")
@@ -309,7 +300,7 @@ def test_a_renewal_prolongs_what_is_sure_and_an_outage_does_not(remote, proxy):
 def test_a_keeper_in_a_hurry_knows_within_a_second_and_a_half_that_a_server_is_silent(remote, proxy, monkeypatch):
     for name in ("RENEW_S", "SWEEP_S"):  # when one that is in no hurry asks again
         monkeypatch.setattr(f"switchyard.broker.queue.leases.{name}", 60.0)
-    keeper = LeaseKeeper({"work": remote}, [LIVE])
+    keeper = keeping.LeaseKeeper({"work": remote}, [LIVE])
     keeper.tick()
     proxy.blackhole()
 
@@ -327,7 +318,7 @@ def sound(family: QueueOperations) -> QueueOperations:
 
 def test_a_queue_that_refuses_renewals_does_not_stop_those_of_the_others(family, sound, monkeypatch, caplog):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
-    keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
+    keeper = keeping.LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     keeper.adopt("child.1")
     keeper.tick()
     family.calls.command("DEL", family.keys.leases)
@@ -347,7 +338,7 @@ def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_se
     family, sound, monkeypatch
 ):
     monkeypatch.setattr("switchyard.broker.queue.leases.REFUSED_S", 0.05)
-    keeper = LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
+    keeper = keeping.LeaseKeeper({"work": family, "sound": sound}, [LIVE, ("sound", "live")])
     for queue in (family, sound):
         queue.enqueue([Entry("a", b"A")])
     keeper.adopt("child.1")
@@ -367,7 +358,7 @@ def test_a_refused_reclaim_does_not_hold_up_other_queues_and_is_made_when_the_se
 
 
 def test_a_reclaim_takes_no_more_arguments_than_the_server_allows():
-    assert 2 * FINISHED_AT_ONCE + RUNNING_AT_ONCE <= AT_ONCE
+    assert 2 * keeping.FINISHED_AT_ONCE + keeping.RUNNING_AT_ONCE <= AT_ONCE
 
 
 def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_lost(
@@ -402,7 +393,7 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
 def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(remote, proxy, monkeypatch):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
-    leases = SelfManagedLeases(remote.calls.client, lost=lambda owner: None)
+    leases = keeping.SelfManagedLeases(remote.calls.client, lost=lambda owner: None)
     for number in range(8):
         leases.owner(QueueOperations(remote.calls, keys.queue(f"queue{number}")), "live")
     proxy.blackhole()
@@ -419,7 +410,7 @@ def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(remot
 
 def test_every_lane_has_an_owner_of_its_own_until_the_worker_stops(valkey):
     family = QueueOperations(RedisCalls(valkey), Keys(f"test-{uuid.uuid4().hex[:8]}").queue("work"))
-    leases = SelfManagedLeases(valkey, lost=lambda owner: None)
+    leases = keeping.SelfManagedLeases(valkey, lost=lambda owner: None)
 
     owners = [leases.owner(family, "live"), leases.owner(family, "retry")]
 

@@ -41,8 +41,7 @@ def test_a_stream_that_fails_gives_its_connection_back_once(calls, emptied):
     finally:
         emptied.restart()
 
-    taken = [calls.acquire() for _ in range(4)]
-    assert len({id(connection) for connection in taken}) == 4
+    assert len({id(connection) for connection in [calls.acquire() for _ in range(4)]}) == 4
 
 
 class Interrupted(BaseException):
@@ -164,16 +163,12 @@ def test_such_a_socket_would_answer_a_command_with_its_words(port):
     assert client.execute_command("EVALSHA", "digest", 1) == [b"EVALSHA", b"digest", b"1"]
 
 
-@pytest.mark.parametrize("profile", ["quick", "normal"])
-def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port, profile):
-    client = connect(f"redis://{HOST}:{port}/0", profile=profile)
+# Over TLS it is refused before the handshake.
+@pytest.mark.parametrize(("scheme", "profile"), [("redis", "quick"), ("redis", "normal"), ("rediss", "quick")])
+def test_a_connection_to_itself_is_refused_like_one_to_a_server_that_is_away(port, scheme, profile):
+    client = connect(f"{scheme}://{HOST}:{port}/0", profile=profile)
     with pytest.raises(redis.ConnectionError, match=f"Error 111 connecting to {HOST}:{port}. Connection refused"):
         client.execute_command("EVALSHA", "digest", 1)
-
-
-def test_over_tls_it_is_refused_before_the_handshake(port):
-    with pytest.raises(redis.ConnectionError, match="Connection refused"):
-        connect(f"rediss://{HOST}:{port}/0", profile="quick").ping()
 
 
 def test_a_socket_that_was_reset_before_it_could_be_looked_at_is_closed(monkeypatch):
@@ -203,9 +198,7 @@ def test_its_port_is_free_for_the_server_at_once(port, kind):
 def test_four_hundred_greenlets_get_a_connection_each(valkey_url):
     calls = RedisCalls(connect(valkey_url))
 
-    taken = [calls.acquire() for _ in range(400)]
-
-    assert len({id(connection) for connection in taken}) == 400
+    assert len({id(connection) for connection in [calls.acquire() for _ in range(400)]}) == 400
 
 
 def test_a_wire_that_is_closed_again_and_again_connects_anew(valkey_url):

@@ -417,17 +417,6 @@ def test_a_record_that_is_noted_later_holds_back_only_its_own(family, steps, may
     assert acks.pending
 
 
-def test_few_are_written_by_whoever_sends_them(family, steps, may_write):
-    [lease], acks = hold(family, 1), Acks(family, OWNER, barrier=steps)
-    succeed(steps, lease)
-    acks.add(lease)
-    may_write.set()
-    acks.send()
-
-    assert not acks.pending
-    assert family.held(OWNER) == []
-
-
 def test_records_that_cannot_be_written_keep_the_messages_held(family, steps):
     [lease], acks = hold(family, 1), Acks(family, OWNER, barrier=steps)
 

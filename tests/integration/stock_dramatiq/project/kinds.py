@@ -1,11 +1,15 @@
-"""Generic actors and async actors."""
+"""Generic actors, async actors, and rate limiters and barriers on Dramatiq's own backend."""
 
 import asyncio
+import os
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import dramatiq
+from dramatiq import rate_limits
 from dramatiq.middleware import CurrentMessage
+from dramatiq.rate_limits.backends import RedisBackend
 
 from . import journal
 from .journal import case
@@ -83,3 +87,45 @@ def async_actors() -> Callable[[], Any]:
     fetch.send("https://example.org")
     hangs.send()
     return lambda: (journal.count("async"), journal.of("async_message"), journal.of("async_limit"))
+
+
+BACKEND = RedisBackend(url=os.environ["REDIS_URL"])
+RUN = uuid.uuid4().hex[:8]
+LIMITERS: dict[str, rate_limits.RateLimiter] = {
+    "concurrent": rate_limits.ConcurrentRateLimiter(BACKEND, f"{RUN}-concurrent", limit=2),
+    "bucket": rate_limits.BucketRateLimiter(BACKEND, f"{RUN}-bucket", limit=2, bucket=86_400_000),
+    "window": rate_limits.WindowRateLimiter(BACKEND, f"{RUN}-window", limit=2, window=600),
+}
+MEETING = rate_limits.Barrier(BACKEND, f"{RUN}-meeting", ttl=60_000)
+
+
+@dramatiq.actor(max_retries=0)
+def acquires(which: str) -> None:
+    """Acquire three times, one in the other."""
+    limiter, found = LIMITERS[which], []
+    with limiter.acquire(raise_on_failure=False) as first, limiter.acquire(raise_on_failure=False) as second:
+        found += [bool(first), bool(second)]
+        try:
+            with limiter.acquire():
+                found.append(True)
+        except rate_limits.RateLimitExceeded as error:
+            found.append(type(error).__name__)
+    with limiter.acquire(raise_on_failure=False) as after:
+        found.append(bool(after))
+    journal.note("limits", (which, found))
+
+
+@dramatiq.actor(max_retries=0)
+def meets() -> None:
+    journal.note("meeting", MEETING.wait(timeout=30_000))
+
+
+@case
+def rate_limits() -> Callable[[], Any]:
+    """Each kind of limiter, and a barrier of three."""
+    MEETING.create(3)
+    for which in LIMITERS:
+        acquires.send(which)
+    for _ in range(3):
+        meets.send()
+    return lambda: (sorted(journal.of("limits")), journal.of("meeting"))

@@ -1,32 +1,244 @@
-"""The relay sends rows that their own process could not send at its commit, and those of the API's requests."""
+"""Sends inside of a transaction wait for its commit; the relay sends rows that their own process could not send."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import Any
 
 import dramatiq
 import pytest
+from django.contrib.auth.models import Group
 from django.db import transaction
 from django.db.models import F
+from django.test import TestCase, override_settings
 
 from switchyard.api.request_jobs import RequestJobs, request_jobs
-from switchyard.broker.errors import BrokerUnavailable, QueueFull
+from switchyard.broker.errors import BrokerUnavailable, PayloadTooLarge, QueueFull
 from switchyard.broker.interface import facilities
 from switchyard.broker.redis_broker import RedisBroker
 from switchyard.commands.run import run_beside
 from switchyard.history.queries import were_enqueued
 from switchyard.history.writer import RUNS
 from switchyard.jobs.services import request_cancel, submit
+from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
 from switchyard.operations.findings.records import look_at_outbox
 from switchyard.outbox import rows
 from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.relay import Relay
 from switchyard.outbox.rows import outbox_metrics
+from switchyard.testing import assert_enqueued, assert_nothing_enqueued, in_memory, run_enqueued
 from tests.factories.brokers import the_global_broker
 from tests.factories.callers import Caller
 from tests.integration.outbox.conftest import actor_on, waiting
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+WAYS = {
+    "send": lambda actor: actor.send("Ada"),
+    "send_with_options": lambda actor: actor.send_with_options(args=("Ada",), priority=0),
+    "enqueue_many": lambda actor: actor.broker.enqueue_many([actor.message("Ada")]),
+    "group": lambda actor: dramatiq.group([actor.message("Ada")], broker=actor.broker).run(),
+    "pipeline": lambda actor: dramatiq.pipeline([actor.message("Ada")], broker=actor.broker).run(),
+}
+
+
+@pytest.fixture(params=["on_commit", "outbox"])
+def sends(request) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_send_waits_for_the_commit(make_broker, sends, way):
+    greet = actor_on(make_broker(sends))
+
+    with transaction.atomic():
+        WAYS[way](greet)
+        before = waiting(greet.broker)
+
+    assert (before, waiting(greet.broker)) == ([], ["Ada"])
+
+
+def test_outside_of_a_transaction_it_is_sent_at_once(make_broker, sends):
+    greet = actor_on(make_broker(sends))
+
+    greet.send("Ada")
+
+    assert waiting(greet.broker) == ["Ada"]
+
+
+def test_a_rollback_and_a_rolled_back_savepoint_send_nothing(make_broker, sends):
+    greet = actor_on(make_broker(sends))
+
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        greet.send("nobody")
+        1 / 0  # noqa: B018
+    with transaction.atomic():
+        greet.send("first")
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            greet.send("nobody")
+            1 / 0  # noqa: B018
+        greet.send("second")
+        with transaction.atomic():
+            greet.send("third")
+        greet.send("fourth")
+
+    assert waiting(greet.broker) == ["first", "second", "third", "fourth"]
+
+
+def test_a_commit_sends_in_one_batch(make_broker, sends, monkeypatch):
+    greet = actor_on(make_broker(sends))
+    put, batches = greet.broker.put, list[int]()
+    monkeypatch.setattr(
+        greet.broker, "put", lambda messages, **how: (batches.append(len(messages)), put(messages, **how))[1]
+    )
+
+    with transaction.atomic():
+        for number in range(5):
+            greet.send(str(number))
+
+    assert (batches, waiting(greet.broker)) == ([5], ["0", "1", "2", "3", "4"])
+
+
+@pytest.mark.parametrize(
+    ("given", "waits"),
+    [
+        ({"setting": "now"}, False),
+        ({"setting": "now", "actor": True}, True),
+        ({"setting": "on_commit", "actor": False}, False),
+        ({"setting": "on_commit", "actor": True, "message": False}, False),
+        ({"setting": "now", "actor": False, "message": "default"}, True),
+    ],
+)
+def test_an_option_decides_before_the_setting(make_broker, given, waits):
+    options = {"on_commit": given["actor"]} if "actor" in given else {}
+    greet = actor_on(make_broker(given["setting"]), **options)
+
+    with transaction.atomic():
+        greet.send_with_options(args=("Ada",), **({"on_commit": given["message"]} if "message" in given else {}))
+        before = waiting(greet.broker)
+
+    assert (before, waiting(greet.broker)) == ([] if waits else ["Ada"], ["Ada"])
+
+
+def test_what_is_refused_is_refused_at_the_send(make_broker, sends):
+    greet = actor_on(make_broker(sends))
+    refused = [
+        (ArgumentMismatch, lambda: greet.send("Ada", "Grace")),
+        (PayloadTooLarge, lambda: greet.send("x" * 2_000_000)),
+        (UnknownOption, lambda: greet.send_with_options(args=("Ada",), on_comit=True)),
+        (InvalidOption, lambda: greet.send_with_options(args=("Ada",), on_commit=1)),
+    ]
+
+    with transaction.atomic():
+        for error, send in refused:
+            with pytest.raises(error):
+                send()
+
+    assert waiting(greet.broker) == []
+
+
+def test_a_full_queue_refuses_at_the_send(make_broker):
+    greet = actor_on(make_broker())
+    for number in range(10):
+        greet.send(str(number))
+
+    with transaction.atomic(), pytest.raises(QueueFull, match="holds 10 messages of at most 10"):
+        greet.send("one more")
+
+
+def test_a_unique_send_takes_its_key_at_the_commit(make_broker, sends):
+    greet = actor_on(make_broker(sends), unique_key=lambda name: name)
+
+    with transaction.atomic():
+        greet.send("Ada")
+        other = greet.send_with_options(args=("Ada",), on_commit=False)
+        before = waiting(greet.broker)
+
+    family, _ = greet.broker.lane("default")
+    ids = family.calls.command("LRANGE", family.keys.waiting("live")[1], 0, -1)
+    assert (before, ids) == (["Ada"], [other.message_id.encode()])
+
+
+def test_a_delay_is_counted_from_the_send(make_broker, sends):
+    greet = actor_on(make_broker(sends))
+
+    with transaction.atomic():
+        message = greet.send_with_options(args=("Ada",), delay=60_000)
+
+    family, _ = greet.broker.lane("default")
+    due = float(family.calls.command("ZSCORE", family.keys.due("live"), message.message_id))
+    assert due == pytest.approx(message.options["due_at"], abs=1_000)
+
+
+def test_arguments_keep_their_types(make_broker, sends):
+    broker = make_broker(sends)
+
+    @dramatiq.actor(broker=broker, queue_name="default")
+    def remind(on: date) -> None: ...
+
+    with transaction.atomic():
+        remind.send(date(2026, 11, 28))
+
+    assert waiting(broker) == ["2026-11-28"]
+
+
+def test_without_rows_a_broker_that_is_away_at_the_commit_is_told(make_broker, monkeypatch):
+    greet, urgent = (actor_on(broker := make_broker()), actor_on(broker, "hurry", "urgent"))
+    put = broker.put
+
+    def away(messages: Any, **how: Any) -> Any:
+        if messages[0].queue_name == "default":
+            raise BrokerUnavailable("enqueue", "timeout")
+        return put(messages, **how)
+
+    monkeypatch.setattr(broker, "put", away)
+
+    with pytest.raises(BrokerUnavailable), transaction.atomic():
+        Group.objects.create(name="committed")
+        greet.send("lost")
+        urgent.send("sent nevertheless")
+
+    assert Group.objects.filter(name="committed").exists()
+    assert (waiting(broker), waiting(broker, "urgent")) == ([], ["sent nevertheless"])
+
+
+@in_memory()
+class InMemory(TestCase):
+    """In a ``TestCase`` what waits for a commit counts as sent once its block has ended."""
+
+    def setUp(self) -> None:
+        @dramatiq.actor(queue_name="default", actor_name="make_group")
+        def make_group(name: str) -> None:
+            Group.objects.create(name=name)
+
+        self.make_group = make_group
+
+    def test_assert_enqueued_sees_what_waits(self) -> None:
+        with transaction.atomic():
+            self.make_group.send("later")
+            assert_nothing_enqueued()
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            self.make_group.send("never")
+            1 / 0  # noqa: B018
+
+        assert_enqueued(self.make_group, args=("later",), count=1)
+        run_enqueued()
+
+        assert Group.objects.filter(name="later").exists()
+
+    def test_a_send_of_the_test_itself_goes_at_once(self) -> None:
+        self.make_group.send("now")
+
+        assert len(self.make_group.broker.waiting) == 1
+
+    def test_where_the_setting_says_now_nothing_waits(self) -> None:
+        with override_settings(SWITCHYARD={"SENDS": "now"}), in_memory(), transaction.atomic():
+            self.make_group.send("now")
+            assert_enqueued(self.make_group)
+
 
 AWAY = BrokerUnavailable("enqueue", "timeout")
 
@@ -46,6 +258,11 @@ def broker(make_broker) -> Iterator[RedisBroker]:
     broker = make_broker("outbox")
     with the_global_broker(broker):
         yield broker
+
+
+@pytest.fixture
+def greet(broker) -> dramatiq.Actor:
+    return actor_on(broker)
 
 
 @pytest.fixture
@@ -102,9 +319,7 @@ def left() -> list[str]:
     return [rows.message_of(row).args[0] for row in OutboxRow.objects.all()]
 
 
-def test_a_row_is_gone_once_the_broker_has_its_message(broker):
-    greet = actor_on(broker)
-
+def test_a_row_is_gone_once_the_broker_has_its_message(broker, greet):
     with transaction.atomic():
         greet.send("Ada")
         before = left()
@@ -112,8 +327,7 @@ def test_a_row_is_gone_once_the_broker_has_its_message(broker):
     assert (before, left(), waiting(broker)) == (["Ada"], [], ["Ada"])
 
 
-def test_what_was_left_is_sent_in_order(broker, relay):
-    greet = actor_on(broker)
+def test_what_was_left_is_sent_in_order(broker, greet, relay):
     send_and_die(broker, *((greet, str(number)) for number in range(7)))
     before = left(), waiting(broker)
 
@@ -145,8 +359,7 @@ def test_a_broker_that_is_away_at_the_commit_costs_nothing(broker, relay, monkey
     assert (during, left(), waiting(broker)) == (["Ada", "Grace"], [], ["Ada", "Grace"])
 
 
-def test_a_row_that_was_sent_already_is_one_job(broker, relay):
-    greet = actor_on(broker)
+def test_a_row_that_was_sent_already_is_one_job(broker, greet, relay):
     send_and_die(broker, (greet, "Ada"))
     [row] = OutboxRow.objects.all()
     broker.put([rows.message_of(row)])
@@ -156,8 +369,7 @@ def test_a_row_that_was_sent_already_is_one_job(broker, relay):
     assert (left(), waiting(broker)) == ([], ["Ada"])
 
 
-def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker):
-    greet = actor_on(broker)
+def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker, greet):
     send_and_die(broker, (greet, "ended long ago"), (greet, "new"))
     first, _ = OutboxRow.objects.values_list("job_id", flat=True)
 
@@ -166,8 +378,7 @@ def test_a_job_that_is_known_is_not_sent_again_whatever_the_broker_forgot(broker
     assert (left(), waiting(broker)) == ([], ["new"])
 
 
-def test_the_history_and_the_broker_tell_which_jobs_are_known(broker):
-    greet = actor_on(broker)
+def test_the_history_and_the_broker_tell_which_jobs_are_known(broker, greet):
     sent = greet.send("Ada")
 
     for queue in ("", "default", "urgent"):  # one that was moved is known too
@@ -218,8 +429,7 @@ def test_a_server_that_is_away_is_asked_once_and_others_are_as_well(broker, rela
     assert left() == (["Ada", "Grace"] if servers == 2 else ["Ada", "urgent", "Grace"])
 
 
-def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker, relay):
-    greet = actor_on(broker)
+def test_a_message_that_is_refused_for_good_is_a_dead_letter(broker, greet, relay):
     send_and_die(broker, (greet, "gone"), (greet, "Ada"), (greet, "broken"))
     gone, _, broken = OutboxRow.objects.all()
     OutboxRow.objects.filter(pk=gone.pk).update(queue="of-last-week")
@@ -246,9 +456,8 @@ def test_a_row_that_fails_as_nobody_foresaw_stays(broker, relay):
     assert (left(), waiting(broker)) == ([], ["Ada", "Grace"])
 
 
-def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(broker, relay, monkeypatch):
+def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(broker, greet, relay, monkeypatch):
     monkeypatch.setattr(rows, "order_key", lambda message, actor: message.args[0][0])
-    greet = actor_on(broker)
     monkeypatch.setattr("switchyard.outbox.relay.LEFT_TO_SENDER_MS", 60_000)
     send_and_die(broker, (greet, "a1"), (greet, "b1"))  # another process has the first in hand
 
@@ -265,8 +474,7 @@ def test_rows_of_a_key_wait_for_an_earlier_one_and_others_do_not(broker, relay, 
     assert (left(), waiting(broker)) == ([], ["c1", "b1", "a1", "a2"])
 
 
-def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker):
-    greet = actor_on(broker)
+def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker, greet):
     greet.options["ordered_by"] = "name"
 
     assert rows.order_key(greet.message("Ada"), greet) == rows.order_key(greet.message(name="Ada"), greet)
@@ -274,8 +482,7 @@ def test_the_key_is_the_value_of_the_argument_that_the_actor_names(broker):
     assert rows.order_key(greet.message("Ada"), None) == ""
 
 
-def test_a_delay_that_is_over_is_none(broker, relay):
-    greet = actor_on(broker)
+def test_a_delay_that_is_over_is_none(broker, greet, relay):
     with nothing_sent(broker), transaction.atomic():
         greet.send_with_options(args=("over",), delay=60_000)
         later = greet.send_with_options(args=("later",), delay=600_000)
@@ -299,10 +506,9 @@ def test_a_row_of_a_clock_that_was_ahead_is_sent(broker, relay, monkeypatch):
     assert (left(), waiting(broker)) == ([], ["Ada"])
 
 
-def test_a_full_outbox_refuses(broker, monkeypatch):
+def test_a_full_outbox_refuses(broker, greet, monkeypatch):
     monkeypatch.setattr(rows, "MOST_ROWS", 3)
     monkeypatch.setattr(rows, "COUNT_EVERY_S", -1.0)
-    greet = actor_on(broker)
     send_and_die(broker, *((greet, str(number)) for number in range(3)))
 
     with pytest.raises(QueueFull, match="holds 3 messages of at most 3"), transaction.atomic():
@@ -311,8 +517,7 @@ def test_a_full_outbox_refuses(broker, monkeypatch):
     assert (left(), rows.figures()[0]) == (["0", "1", "2"], 3)
 
 
-def test_a_relay_runs_beside_the_history_and_stops(broker):
-    greet = actor_on(broker)
+def test_a_relay_runs_beside_the_history_and_stops(broker, greet):
     with relaying(Relay(nobody)) as [thread]:
         send_and_die(broker, (greet, "Ada"))
         wait_for(lambda: waiting(broker) == ["Ada"])
@@ -331,8 +536,7 @@ def test_two_relays_send_each_row_once(broker):
     assert sorted(waiting(broker, "urgent")) == names
 
 
-def test_groups_and_pipelines_are_relayed_with_their_steps(broker, relay):
-    greet = actor_on(broker)
+def test_groups_and_pipelines_are_relayed_with_their_steps(broker, greet, relay):
     with nothing_sent(broker), transaction.atomic():
         dramatiq.pipeline([greet.message("first"), greet.message("second")], broker=broker).run()
 
@@ -366,8 +570,6 @@ def test_a_small_yard_relays_as_the_history_process_does(monkeypatch):
 
     assert set(runs) > set(RUNS)
 
-
-pytestmark = pytest.mark.django_db(transaction=True)
 
 EMAIL = {"to": "ada@mail.example", "template": "welcome"}
 

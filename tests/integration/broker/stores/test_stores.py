@@ -1,4 +1,4 @@
-"""Records of ended jobs: the oldest leave first within their budget, and a late end replaces no newer state."""
+"""Records of ended jobs leave oldest first within their budget; facts are counted once, by time, and become minutes."""
 
 import random
 import re
@@ -15,6 +15,7 @@ from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, HistoryRow, QueueOperations
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.scripts import source
+from switchyard.broker.stores import yard_facts
 from switchyard.broker.stores.history_streams import (
     ENDED,
     EndedJob,
@@ -432,3 +433,134 @@ def test_a_life_goes_on_from_step_to_step():
     ]
 
     assert life == sorted(set(life))
+
+
+OLD_MS = 5 * yard_facts.MINUTE_MS
+
+
+@pytest.fixture
+def store(valkey: redis.Redis) -> yard_facts.FactStore:
+    return yard_facts.FactStore(RedisCalls(valkey), Keys())
+
+
+def past(store: yard_facts.FactStore, valkey: redis.Redis, at_ms: int, **counts: int) -> None:
+    """Put counts of the actor ``mail`` into the bucket of a moment."""
+    codes = {"sent": yard_facts.SENT, "succeeded": yard_facts.SUCCEEDED, "depth": yard_facts.DEPTH}
+    key = Keys().facts_bucket(yard_facts.bucket_of(at_ms))
+    for name, count in counts.items():
+        valkey.hincrby(key, yard_facts.field("a:mail", codes[name]), count)
+
+
+def test_a_flush_that_is_repeated_counts_once(store):
+    counts = {"a:mail": {yard_facts.SUCCEEDED: 3, yard_facts.WAITS: 3}, "a:two words": {yard_facts.SUCCEEDED: 1}}
+
+    assert all(store.add("pool:host:1", 7, counts) for _ in range(3))
+    assert store.add("pool:host:2", 1, {"a:mail": {yard_facts.SUCCEEDED: 2}})
+    assert store.add("pool:host:1", 8, {"a:mail": {yard_facts.SUCCEEDED: 10}})
+
+    found = yard_facts.merged(of.get("a:mail", {}) for _, of in store.recent(store.server_ms()))
+    assert found == {yard_facts.SUCCEEDED: 15, yard_facts.WAITS: 3}
+    assert [of["a:two words"] for _, of in store.recent(store.server_ms()) if "a:two words" in of] == [
+        {yard_facts.SUCCEEDED: 1}
+    ]
+
+
+def test_a_counter_adds_what_it_grew_by_and_nothing_when_it_was_reset(store):
+    def sample(mail: int, **more: int) -> None:
+        readings = {"mail": mail} | more
+        store.sample(
+            {f"q\n{name}": (yard_facts.field(f"a:{name}", yard_facts.SENT), count) for name, count in readings.items()},
+            {},
+        )
+
+    for reading in (100, 140, 140, 5, 7):
+        sample(reading)
+    sample(7, other=2)
+
+    found = store.recent(store.server_ms())
+    assert yard_facts.merged(of.get("a:mail", {}) for _, of in found) == {yard_facts.SENT: 42}
+    assert yard_facts.merged(of.get("a:other", {}) for _, of in found) == {yard_facts.SENT: 2}, (
+        "a new counter counts from 0"
+    )
+
+
+def test_closed_minutes_are_folded_once_with_the_largest_of_gauges(store, valkey):
+    now = store.server_ms()
+    minute = (now - OLD_MS) // yard_facts.MINUTE_MS * yard_facts.MINUTE_MS
+    past(store, valkey, minute, sent=3, depth=7)
+    past(store, valkey, minute + 2 * yard_facts.BUCKET_MS, sent=4, depth=2)
+    past(store, valkey, minute + yard_facts.MINUTE_MS, sent=1)
+    store.sample({}, {"a:mail": {yard_facts.AGE_MS: 9}})
+
+    folded = store.fold(now)
+
+    expected = {minute: {yard_facts.SENT: 7, yard_facts.DEPTH: 7}, minute + yard_facts.MINUTE_MS: {yard_facts.SENT: 1}}
+    assert folded > 2
+    assert store.fold(now) == 0
+    assert {at: of for at, of in store.minutes("a:mail", minute, now).items() if of} == expected
+    assert store.all_minutes(minute, now)["a:mail"] == {yard_facts.SENT: 8, yard_facts.DEPTH: 7}
+
+
+def test_a_minute_keeps_the_owners_that_ran_longest_and_repeats_the_same(store, valkey):
+    now = store.server_ms()
+    minute = (now - OLD_MS) // yard_facts.MINUTE_MS * yard_facts.MINUTE_MS
+    for at in (minute, minute + yard_facts.BUCKET_MS):
+        runs = {f"{yard_facts.RUN_MS} o:{n:03}": 1 + n for n in range(yard_facts.MOST_OWNERS + 2)} | {
+            f"{yard_facts.RUN_MS} o:other": 5
+        }
+        valkey.hset(Keys().facts_bucket(at), mapping=runs)
+
+    for _ in range(2):
+        store.fold(now)
+        found = {name: of for name, of in store.all_minutes(minute, now).items() if name.startswith("o:") and of}
+        assert len(found) == yard_facts.MOST_OWNERS + 1
+        assert found["o:other"] == {yard_facts.RUN_MS: 2 * (5 + 1 + 2)} and found["o:002"] == {yard_facts.RUN_MS: 6}
+        valkey.hdel(Keys().facts_span(yard_facts.span_of(minute)), yard_facts.DONE)
+
+
+def test_a_minute_that_was_read_half_is_folded_again_as_it_is(store, valkey):
+    now = store.server_ms()
+    minute = (now - OLD_MS) // yard_facts.MINUTE_MS * yard_facts.MINUTE_MS
+    past(store, valkey, minute, sent=3)
+    store.fold(now)
+    valkey.hdel(Keys().facts_span(yard_facts.span_of(minute)), yard_facts.DONE)  # as if the mark had not been written
+
+    store.fold(now)
+
+    assert store.minutes("a:mail", minute, minute + 1) == {minute: {yard_facts.SENT: 3}}
+
+
+def test_what_others_wrote_into_the_keys_is_left_out(store, valkey):
+    now = store.server_ms()
+    span = yard_facts.span_of(now)
+    valkey.hset(Keys().facts_bucket(yard_facts.bucket_of(now)), mapping={"x y": 1, "1 a:mail": "many", "2 a:mail": 4})
+    valkey.hset(Keys().facts_span(span), mapping={"a:mail": b"\xc1", "#": b"no"})
+
+    assert yard_facts.merged(of.get("a:mail", {}) for _, of in store.recent(now)) == {1: 0, 2: 4}
+    assert store.minutes("a:mail", span, span + 1) == {}
+    store.fold(now)
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.5, 40, 80), (0.95, 2_560, 5_120)])
+def test_a_percentile_lies_within_its_class(share, low, high):
+    counts = {yard_facts.RUNS + 4: 90, yard_facts.RUNS + 10: 10}  # up to 80 ms, up to 5.12 s
+
+    assert low <= (yard_facts.percentile_ms(counts, yard_facts.RUNS, share) or 0) <= high
+    assert yard_facts.percentile_ms({}, yard_facts.RUNS, share) is None
+
+
+def test_sends_are_counted_once_by_actor_and_delay_and_beyond_1000_names_together(valkey):
+    family = QueueOperations(RedisCalls(valkey), Keys().queue("work"))
+    bodies = [f'{{"actor":"{name}"}}'.encode() for name in ("mail", "mail", "mailer", "mail")]
+    entries = [Entry(f"id-{number}", body) for number, body in enumerate(bodies)]
+
+    for _ in range(2):  # the second call adds nothing
+        family.enqueue(entries)
+    family.enqueue([Entry("late", bodies[0])], delay_ms=130_000)
+    valkey.hset(family.keys.sends, mapping={f"actor {number}": 1 for number in range(997)})
+    family.enqueue([Entry("new", b'{"actor":"new"}'), Entry("none", b"no body")])
+    family.enqueue([Entry("known", bodies[2])])
+
+    found = {name: int(count) for name, count in valkey.hgetall(family.keys.sends).items()}  # type: ignore[union-attr]
+    assert (found[b"mail"], found[b"mailer"], found[b"mail\n1"]) == (3, 2, 1)
+    assert found[b"other"] == 2 and b"new" not in found
