@@ -17,7 +17,6 @@ from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
 from tests.integration.alerts.conftest import fact
-from tests.integration.alerts.test_dispatch import configured
 from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
@@ -143,7 +142,7 @@ def test_channels_say_whether_they_deliver():
 
 def test_a_test_reaches_its_channel_and_is_in_the_audit_log(receiver):
     client = logged_in("view_alert", "silence_alert")
-    with configured(receiver, first=("log:",)):
+    with with_alert_urls("log:", receiver.url):
         name = views.channel_rows()[-1]["name"]
         assert f"Send test to {name}" in text_of(client.get(LIST))
         answer = client.post(TEST, {"channel": name}, follow=True)

@@ -36,7 +36,7 @@ from switchyard.operations.findings.disk import look_at_storage
 from tests.factories.endpoints import Answering, answers_of
 from tests.factories.s3 import CREDENTIALS, S3Server
 from tests.factories.shop import make_customer
-from tests.integration.files.test_result_stores import answer_of
+from tests.factories.web import download
 
 
 def storage_at(address: StorageAddress) -> S3Bucket:
@@ -268,7 +268,7 @@ def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(entry, go
     export = Export.objects.get()
     address = reverse("admin:exports_export_download", args=[export.pk])
 
-    answer, content = answer_of(address, cookies=admin_client.cookies)
+    answer, content = download(address, cookies=admin_client.cookies)
     Export.objects.update(created_at=timezone.now() - timedelta(days=2))
     retention.work(1, for_s=60)
 

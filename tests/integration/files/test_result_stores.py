@@ -15,12 +15,10 @@ from typing import Any
 
 import dramatiq
 import pytest
-from asgiref.sync import async_to_sync
 from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.db.utils import ConnectionHandler
-from django.test import AsyncClient
 from django.urls import reverse
 from PIL import Image
 
@@ -44,6 +42,7 @@ from tests.factories.callers import Caller
 from tests.factories.pictures import encode, gradient
 from tests.factories.s3 import S3Server
 from tests.factories.shop import make_customer, make_invoice
+from tests.factories.web import download
 from tests.factories.yards import small_yard
 from tests.table_locks import writes_held
 from tests.waiting import wait_for
@@ -261,21 +260,6 @@ def test_a_store_that_stops_costs_no_job_and_no_result(fault, name, jobs, longes
     assert found == [f"{number}:".ljust(fault.bytes_each, "x") for number in range(jobs)]
 
 
-def answer_of(path: str, headers: dict[str, str] | None = None, cookies: Any = None) -> tuple[Any, bytes]:
-    """Get a page from the asynchronous handler, with all of its content."""
-
-    async def get() -> tuple[Any, bytes]:
-        client = AsyncClient()
-        if cookies is not None:
-            client.cookies = cookies
-        answer = await client.get(path.removeprefix("http://testserver"), headers=headers or {})
-        if not answer.streaming:
-            return answer, answer.content
-        return answer, b"".join([part async for part in answer.streaming_content])
-
-    return async_to_sync(get)()
-
-
 def ended(caller: Caller, job_ids: list[str]) -> list[dict[str, Any]]:
     jobs = [caller.get(f"/jobs/{job_id}").json() for job_id in job_ids]
     return jobs if all(job["finished_at"] for job in jobs) else []
@@ -301,7 +285,7 @@ def test_every_kind_of_file_goes_to_a_bucket_and_comes_back(on_s3, facilities, r
     assert [job["state"] for job in jobs] == ["succeeded"] * 4, jobs
     contents = []
     for job in jobs:
-        answer, content = answer_of(job["result_url"], caller.headers)
+        answer, content = download(job["result_url"], caller.headers)
         assert answer.status_code == 200
         assert int(answer["Content-Length"]) == job["result"]["size_bytes"] == len(content)
         assert hashlib.sha256(content).hexdigest() == job["result"]["sha256"]
@@ -315,7 +299,7 @@ def test_the_room_downloads_from_buckets_where_a_repeated_export_has_its_file(on
     first, again = (exports.export("customers", "csv", job_id="j1") for _ in range(2))
     address = reverse("admin:exports_export_download", args=[Export.objects.get().pk])
 
-    answer, content = answer_of(address, cookies=admin_client.cookies)
+    answer, content = download(address, cookies=admin_client.cookies)
 
     assert (first, answer.status_code, b'"Ada"' in content) == (again, 200, True)
 
@@ -328,7 +312,7 @@ def test_links_replace_downloads_through_the_web_where_they_are_on(settings, s3_
     with run_worker("slow"):
         (job,) = wait_for(lambda: ended(caller, [job_id]), 30)
 
-    answer, _ = answer_of(job["result_url"], caller.headers)
+    answer, _ = download(job["result_url"], caller.headers)
 
     assert (answer.status_code, answer["Cache-Control"]) == (302, "no-store")
     with urllib.request.urlopen(answer["Location"]) as file:
@@ -414,7 +398,7 @@ def test_api_room_and_doctor_tell_a_dead_storage(settings, own_s3_server, admin_
     refused = caller.client.post(
         "/api/v1/thumbnails", {"file": picture, "width": "8", "height": "6"}, headers=caller.headers
     )
-    page, text = answer_of(address, cookies=admin_client.cookies)
+    page, text = download(address, cookies=admin_client.cookies)
     (away,) = look_at_storage()
 
     assert (refused.status_code, refused["Content-Type"]) == (503, "application/problem+json")

@@ -51,5 +51,5 @@ def post(db: None) -> Callable[..., HttpResponse]:
             return caller.post("/thumbnails", request["json"])
         return caller.client.post("/api/v1/thumbnails", request, headers=caller.headers)
 
-    send.get = lambda path: caller.client.get(path, headers=caller.headers)
+    send.get, send.headers = lambda path: caller.client.get(path, headers=caller.headers), caller.headers
     return send
