@@ -1,7 +1,6 @@
 """The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
 import re
-import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -23,10 +22,12 @@ from switchyard.console.links import actor_url, job_url, queue_url
 from switchyard.dead_letters import projection
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.history.models import JobRow, SearchValue
+from tests.factories.alerts import make_alert
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 from tests.factories.pages import text_of
 from tests.factories.staff import client_of
+from tests.integration.jobs.history_rows import job_row
 from tests.integration.project.test_urls import Sample, make_sample
 from tests.integration.project.url_table import ROLES, ROUTES
 
@@ -65,12 +66,9 @@ def leads_to(client: Client, asked: str) -> str:
 @pytest.fixture
 def ended_job(facilities: Facilities) -> JobRow:
     """A job that has ended, with an owner and an argument that it is found by."""
-    at = now_ms()
-    row = JobRow.objects.create(
-        job_id=str(uuid.uuid4()), sequence=1, state="succeeded", actor="generate_report", queue="slow", lane="slow",
-        attempts=1, generation=0, finished_at=at, owner="tenant:77", arguments='{"customer_id": 4711}',
-    )  # fmt: skip
-    SearchValue.objects.create(name="customer_id", value="4711", job_id=row.job_id, finished_at=at)
+    where = {"actor": "generate_report", "queue": "slow", "lane": "slow"}
+    row = job_row(**where, owner="tenant:77", arguments='{"customer_id": 4711}')
+    SearchValue.objects.create(name="customer_id", value="4711", job_id=row.job_id, finished_at=row.finished_at)
     return row
 
 
@@ -100,10 +98,7 @@ def test_a_letter_is_found_by_its_error_and_its_group(admin_client, facilities):
 
 
 def test_an_alert_is_found_by_title_and_number(admin_client, facilities):
-    now = timezone.now()
-    alert = Alert.objects.create(
-        fingerprint="f", title="The moon is late", severity="warning", kind="rule", count=1, first_at=now, last_at=now
-    )
+    alert = make_alert(title="The moon is late", severity="warning", kind="rule")
 
     for asked in ("moon is", f"A-{alert.pk}"):
         assert f"A-{alert.pk}, open" in text_of(found(admin_client, asked))

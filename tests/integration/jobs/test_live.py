@@ -115,9 +115,9 @@ def loops_reading() -> int:
     return sum(reader._task is not None for reader in live._readers.values())
 
 
-def report_progress(valkey: redis.Redis, job_id: str, done: int) -> None:
+def report_progress(valkey: redis.Redis, job_id: str, done: int, note: str = "x" * 50) -> None:
     """Add an event to a job's stream, as a running job does."""
-    data = json.dumps({"done": done, "total": 200, "note": "x" * 50})
+    data = json.dumps({"done": done, "total": 200, "note": note})
     valkey.xadd(facilities().records.stream_key(job_id, "default"), {"event": "progress", "data": data})
 
 
@@ -145,20 +145,14 @@ def knock(web: str, headers: MakeHeaders) -> Knock:
     place, token = urlsplit(web), headers()["Authorization"]
 
     def knock(job_id: str, count: int = 1, **options: int) -> list[socket.socket]:
-        lines = (
-            f"GET /api/v1/jobs/{job_id}/events HTTP/1.1",
-            f"Host: {place.netloc}",
-            f"Authorization: {token}",
-            "",
-            "",
-        )
+        asked = f"GET /api/v1/jobs/{job_id}/events HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: {token}\r\n\r\n"
         readers = []
         for _ in range(count):
             readers.append(reader := socket.socket())
             if "buffer" in options:
                 reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["buffer"])
             reader.connect((place.hostname, place.port))
-            reader.sendall("\r\n".join(lines).encode())
+            reader.sendall(asked.encode())
         return readers
 
     return knock
@@ -317,38 +311,25 @@ def test_a_token_has_so_many_streams(web, own_job, headers):
     wait_for(lambda: open_streams() == 0)
 
 
-def test_readers_that_leave_leave_nothing_behind(knock, ada):
-    job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
+def test_readers_that_wait_hold_no_database_connection_and_leave_nothing_behind(knock, own_job):
+    before = open_connections()
 
     for _ in range(4):
-        readers = knock(job_id, 25)
+        readers = knock(own_job, 25)
         wait_for(lambda: open_streams() == 25)
         wait_for(lambda: loops_reading() == 1)
+        assert open_connections() <= before
         for reader in readers:
             reader.close()
         wait_for(lambda: open_streams() == 0, what="the streams to close")
         wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(knock, own_job):
-    before = open_connections()
-
-    readers = knock(own_job, 20)
-    wait_for(lambda: open_streams() == 20)
-    wait_for(lambda: loops_reading() == 1)
-
-    assert open_connections() <= before
-    for reader in readers:
-        reader.close()
-    wait_for(lambda: loops_reading() == 0)
-
-
 def test_a_reader_that_never_reads_is_dropped(knock, own_job, valkey):
     [reader] = knock(own_job, buffer=4096)
     wait_for(loops_reading)
-    key, note = facilities().records.stream_key(own_job, "default"), "x" * 20_000
     for number in range(400):
-        valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
+        report_progress(valkey, own_job, number, note="x" * 20_000)
 
     reader.close()
 
@@ -380,13 +361,11 @@ def job_id(transactional_db: None) -> str:
 
 
 def test_a_stream_needs_a_session_the_right_and_a_job(web, job_id):
-    cases: list[tuple[str, Headers, int]] = [(job_id, {}, 302), (job_id, session("cancel_job"), 403)]
-
-    for asked, headers, status in [*cases, (UNKNOWN, session("view_job"), 404)]:
+    cases = (job_id, {}, 302), (job_id, session("cancel_job"), 403), (UNKNOWN, session("view_job"), 404)
+    for asked, headers, status in cases:
         refused = Follower(web + address_of(asked), headers)
 
-        assert refused.ended()
-        assert refused.status == status
+        assert (refused.ended(), refused.status) == (True, status)
     assert open_streams() == 0
     assert staff("view_job").post(address_of(job_id)).status_code == 405
 
@@ -401,8 +380,7 @@ def test_a_stream_needs_a_session_the_right_and_a_job(web, job_id):
     ],
     ids=["second factor", "staff", "account", "right"],
 )
-def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(web, job_id, monkeypatch, lose):
-    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(web, job_id, short_heartbeat, monkeypatch, lose):
     follower = Follower(web + address_of(job_id), session("view_job"))
     wait_for(lambda: len(follower.comments) >= 3)
     went_on = not follower.closed

@@ -16,18 +16,19 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
 from switchyard.broker.admin.browse import pause_of
+from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.conf import declared_yard
-from switchyard.history.models import JobRow
 from switchyard.operations import queries
 from switchyard.queues.services import pause_queue
 from switchyard.schedules.runner import finish_moves
 from tests.factories.commands import json_of, output_of
 from tests.factories.pages import text_of
+from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -281,11 +282,7 @@ def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(family,
     assert [purge.purges(other) for other in others[1:]] == [[]] * (len(others) - 1)
 
 
-LIST, PAGE, LIVE = (
-    reverse("switchyard-queues"),
-    *(reverse(f"switchyard-queue{part}", args=["default"]) for part in ("", "-live")),
-)
-
+LIST, PAGE = reverse("switchyard-queues"), reverse("switchyard-queue", args=["default"])
 PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in ("pause", "resume"))
 
 
@@ -318,7 +315,7 @@ def test_the_page_says_what_is_held_for_later_and_why(operator, facilities):
         raise AssertionError("nothing runs here")
 
     held_here.send_with_options(delay=600_000)
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     moved = {"deferred_by": "rate_limit", "due_at": now + 60_000, "enqueued_at": now}
     for _ in range(2):
         dramatiq.get_broker().enqueue(held_here.message().copy(options=moved), delay=60_000)
@@ -331,16 +328,9 @@ def test_the_page_says_what_is_held_for_later_and_why(operator, facilities):
 
 
 def test_waits_come_from_the_jobs_that_ended_lately(watcher, facilities):
-    now = time.time_ns() // 1_000_000
     for number in range(100):
-        JobRow.objects.create(
-            job_id=f"j{number}", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
-            generation=0, finished_at=now - 1000, wait_ms=number, run_ms=1_000,
-        )  # fmt: skip
-    JobRow.objects.create(
-        job_id="old", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
-        generation=0, finished_at=now - 3_600_000, wait_ms=99_000, run_ms=1_000,
-    )  # fmt: skip
+        job_row(wait_ms=number, run_ms=1_000)
+    job_row(finished_at=now_ms() - 3_600_000, wait_ms=99_000, run_ms=1_000)
 
     text = text_of(watcher.get(PAGE))
 
