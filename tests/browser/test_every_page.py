@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import BrowserContext, Page, Response, ViewportSize
+from playwright.sync_api import Page, Response, ViewportSize
 
 from tests.browser.conftest import DESKTOP, PHONE, new_context
 from tests.browser.pages import walked
@@ -68,7 +68,7 @@ def looks() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
+def tab(shared_context):
     """One tab for every page: a new one costs as much as a page."""
     page = shared_context.new_page()
     return page, Watch(page)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ class CalledYard:
 
 
 @pytest.fixture(scope="module")
-def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
+def called(tmp_path_factory):
     """A yard with pools, a scheduler and a history writer."""
     folder: Path = tmp_path_factory.mktemp("called")
     chat, pager = Receiver(), Receiver()
@@ -75,9 +74,6 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
             print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
         finally:
             yard.stop()
-
-
-Act = Callable[[CalledYard], object]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,6 @@ class WatchedYard:
             findings = [found for line in self.lines if line["at"] >= since for found in line["findings"]]
             seen = {found["name"]: found["sentence"] for found in findings}
             raise AssertionError(f"{pattern!r} was not said, but {seen}; {self._watchers()}") from error
-        assert found is not None
         return found
 
     def _watchers(self) -> str:
@@ -220,7 +219,6 @@ class WatchedYard:
         began = threading.Event()
 
         def read() -> None:
-            assert process.stdout is not None
             with contextlib.suppress(ValueError):  # closed at the end
                 for line in process.stdout:
                     self.lines.append(json.loads(line))

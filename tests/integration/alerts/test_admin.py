@@ -13,7 +13,6 @@ from switchyard.alerts import acts, intake, sending, views
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
-from switchyard.broker.stores.alert_groups import AlertGroups
 from tests.factories.alerts import make_alert
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
@@ -27,7 +26,7 @@ TEST = reverse("switchyard-alerts-test")
 
 
 @pytest.fixture
-def alert(groups: AlertGroups) -> Alert:
+def alert(groups):
     groups.raise_(fact(title="<script>alert(1)</script>"))
     with with_alert_urls("log:"):
         sending.dispatch_due()

@@ -23,7 +23,7 @@ ADA = Who("ada", "page")
 
 
 @pytest.fixture
-def alert() -> Alert:
+def alert():
     given = {"sample": "why\nso", "count": 3, "queue": "default", "actor": "mail"}
     return make_alert(fingerprint="f00d", title="mail gave up\x1b[31m", **given)
 

@@ -257,7 +257,7 @@ RULE = AlertRule("queues.late", channels=("team",), escalate_after_s=600, escala
 
 
 @pytest.fixture
-def escalating(groups: AlertGroups, receiver: Receiver, second_receiver: Receiver) -> Iterator[None]:
+def escalating(groups, receiver, second_receiver):
     """A rule that sends to a team, and after ten minutes to those on call; what is late was sent."""
     with with_rules(RULE, urls=(f"team={receiver.url}", f"oncall={second_receiver.url}")):
         groups.raise_(LATE)

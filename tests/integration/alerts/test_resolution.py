@@ -16,7 +16,7 @@ from switchyard.alerts.sending import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
-from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.dead_letters import acts
 from switchyard.schedules.runner import reconcile_letters
 from tests.chaos.load import let_pass
@@ -32,7 +32,7 @@ FACT = AlertFact("f00d", "dead_letter", "deliver_webhook gave up", "", "webhook"
 
 
 @pytest.fixture
-def alert(groups: AlertGroups) -> Alert:
+def alert(groups):
     groups.raise_(fact())
     return dispatched()
 

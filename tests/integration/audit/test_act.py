@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.management import CommandError
 from django.db import DatabaseError, OperationalError, connection
-from django.test import Client, RequestFactory
+from django.test import RequestFactory
 from django.urls import reverse
 from django.utils import timezone
 
@@ -212,7 +212,7 @@ PAGE = reverse("switchyard-audit")
 
 
 @pytest.fixture
-def reader() -> Client:
+def reader():
     """A logged-in user with the read-only role."""
     user = User.objects.create_user("r.eader", is_staff=True)
     user.groups.add(Group.objects.get(name=READ_ONLY))

@@ -28,7 +28,7 @@ REDIS_FILES = ("test_sentinel.py", "test_tls.py")
 
 
 @pytest.fixture(scope="module")  # it takes 10 s of processor time to make an environment
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     (folder / "requirements.txt").write_text("# nothing\n")
     (folder / "requirements-dev.txt").write_text("# nothing either\n")

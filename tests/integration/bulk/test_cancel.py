@@ -7,7 +7,6 @@ from typing import Any
 import dramatiq
 import pytest
 from django.utils import timezone
-from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def work(facilities: Facilities) -> Actor[Any, Any]:
+def work(facilities):
     """An actor of the real yard that notes what ran."""
 
     @dramatiq.actor(actor_name="work", queue_name="urgent", max_retries=0)
@@ -186,7 +185,7 @@ def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(start, facilities, fa
 
 
 @pytest.fixture
-def repeated(facilities: Facilities) -> Actor[Any, Any]:
+def repeated(facilities):
     """An actor of the real yard."""
 
     @dramatiq.actor(actor_name="repeated", queue_name="urgent")

@@ -14,7 +14,6 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from switchyard.broker.interface import Facilities
 from switchyard.commands.management.commands.switchyard import Command
 from switchyard.console.commands import INTERRUPTED, READER_LEFT, PrintingCommand
 from tests.factories.commands import manage
@@ -37,7 +36,7 @@ PRINTING = [["topology"], ["switchyard", "topology"]]
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Any:
+def actor(facilities):
 
     @dramatiq.actor(actor_name="couple", queue_name="default")
     def couple(wagon: int) -> None:
@@ -47,7 +46,7 @@ def actor(facilities: Facilities) -> Any:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def kept(monkeypatch):
     """Neither close the connections of the test after a command, nor check the system before it."""
     monkeypatch.setattr(connections, "close_all", lambda: None)
     monkeypatch.setattr(BaseCommand, "check", lambda *args, **options: None)

@@ -21,7 +21,6 @@ from apps.shop.models import Customer, Invoice, Payment
 from apps.webhooks.models import Delivery, Endpoint
 from switchyard.api.models import Token
 from switchyard.audit.models import AuditEntry
-from switchyard.broker.interface import Facilities
 from switchyard.jobs.services import submit
 from tests.factories.alerts import make_alert
 from tests.factories.brokers import broker_without_server
@@ -144,7 +143,7 @@ def addresses(model: type[Model]) -> Iterator[str]:
 
 
 @pytest.fixture
-def root(facilities: Facilities) -> Client:
+def root(facilities):
     return client_of(User.objects.create_superuser("root"), raise_request_exception=False)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
@@ -40,12 +39,12 @@ SUBMITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def ada(transactional_db: None) -> User:
+def ada(transactional_db):
     return api_user("ada")
 
 
 @pytest.fixture
-def client(ada: User) -> Client:
+def client(ada):
     _, plain = create_token(owner=ada, scopes=["submit", "read"], name="test")
     return Client(headers={"Authorization": f"Bearer {plain}"})
 

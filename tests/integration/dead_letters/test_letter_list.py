@@ -105,7 +105,6 @@ def test_the_filter_lists_names_as_they_are_and_reasons_in_words(admin_client):
 def put(queue: str, *, count: int, raw: bytes = b"{" + b"x" * 5_000, error: str = "it is not JSON") -> list[str]:
     """Put messages into the quarantine; return their ids, newest first."""
     broker = dramatiq.get_broker()
-    assert isinstance(broker, RedisBroker)
     ids = [f"{queue}-{number}" for number in range(count)]
     for id_ in ids:
         entry = Quarantine.entry(queue, raw, error, message_id=id_)
@@ -143,7 +142,7 @@ EVIL = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def reader(db: None) -> Client:
+def reader(db):
     """May look, nothing else."""
     return staff("view_deadletter", name="reader")
 

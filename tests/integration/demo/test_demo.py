@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from demo.state import StateFolder
 from demo.work import WORK
 from demo.yard import follow_receiver
 from project.config import BASE_DIR
-from tests.otlp import Received, Traces, receiving, roots_of
+from tests.otlp import Received, receiving, roots_of
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -37,7 +36,6 @@ FLAKY = 4
 RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
 PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
 FIELDS = {"url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids"}
-Start = Any
 
 
 class RunningDemo:
@@ -114,7 +112,7 @@ class RunningDemo:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path):
     """Start demos on one state folder; whatever the test leaves is killed."""
     started: list[RunningDemo] = []
 
@@ -325,13 +323,13 @@ print(jobs.id)
 
 
 @pytest.fixture(scope="module")
-def traces() -> Iterator[Traces]:
+def traces():
     with receiving() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def demo(traces: Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+def demo(traces, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.url)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
@@ -22,7 +21,6 @@ import time_machine
 from project.asgi import application
 from switchyard import testing
 from switchyard.api.tokens import create_token
-from switchyard.broker.interface import Facilities
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.jobs.queries import find_job
 from switchyard.testing import run_enqueued
@@ -143,7 +141,7 @@ def test_what_was_there_before_is_there_after(system, package):
 
 
 @pytest.fixture
-def feeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def feeds(monkeypatch):
     """The module that the page's tasks import."""
     news, feeds = ModuleType("news"), ModuleType("news.feeds")
     exec(REST["news/feeds.py"], vars(feeds))
@@ -208,7 +206,7 @@ TESTING = "docs/how-to/test-an-actor.md"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory):
     """A copy of the project, with what README and tutorial tell the reader to write."""
     copy = copied_project(tmp_path_factory.mktemp("clone"), COPIED)
     _follow(copy)
@@ -316,7 +314,7 @@ SEND_IN_SHELL, FOLLOW, PYTHON_CLIENT, TYPESCRIPT_CLIENT = code_blocks(PAGE, "sh"
 
 
 @pytest.fixture
-def yard(facilities: Facilities, transactional_db: None) -> Iterator[dict[str, str]]:
+def yard(facilities, transactional_db):
     """The environment of a client of a served yard."""
     _, token = create_token(owner=api_user("ada"), scopes=("submit", "read"), name="client")
     with serving(application) as address:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -52,7 +51,7 @@ WAIT_MS = 60_000
 
 
 @pytest.fixture(params=["broker:", "database:", "s3:"])
-def stores(request: pytest.FixtureRequest, media: Any) -> Any:
+def stores(request, media):
     if request.param == "s3:":
         return stores_at(url_of(request.getfixturevalue("s3_server").bucket()))
     return stores_at(request.param)
@@ -187,7 +186,7 @@ def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[
 
 
 @pytest.fixture
-def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresUnderTest]:
+def postgres(tmp_path, monkeypatch):
     """A PostgreSQL with the table of results, which is the default database of threads that begin now."""
     with PostgresUnderTest() as server:
         entry = database.declared(server.url, bounced=False, state_dir=tmp_path)
@@ -200,7 +199,7 @@ def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgr
 
 
 @pytest.fixture
-def fault(name: str, request: pytest.FixtureRequest, settings: Any) -> Iterator[Fault]:
+def fault(name, request, settings):
     """A fault by its name: a kind of stores, and what becomes of the first."""
     kind, what = name.split()
     if name == "database locked":

@@ -3,10 +3,9 @@
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ OLD, NEW = timedelta(days=91), timedelta(days=89)
 
 
 @pytest.fixture(params=["disk", "s3"])
-def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> Iterator[str]:
+def storage(request, settings, tmp_path):
     if request.param == "s3":
         request.getfixturevalue("on_s3")
     else:
@@ -41,7 +40,7 @@ def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> It
 
 
 @pytest.fixture
-def aged(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, timedelta], str]:
+def aged(monkeypatch):
     """Give files of the storage an age: S3 sets the time of an upload itself, so the listing is answered for."""
     ages: dict[str, timedelta] = {}
     listed = services.files_below

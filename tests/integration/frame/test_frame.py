@@ -2,7 +2,6 @@
 
 import html
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from periodiq import cron
 
 from switchyard.api.admin import TokenAdmin
 from switchyard.api.models import Token
-from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.conf import switchyard_settings
 from switchyard.console.links import actor_url, admin_site, queue_url
@@ -284,20 +282,20 @@ OFF = html.escape(SWITCHED_OFF)
 
 
 @pytest.fixture
-def sweep(facilities: Facilities, transactional_db: None) -> str:
+def sweep(facilities, transactional_db):
     """A schedule of this project's own broker."""
     dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
     return "sweep"
 
 
 @pytest.fixture
-def letter(sweep: str) -> DeadLetter:
+def letter(sweep):
     project(a_letter(id="m-1", actor="sweep", fingerprint="f00d"))
     return DeadLetter.objects.get()
 
 
 @pytest.fixture
-def away(facilities: Facilities) -> Iterator[None]:
+def away(facilities):
     """The broker does not answer, and this process has not read it before."""
     overview.FACTS.forget()
     STRIP.forget()

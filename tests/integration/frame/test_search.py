@@ -1,12 +1,10 @@
 """The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import dramatiq
 import pytest
-import redis
 import time_machine
 from django.contrib.auth.models import User
 from django.test import Client
@@ -15,20 +13,20 @@ from django.utils import timezone, translation
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import actor_url, job_url, queue_url
 from switchyard.dead_letters import projection
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.models import SearchValue
 from tests.factories.alerts import make_alert
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 from tests.factories.pages import text_of
 from tests.factories.staff import client_of
 from tests.integration.jobs.history_rows import job_row
-from tests.integration.project.test_urls import Sample, make_sample
+from tests.integration.project.test_urls import make_sample
 from tests.integration.project.url_table import ROLES, ROUTES
 
 pytestmark = pytest.mark.django_db
@@ -64,7 +62,7 @@ def leads_to(client: Client, asked: str) -> str:
 
 
 @pytest.fixture
-def ended_job(facilities: Facilities) -> JobRow:
+def ended_job(facilities):
     """A job that has ended, with an owner and an argument that it is found by."""
     where = {"actor": "generate_report", "queue": "slow", "lane": "slow"}
     row = job_row(**where, owner="tenant:77", arguments='{"customer_id": 4711}')
@@ -132,7 +130,7 @@ def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client)
 
 
 @pytest.fixture
-def sample(valkey: redis.Redis) -> Sample:
+def sample(valkey):
     """One of each thing, with numbers that have separators."""
     made = make_sample()
     DeadLetter.objects.filter(pk=made.letter).update(id=BIG)
@@ -148,7 +146,7 @@ def sample(valkey: redis.Redis) -> Sample:
 
 
 @pytest.fixture
-def browser() -> Iterator[Client]:
+def browser():
     """A superuser's browser, at one moment."""
     client = client_of(User.objects.create_superuser("ada"))
     with time_machine.travel(timezone.now(), tick=False):

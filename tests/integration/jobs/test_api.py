@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.test import Client
 
 from switchyard.broker.interface import facilities
@@ -13,7 +13,6 @@ from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
 from tests.factories.web import download
 from tests.integration.jobs import probe_actors
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.history_rows import job_row
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -107,7 +106,7 @@ def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(api, own_job, 
 
 
 @pytest.fixture
-def operator(headers: MakeHeaders, ada: User) -> Client:
+def operator(headers, ada):
     return Client(headers=headers("operate"))
 
 

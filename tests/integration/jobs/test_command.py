@@ -22,7 +22,7 @@ UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
 
 @pytest.fixture
-def job_id() -> str:
+def job_id():
     return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
 
 
@@ -99,7 +99,7 @@ def test_show_says_why_a_job_is_parked(run_worker):
 
 
 @pytest.fixture(autouse=True)
-def database(transactional_db: None) -> None: ...
+def database(transactional_db): ...
 
 
 def test_list_prints_what_waits_and_what_has_ended():

@@ -5,7 +5,7 @@ import gc
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,11 +28,9 @@ from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.waiting import wait_for
 
 UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
-Headers = dict[str, str]
 
 
 @dataclass
@@ -89,11 +87,8 @@ def open_streams() -> int:
     return live.Stream._open.total()
 
 
-Follow = Callable[..., Follower]
-
-
 @pytest.fixture
-def follow(web: str, headers: MakeHeaders) -> Follow:
+def follow(web, headers):
     """Follow a job through the API: ``follow(job_id)`` from its first event on, or after the ``last`` that was read."""
 
     def follow(job_id: str, last: str | None = None) -> Follower:
@@ -106,7 +101,7 @@ def follow(web: str, headers: MakeHeaders) -> Follow:
 
 
 @pytest.fixture
-def short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_heartbeat(monkeypatch):
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
 
 
@@ -127,7 +122,7 @@ def open_connections() -> int:
     return sum(wrapper.connection is not None for wrapper in found)
 
 
-def session(*permissions: str) -> Headers:
+def session(*permissions: str) -> dict[str, str]:
     """Return the headers of such a user's session."""
     return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
 
@@ -136,11 +131,8 @@ def address_of(job_id: str, *, part: str = "events") -> str:
     return reverse(f"switchyard-job-{part}", args=[job_id])
 
 
-Knock = Callable[..., list[socket.socket]]
-
-
 @pytest.fixture
-def knock(web: str, headers: MakeHeaders) -> Knock:
+def knock(web, headers):
     """Ask for a job's events over sockets, and read nothing: ``knock(job_id, count)``."""
     place, token = urlsplit(web), headers()["Authorization"]
 
@@ -356,7 +348,7 @@ def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey):
 
 
 @pytest.fixture
-def job_id(transactional_db: None) -> str:
+def job_id(transactional_db):
     return submit(probe_actors.steps, kwargs={"total": 3})
 
 

@@ -30,7 +30,7 @@ class Line(msgspec.Struct):
 
 
 @pytest.fixture(autouse=True)
-def actors() -> None:
+def actors():
 
     @dramatiq.actor(actor_name="door_order", queue_name="billing", public=True, redact=("pin",))
     def order(

@@ -11,7 +11,6 @@ from django.conf import settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.middleware.metrics import Metrics
 from switchyard.operations.metrics import BrokerMetrics
@@ -57,7 +56,7 @@ def labels_of(families: Iterator[Metric]) -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def offered(facilities: Facilities) -> set[tuple[str, str]]:
+def offered(facilities):
     report = PoolReport(
         pool="slow", host="here", pid=1, kind="processes", slots=2, busy=1, started_at=0, beat_at=0, state="up",
         restarts={"exit": 1},

@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,6 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.handlers.base import BaseHandler
 from django.db import connection, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest, HttpResponse
 from django.middleware.gzip import GZipMiddleware
 from django.test import Client
@@ -166,7 +164,7 @@ class OwnElsewhere:
 
 
 @pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseDatabaseWrapper]:
+def other(tmp_path, monkeypatch):
     """A second database, with our tables that rows of any database need."""
     monkeypatch.setattr(database, "KNOWN_TABLES", set())
     declared = connections.configure_settings(

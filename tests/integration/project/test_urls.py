@@ -18,7 +18,6 @@ from django.db import connection, transaction
 from django.test import Client, RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver, resolve
 from django.utils import timezone
-from pytest_django.plugin import DjangoDbBlocker
 
 from switchyard.alerts.models import Silence
 from switchyard.api.models import SCOPES, covered_scopes
@@ -130,7 +129,7 @@ def bear(client: Client, user: User, scopes: list[str]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def kept_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def kept_connection(monkeypatch):
     """Streams leave this test's database connection open."""
 
     async def leave_open() -> None: ...
@@ -177,16 +176,14 @@ class Filled:
 
 
 @pytest.fixture(scope="module")
-def sent_at_once() -> Iterator[None]:
+def sent_at_once():
     """Sends that wait for no commit: the transactions around the requests are the tests' own."""
     with patch.object(dramatiq.get_broker(), "postpone", None):
         yield
 
 
 @pytest.fixture(scope="module")
-def filled(
-    django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey_url: str, sent_at_once: None
-) -> Iterator[Filled]:
+def filled(django_db_setup, django_db_blocker, valkey_url, sent_at_once):
     """The yard, in a transaction around those of the tests."""
     with django_db_blocker.unblock(), contextlib.closing(connect(valkey_url)) as valkey, transaction.atomic():
         valkey.flushdb()

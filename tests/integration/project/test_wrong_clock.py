@@ -1,7 +1,6 @@
 """A host whose clock is an hour off takes and sends what the others do: the server's clock decides."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -28,7 +27,7 @@ HOUR = timedelta(hours=1, minutes=1)
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(facilities: Facilities) -> Iterator[None]:
+def unmeasured(facilities):
     """A process that has asked no server for its time yet."""
     CLOCK.forget()
     yield
@@ -42,7 +41,7 @@ def forget(facilities: Facilities) -> None:
 
 
 @pytest.fixture(params=[HOUR, -HOUR], ids=["ahead", "behind"])
-def off(request: pytest.FixtureRequest, facilities: Facilities) -> Iterator[timedelta]:
+def off(request, facilities):
     """This process becomes another host, whose clock is off."""
     with time_machine.travel(datetime.now(UTC) + request.param, tick=True):
         forget(facilities)

@@ -17,7 +17,6 @@ from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
 from switchyard.broker.admin.browse import pause_of
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
@@ -41,7 +40,7 @@ def pause_of_default() -> dict[str, Any]:
 
 
 @pytest.fixture
-def starts(facilities: Facilities) -> list[float]:
+def starts(facilities):
     """Times at which the messages of an actor started; call ``send`` of the actor ``timed``."""
     started: list[float] = []
 
@@ -115,7 +114,7 @@ def test_a_job_pauses_its_queue_until_a_time(facilities, run_worker):
 
 
 @pytest.fixture
-def actors(facilities: Facilities) -> tuple[Any, Any, list[str]]:
+def actors(facilities):
     ran: list[str] = []
 
     @dramatiq.actor(actor_name="moves", queue_name="default")
@@ -205,7 +204,7 @@ def test_a_queue_that_is_not_declared_is_named_before_any_is_paused(words):
 
 
 @pytest.fixture
-def family(facilities: Facilities) -> QueueOperations:
+def family(facilities):
     """Five messages wait in ``default``, and one is scheduled in its retry lane."""
     family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
     family.enqueue([Entry(f"m{number}", b"{}") for number in range(5)])
@@ -287,7 +286,7 @@ PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in
 
 
 @pytest.fixture
-def waiting(facilities: Facilities) -> list[str]:
+def waiting(facilities):
     """Ids of three messages that wait in ``default``."""
 
     @dramatiq.actor(actor_name="waits_here", queue_name="default")

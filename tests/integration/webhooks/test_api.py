@@ -211,7 +211,6 @@ def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes
 
 def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits():
     with subprocess.Popen([*COMMAND, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         ready = process.stdout.readline()
         url = ready.removeprefix("ready: ").strip()
         waits = subprocess.Popen(

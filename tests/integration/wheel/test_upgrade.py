@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import psutil
 import pytest
 from django.conf import settings
 
-from tests.integration.wheel.environments import Environment
 from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
@@ -101,7 +99,7 @@ class Upgraded(Host):
 
 
 @pytest.fixture
-def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Upgraded]:
+def host(least, broker_url, tmp_path):
     """A project with this tree's wheel; what a failed test left running is ended."""
     folder = write_host(tmp_path, {"yard/actors.py": ACTORS}, last='INSTALLED_APPS += ["yard"]')
     yield Upgraded(least, folder, f"{broker_url}?db=2")

@@ -29,7 +29,7 @@ MINUTE_MS = 60_000
 
 
 @pytest.fixture(autouse=True)
-def database(transactional_db: None) -> None: ...
+def database(transactional_db): ...
 
 
 def waiting() -> str:

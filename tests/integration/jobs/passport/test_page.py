@@ -13,7 +13,7 @@ from apps.mail.models import SentMail, Template
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.history.models import AttemptRow, JobRow
+from switchyard.history.models import AttemptRow
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.presentation import passport_of
 from switchyard.jobs.queries import find_job, find_untracked, running_jobs
@@ -35,7 +35,7 @@ def page_of(job_id: str, *permissions: str) -> str:
 
 
 @pytest.fixture
-def retried(transactional_db: None) -> JobRow:
+def retried(transactional_db):
     """A job that failed, was retried after 4 s and succeeded, with a child."""
     now = now_ms()
     row = job_row(
@@ -209,7 +209,7 @@ def test_the_job_of_a_row_is_linked_and_an_address_of_an_attacker_is_no_markup(a
 
 
 @pytest.fixture
-def reader(transactional_db: None) -> Client:
+def reader(transactional_db):
     """A logged-in staff user who may view jobs."""
     return staff("view_job", name="reader")
 
