@@ -30,7 +30,6 @@ from tests.integration.bulk.conftest import finished
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-
 PAGE, LIST = reverse("switchyard-quarantine"), reverse("switchyard-letters")
 
 

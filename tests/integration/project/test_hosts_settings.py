@@ -40,10 +40,8 @@ from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.rows import aliases
 from switchyard.outbox.sends import CommitSends
 from tests.factories.callers import Caller
-from tests.integration.project.test_urls import bear
 
 pytestmark = pytest.mark.django_db
-API = "/api/v1/jobs/00000000-0000-0000-0000-000000000000"
 
 
 def views(patterns: list[Any]) -> Iterator[Callable[..., Any]]:
@@ -100,16 +98,6 @@ def test_a_key_replays_no_answer_of_a_job_that_was_not_sent(facilities, monkeypa
 
     assert (first.status_code, second.status_code) == (503, 202)
     assert facilities.transport.stats("default").live.waiting == 1
-
-
-@pytest.mark.parametrize("part", ["", "/events", "/result"])
-def test_atomic_requests_refuse_no_view_of_the_api(part, monkeypatch):
-    user = User.objects.create_superuser("ada")
-    client = Client()
-    bear(client, user, ["read"])
-    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-
-    assert client.get(f"{API}{part}").status_code == 404
 
 
 def test_a_stream_is_not_compressed():
