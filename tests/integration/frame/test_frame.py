@@ -337,7 +337,7 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
     }
 
 
-def test_acts_are_switched_off_with_the_reason_on_every_page(admin_client, letter, away):
+def test_acts_are_switched_off_with_the_reason_on_every_page_and_what_needs_no_broker_stays(admin_client, letter, away):
     job_row()
 
     for name, (address, least) in pages(letter).items():
@@ -346,12 +346,8 @@ def test_acts_are_switched_off_with_the_reason_on_every_page(admin_client, lette
         assert len(found) >= least, (name, found)
         assert [tag for tag in found if not is_off(tag)] == [], name
         assert re.search(rf">{re.escape(OFF)}</", page), f"{name} does not show the reason"
-
-
-def test_what_needs_no_broker_stays(admin_client, letter, away):
     schedule = admin_client.get(reverse("switchyard-schedule", args=["sweep"])).content.decode()
     shown = admin_client.get(reverse("switchyard-letter", args=[letter.pk])).content.decode()
-
     assert re.search(r'<button class="sy-button">Pause sweep</button>', schedule)
     assert re.search(r'<button class="sy-button">Acknowledge letter</button>', shown)
 

@@ -1,7 +1,6 @@
 """The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
 import re
-from dataclasses import replace
 
 import dramatiq
 import pytest
@@ -142,7 +141,8 @@ def sample(valkey):
             beat_at=now_ms(), children=[{"pid": BIG, "ready": True, "busy": 1, "done": 1_500, "rss_bytes": BIG}],
         )
     )  # fmt: skip
-    return replace(made, letter=BIG)
+    made.letter = BIG
+    return made
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from http.cookies import SimpleCookie
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -40,7 +40,6 @@ from tests.factories.staff import client_of
 from tests.integration.project.url_table import ROLES, ROUTES, Row, model_rows
 
 pytestmark = pytest.mark.django_db
-
 SCHEDULE, STORED = "purge_delivery_attempts", "nightly export"
 EXPORT = {"dataset": "invoices", "format": "csv"}
 FINGERPRINT = "f00dfacef00dface"
@@ -86,27 +85,6 @@ def test_no_page_takes_a_form_of_another_site():
     assert [path for path, view in views.items() if getattr(view, "csrf_exempt", False)] == []
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What the paths name: one of each thing, the job of a user without any role."""
-
-    job: str
-    letter: int
-    alert: int
-    silence: int
-    token: int
-    user: int
-    group: int
-    bulk: int
-    worker: str
-    quieted: str
-    queue: str = "default"
-    schedule: str = SCHEDULE
-    stored: str = STORED
-    fingerprint: str = FINGERPRINT
-    member: str = "unknown"
-
-
 def made_clients() -> dict[str, Client]:
     """Return one client a role: a session, and a token with the scopes that the user's rights cover."""
     made = {role: Client() for role in ROLES}
@@ -138,7 +116,8 @@ def kept_connection(monkeypatch):
         monkeypatch.setattr(f"switchyard.jobs.{place}.free_database", leave_open)
 
 
-def make_sample() -> Sample:
+def make_sample() -> SimpleNamespace:
+    """Make one of each thing, the job of a user without any role; return what the paths name."""
     owner = User.objects.create_user("owner", is_staff=True)
     token, _ = create_token(owner=owner, scopes=["read"], name="owner's")
     actor = dramatiq.get_broker().get_actor(SCHEDULE)
@@ -146,7 +125,7 @@ def make_sample() -> Sample:
     now = timezone.now()
     StoredSchedule.objects.create(name=STORED, actor="export_dataset", cron="0 2 * * *", kwargs=EXPORT)
     silence = Silence.objects.create(fingerprint="other", until=now + timedelta(hours=1), reason="x", created_by="x")
-    return Sample(
+    return SimpleNamespace(
         job=submit(actor, owner=token.owner_key, delay_ms=600_000, kwargs={}),
         letter=find("letter").pk,
         alert=make_alert(fingerprint=FINGERPRINT, title="mail gave up", sample="why").pk,
@@ -157,22 +136,12 @@ def make_sample() -> Sample:
         bulk=BulkAct.objects.create(kind="letter.requeue", filter={}, total=1, created_at=now, touched_at=now).pk,
         worker=report("up"),
         quieted=report("quieted"),
+        queue="default",
+        schedule=SCHEDULE,
+        stored=STORED,
+        fingerprint=FINGERPRINT,
+        member="unknown",
     )
-
-
-@dataclass(frozen=True)
-class Filled:
-    """A yard with one of each thing, for every row of the table.
-
-    Args:
-        cookies: Of each role's client; a request may change the client's own.
-        state: Every key of the broker.
-    """
-
-    sample: Sample
-    clients: dict[str, Client]
-    cookies: dict[str, dict[str, str]]
-    state: dict[bytes, bytes]
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +153,14 @@ def sent_at_once():
 
 @pytest.fixture(scope="module")
 def filled(django_db_setup, django_db_blocker, valkey_url, sent_at_once):
-    """The yard, in a transaction around those of the tests."""
+    """The yard with one of each thing, in a transaction around those of the tests; ``state`` has the broker's keys."""
     with django_db_blocker.unblock(), contextlib.closing(connect(valkey_url)) as valkey, transaction.atomic():
         valkey.flushdb()
         clients, sample = made_clients(), make_sample()
         cookies = {
             role: {name: each.value for name, each in client.cookies.items()} for role, client in clients.items()
         }
-        yield Filled(sample, clients, cookies, broker_state(valkey))
+        yield SimpleNamespace(sample=sample, clients=clients, cookies=cookies, state=broker_state(valkey))
         transaction.set_rollback(True)
 
 
