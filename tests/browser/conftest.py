@@ -36,7 +36,7 @@ def yard():
 
 @pytest.fixture(scope="package")
 def sample(yard):
-    return Sample.of(yard)
+    return Sample(yard)
 
 
 # Of the package, not the session: Playwright leaves an event loop in this thread, in which Django refuses its database.

@@ -14,7 +14,6 @@ PLACES = {
     "w": "/admin/operations/workers/", "j": JOBS, "s": "/admin/operations/schedules/",
     "d": "/admin/switchyard_dead_letters/deadletter/", "l": "/admin/switchyard_alerts/alert/",
 }  # fmt: skip
-
 ROW = "() => [...document.querySelectorAll('main tbody tr')].indexOf(document.activeElement.closest('tr'))"
 
 

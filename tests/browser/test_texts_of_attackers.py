@@ -20,7 +20,6 @@ ADDED = """root => [
 ].map(node => node.outerHTML.slice(0, 200))"""
 # The browser's own parser reads an answer: a tenth of what it costs to open the page.
 ADDED_TO_ANSWER = f"text => ({ADDED})(new DOMParser().parseFromString(text, 'text/html'))"
-
 LISTS = (
     *("/admin/operations/", "/admin/operations/queues/default/", "/admin/operations/queues/images/"),
     *("/admin/operations/workers/", "/admin/operations/actors/repeat/", "/admin/operations/audit/"),

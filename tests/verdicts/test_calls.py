@@ -64,11 +64,8 @@ def called(tmp_path_factory):
             "mailto:ops@example.com"
         )
         yard.environment["SWITCHYARD_SMTP_URL"] = f"smtp://127.0.0.1:{mails.port}"
-        yard.manage("migrate", "--verbosity=0")
         try:
-            for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
-                yard.launch(command[0], *command)
-            wait_for(lambda: "pools: all ready" in yard.log("runpools"), START_S, what="pools ready")
+            yard.launch_all()
             wait_for(lambda: "leading" in yard.log("runscheduler"), START_S, what="a scheduler leads")
             yield CalledYard(yard, chat, pager, mails)
             print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
