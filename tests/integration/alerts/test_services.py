@@ -31,11 +31,8 @@ from tests.unit.alerts.test_channels import FIRST
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-
 SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcanarySecret/"
 KEY = "canary-secret-canary-secret"
-
-
 TOKEN = "canary-secret-token"
 BASIC = "Basic b3BzQGV4YW1wbGUuY29tOmNhbmFyeS1zZWNyZXQtdG9rZW4="
 WAYS: list[dict[str, Any]] = [

@@ -157,8 +157,6 @@ def create_sum(request: Any, body: Sum) -> Status[dict[str, str]]:
 
 
 api = build_api(("/jobs", "switchyard.jobs.api.router"), ("/sums", f"{__name__}.router"))
-
-
 urlpatterns = [path(PREFIX, api.urls)]
 
 

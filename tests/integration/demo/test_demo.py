@@ -44,13 +44,9 @@ class RunningDemo:
         self.output = ""
         reader, writer = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "demo", "--state", str(state), *arguments],
-            cwd=BASE_DIR,
-            stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
-            start_new_session=True,
-        )
+            [sys.executable, "-m", "demo", "--state", str(state), *arguments], cwd=BASE_DIR,
+            stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, start_new_session=True,
+        )  # fmt: skip
         os.close(writer)
         self._reader = threading.Thread(target=self._read, args=(reader,))
         self._reader.start()
@@ -65,11 +61,8 @@ class RunningDemo:
 
     def wait_until_ready(self) -> str:
         """Return the address of the site."""
-        wait_for(
-            lambda: "ready: " in self.output or self._process.poll() is not None,
-            timeout_s=START_TIMEOUT_S,
-            what="a demo that is ready",
-        )
+        ended = self._process.poll
+        wait_for(lambda: "ready: " in self.output or ended() is not None, START_TIMEOUT_S, what="a demo that is ready")
         lines = [line.strip() for line in self.output.splitlines() if line.startswith("ready: ")]
         assert len(lines) == 1, self.output
         return lines[0].removeprefix("ready: ")
@@ -132,9 +125,8 @@ def send_work(demo: RunningDemo) -> list[str]:
     for kind in ("healthy", "flaky"):
         body = {"url": f"http://127.0.0.1:{port}/{kind}", "events": [f"test.{kind}"]}
         demo.ask("POST", "/api/v1/webhooks/endpoints", body)
-    jobs: list[str] = []
-    for _ in range(4):
-        jobs.append(demo.ask("POST", "/api/v1/exports", {"dataset": "invoices", "format": "csv"})["job_id"])
+    export = {"dataset": "invoices", "format": "csv"}
+    jobs = [demo.ask("POST", "/api/v1/exports", export)["job_id"] for _ in range(4)]
     for number in range(RESETS):
         body = {"to": f"reader-{number}@example.com", "template": "password_reset"}
         jobs.append(demo.ask("POST", "/api/v1/emails", body)["job_id"])
@@ -247,10 +239,8 @@ def test_endpoints_follow_the_receiver_and_others_stay(tmp_path):
 
 
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "demo", *arguments],
-        cwd=BASE_DIR, capture_output=True, text=True, timeout=170, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "demo", *arguments]
+    return subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, timeout=170)
 
 
 def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_path):

@@ -398,7 +398,6 @@ def test_the_pages_threads_leave_no_connection_open(facilities, run_worker, rows
 
 
 PAGE = "convert-videos"
-
 OLD = b"the video before"
 
 

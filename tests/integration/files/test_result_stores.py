@@ -7,8 +7,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -160,22 +159,6 @@ COUNTS = [(100, 10.0), pytest.param(1000, 2.0, marks=[pytest.mark.long, pytest.m
 THREADS = 8
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Stores of which one can be stopped.
-
-    Args:
-        stopped: Stops it for a block.
-        kinds: The one that is stopped, and the one that takes over; "" is the record.
-        bytes_each: Of a result, at least.
-    """
-
-    stores: TimedStores
-    stopped: Callable[[], AbstractContextManager[Any]]
-    kinds: set[str]
-    bytes_each: int = 0
-
-
 @contextlib.contextmanager
 def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
     begin()
@@ -200,27 +183,30 @@ def postgres(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fault(name, request, settings):
-    """A fault by its name: a kind of stores, and what becomes of the first."""
+    """A fault by its name, a kind of stores and what becomes of the first.
+
+    Yields stores, what stops one for a block, that and what takes over ("": the record), and the least result's bytes.
+    """
     kind, what = name.split()
     if name == "database locked":
-        yield Fault(stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""})
+        yield stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""}, 0
         return
     if kind == "database":
         postgres: PostgresUnderTest = request.getfixturevalue("postgres")
         stopped = partial(between, postgres.stop, postgres.start) if what == "ended" else postgres.standing_still
-        yield Fault(stores_at("database:"), stopped, {"database", ""})
+        yield stores_at("database:"), stopped, {"database", ""}, 0
         return
     server: S3Server = request.getfixturevalue("own_s3_server")
     with FaultProxy(server.port) as proxy:  # the server keeps its objects only as long as it runs
         stopped = partial(between, proxy.refuse, proxy.pass_) if what == "refuses" else server.hanging
         url = url_of(server.bucket(), f"http://{proxy.host}:{proxy.port}")
         if kind == "s3":
-            yield Fault(stores_at(url), stopped, {"s3", ""})
+            yield stores_at(url), stopped, {"s3", ""}, 0
             return
         settings.STORAGES = {**settings.STORAGES, "default": address_of("TEST", url).entry}
         settings.MEDIA_ROOT = "/nonexistent"
         assert storages["default"].bucket  # the import of its client alone may take longer than a job waits
-        yield Fault(stores_at(""), stopped, {"storage", "database"}, LARGE_BYTES)
+        yield stores_at(""), stopped, {"storage", "database"}, LARGE_BYTES
 
 
 @pytest.mark.sqlite
@@ -233,18 +219,18 @@ def fault(name, request, settings):
     ],
 )
 def test_a_store_that_stops_costs_no_job_and_no_result(fault, name, jobs, longest_s, yard_broker, run_worker):
-    stores = fault.stores
+    stores, stopped, kinds, bytes_each = fault
     broker = yard_broker(small_yard(), results=stores)
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
     def returns(number: int) -> str:
-        return f"{number}:".ljust(fault.bytes_each, "x")
+        return f"{number}:".ljust(bytes_each, "x")
 
     messages = [returns.send(number) for number in range(jobs)]
     records = facilities_of(broker).records
     with run_worker(broker=broker, threads=THREADS), contextlib.ExitStack() as stopping:
         wait_for(lambda: len(stores.places) >= jobs // 5, 60)
-        stopping.enter_context(fault.stopped())
+        stopping.enter_context(stopped())
         at_stop = len(stores.places)
         wait_for(lambda: len(stores.places) >= at_stop + (jobs - at_stop) // 2, 60)
         stopping.close()
@@ -253,10 +239,10 @@ def test_a_store_that_stops_costs_no_job_and_no_result(fault, name, jobs, longes
     print(f"{name}: {jobs} jobs, longest wait {stores.longest_s:.2f} s, {dict(Counter(places))}")
 
     assert len(stores.places) == jobs
-    assert stores.kinds() >= fault.kinds
+    assert stores.kinds() >= kinds
     assert stores.longest_s < longest_s
     found = [message.get_result(backend=broker.get_results_backend()) for message in messages]
-    assert found == [f"{number}:".ljust(fault.bytes_each, "x") for number in range(jobs)]
+    assert found == [f"{number}:".ljust(bytes_each, "x") for number in range(jobs)]
 
 
 def ended(caller: Caller, job_ids: list[str]) -> list[dict[str, Any]]:
@@ -335,10 +321,8 @@ def test_the_doctor_reaches_the_bucket_of_results_as_well(settings, own_s3_serve
     settings.STORAGES = {**settings.STORAGES, "default": bucket.entry}
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", bucket))
     same = list(look_at_results())
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": replace(bucket, options=bucket.options | {"querystring_expire": 300}).entry,
-    }
+    timed = replace(bucket, options=bucket.options | {"querystring_expire": 300})
+    settings.STORAGES = {**settings.STORAGES, "default": timed.entry}
     same += look_at_results()
     missing = replace(bucket, bucket="no-such-bucket")
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", missing))

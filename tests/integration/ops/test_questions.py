@@ -17,7 +17,6 @@ from switchyard.operations.metrics import BrokerMetrics
 from switchyard.workers.metrics import PoolCollector
 
 pytestmark = pytest.mark.django_db
-
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 # Of a PostgreSQL and of a broker with a limit: test_capacity.py reads them from real ones; of pools that ran for 10 s:
 # tests/pager/test_pager.py.

@@ -14,7 +14,6 @@ from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.exact]  # installs and starts processes, beside other tests
-
 RELEASES = sorted(Path(settings.BASE_DIR, "tests/upgrade").glob("switchyard-*.whl"))
 ACTORS = """
 import time

@@ -104,10 +104,8 @@ def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transacti
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
     [
-        ("[1]", "as an object"),
-        ("{", "no JSON"),
-        ('{"a": 1}', "missing a required argument"),
-        ('{"a": 1, "b": "two"}', "expects int"),
+        *(("[1]", "as an object"), ("{", "no JSON")),
+        *(('{"a": 1}', "missing a required argument"), ('{"a": 1, "b": "two"}', "expects int")),
         ('{"a": 1, "b": "[redacted]"}', "its first value is not kept"),
     ],
 )
