@@ -1,7 +1,6 @@
 """One yard and one browser for all tests of this folder, and a page of its own for each test."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,9 @@ CHROMIUM = (
 
 expect.set_options(timeout=PATIENCE_MS)
 
-Open = Callable[..., Page]
-
 
 @pytest.fixture(scope="package")
-def yard() -> Iterator[RoomYard]:
+def yard():
     """A yard with something on every page."""
     with room_yard() as running:
         running.facts["made"] = running.make("letters", 3)
@@ -38,13 +35,13 @@ def yard() -> Iterator[RoomYard]:
 
 
 @pytest.fixture(scope="package")
-def sample(yard: RoomYard) -> Sample:
-    return Sample.of(yard)
+def sample(yard):
+    return Sample(yard)
 
 
 # Of the package, not the session: Playwright leaves an event loop in this thread, in which Django refuses its database.
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
+def browser():
     """Debian's Chromium."""
     program = shutil.which("chromium")
     if program is None:
@@ -56,7 +53,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, yard: RoomYard) -> Iterator[Open]:
+def open_page(browser, yard):
     """Open pages, each in a context of its own, as a user of the yard; fail when one of them reported an error."""
     opened: list[tuple[BrowserContext, Watch]] = []
 
@@ -74,7 +71,7 @@ def open_page(browser: Browser, yard: RoomYard) -> Iterator[Open]:
 
 
 @pytest.fixture(scope="module")
-def shared_context(browser: Browser, yard: RoomYard) -> Iterator[BrowserContext]:
+def shared_context(browser, yard):
     """A context of a module's tests that change nothing: its cache has the assets."""
     context = new_context(browser, yard, user="ada.byron")
     yield context

@@ -1,8 +1,5 @@
 """Every page of the project, from the table of all URLs: a new URL is walked without a line here."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -32,38 +29,21 @@ MORE = [
 ]
 
 
-@dataclass(frozen=True)
 class Sample:
     """Values of the names in a path."""
 
-    values: dict[str, Any]
-
-    @classmethod
-    def of(cls, yard: RoomYard) -> Sample:
-        rows, made = yard.facts["rows"], yard.facts["made"]
-        return cls(
-            {
-                **yard.facts["jobs"],
-                "job": yard.facts["jobs"]["succeeded"],
-                "letter": made["letters"][0],
-                "fingerprint": made["fingerprint"],
-                "alert": rows["switchyard_alerts/alert"],
-                "silence": 1,
-                "token": int(rows["switchyard_api/token"]),
-                "user": rows["auth/user"],
-                "group": rows["auth/group"],
-                "bulk": 1,
-                "queue": "default",
-                "schedule": "purge_delivery_attempts",
-                "stored": "nightly export",
-                "member": "unknown",
-                "rows": rows,
-            }
-        )
+    def __init__(self, yard: RoomYard) -> None:
+        jobs, rows, made = (yard.facts[name] for name in ("jobs", "rows", "made"))
+        self._values = {
+            **jobs, "job": jobs["succeeded"], "letter": made["letters"][0], "fingerprint": made["fingerprint"],
+            "alert": rows["switchyard_alerts/alert"], "silence": 1, "token": int(rows["switchyard_api/token"]),
+            "user": rows["auth/user"], "group": rows["auth/group"], "bulk": 1, "queue": "default",
+            "schedule": "purge_delivery_attempts", "stored": "nightly export", "member": "unknown", "rows": rows,
+        }  # fmt: skip
 
     def path(self, template: str) -> str:
         """Return a path with its names replaced; ``{rows[app/model]}`` is the key of a model's row."""
-        return template.format(**self.values)
+        return template.format(**self._values)
 
 
 def _pages() -> list[str]:

@@ -73,7 +73,6 @@ _TEMPLATES = (
     "<template data-xss shadowrootmode=open><img src=x onerror={run}></template>",
     "\x1b]8;;javascript:{run}\x07<img data-xss src=x onerror={run}>",
 )
-
 PAYLOADS = tuple(
     text.replace("{run}", f"xss({number})")
     for number, text in enumerate((*_CLASSIC, *_HANDLERS, *_ATTRIBUTES, *_ADDRESSES, *_ESCAPES, *_TEMPLATES))

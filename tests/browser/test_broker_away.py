@@ -1,9 +1,7 @@
 """A page that is open while the broker goes away and comes back: its acts are switched off, and on again."""
 
 import pytest
-from playwright.sync_api import Page, Route, expect
-
-from tests.browser.conftest import Open
+from playwright.sync_api import Route, expect
 
 AWAY = "The broker does not answer: what needs it is switched off until it does."
 STRIP = (
@@ -13,7 +11,7 @@ STRIP = (
 
 
 @pytest.fixture
-def said(open_page: Open) -> tuple[Page, list[str]]:
+def said(open_page):
     """An open page whose strip says what the list holds."""
     off, page = [AWAY], open_page()
 

@@ -1,12 +1,11 @@
 """Every page, light and wide or dark and narrow: no error, a strict policy, no sideways scroll, accessible."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import BrowserContext, Page, Response, ViewportSize
+from playwright.sync_api import Page, Response
 
 from tests.browser.conftest import DESKTOP, PHONE, new_context
 from tests.browser.pages import walked
@@ -49,14 +48,7 @@ DOORS = {
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    name: str
-    color_scheme: Literal["light", "dark"]
-    viewport: ViewportSize
-
-
-LOOKS = (Look("light and wide", "light", DESKTOP), Look("dark and narrow", "dark", PHONE))
+LOOKS = (("light and wide", "light", DESKTOP), ("dark and narrow", "dark", PHONE))
 
 
 def looks() -> Iterator[Any]:
@@ -64,11 +56,11 @@ def looks() -> Iterator[Any]:
     for number, page in enumerate(walked()):
         for second, look in enumerate((LOOKS[number % 2], LOOKS[1 - number % 2])):
             marks = [*page.marks, *([pytest.mark.long] if second else [])]
-            yield pytest.param(page.values[0], look, marks=marks, id=f"{page.values[0]} {look.name}")
+            yield pytest.param(page.values[0], look, marks=marks, id=f"{page.values[0]} {look[0]}")
 
 
 @pytest.fixture(scope="module")
-def tab(shared_context: BrowserContext) -> tuple[Page, Watch]:
+def tab(shared_context):
     """One tab for every page: a new one costs as much as a page."""
     page = shared_context.new_page()
     return page, Watch(page)
@@ -99,9 +91,10 @@ def test_page_of_who_may_not_is_sound(door, browser, yard):
     assert not wrong, "\n".join(wrong)
 
 
-def faults(page: Page, address: str, look: Look) -> list[str]:
-    page.set_viewport_size(look.viewport)
-    page.emulate_media(color_scheme=look.color_scheme)
+def faults(page: Page, address: str, look: tuple[str, str, Any]) -> list[str]:
+    _, scheme, viewport = look
+    page.set_viewport_size(viewport)
+    page.emulate_media(color_scheme=scheme)
     answer = page.goto(address, wait_until="load")
     if answer.status >= 500:
         return [f"answered with {answer.status}: {page.inner_text('body')[:2_000]}"]

@@ -2,10 +2,9 @@
 
 import re
 import string
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.watching import Watch
 
@@ -15,12 +14,11 @@ PLACES = {
     "w": "/admin/operations/workers/", "j": JOBS, "s": "/admin/operations/schedules/",
     "d": "/admin/switchyard_dead_letters/deadletter/", "l": "/admin/switchyard_alerts/alert/",
 }  # fmt: skip
-
 ROW = "() => [...document.querySelectorAll('main tbody tr')].indexOf(document.activeElement.closest('tr'))"
 
 
 @pytest.fixture
-def page(shared_context: BrowserContext) -> Iterator[Page]:
+def page(shared_context):
     """The list of jobs, as somebody who may do everything; no page may report an error."""
     page = shared_context.new_page()
     watch = Watch(page)

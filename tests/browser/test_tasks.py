@@ -1,11 +1,10 @@
 """Each task of an operator in three ways, with at most four acts from the overview."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import expect
 
 from devtools.room.yard import RoomYard
 from tests.browser.conftest import new_context
@@ -25,7 +24,7 @@ SIZES = {Keys: 14, Touch: 15, Mouse: 16}
 @pytest.fixture(
     scope="module", params=["touch", *(pytest.param(way, marks=pytest.mark.long) for way in ("keys", "no scripts"))]
 )
-def way(request: pytest.FixtureRequest, browser: Browser, yard: RoomYard) -> Iterator[tuple[BrowserContext, Any]]:
+def way(request, browser, yard):
     """A way to work, and a browser's context for it, with the operator logged in."""
     kind, options = WAYS[request.param]
     context = new_context(browser, yard, user="a.lind", **options)
@@ -34,7 +33,7 @@ def way(request: pytest.FixtureRequest, browser: Browser, yard: RoomYard) -> Ite
 
 
 @pytest.fixture
-def hand(way: tuple[BrowserContext, Any]) -> Iterator[Hand]:
+def hand(way):
     """A hand with the overview open, which may do few acts and sees no page with an error."""
     context, kind = way
     page = context.new_page()

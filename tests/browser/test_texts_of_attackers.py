@@ -1,14 +1,11 @@
 """A hundred payloads in every text that a stranger can write: they add no node to any page, and run nothing."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Page
 
-from devtools.room.yard import RoomYard
 from tests.browser.payloads import PAYLOADS
 from tests.browser.watching import Watch
 
@@ -23,7 +20,6 @@ ADDED = """root => [
 ].map(node => node.outerHTML.slice(0, 200))"""
 # The browser's own parser reads an answer: a tenth of what it costs to open the page.
 ADDED_TO_ANSWER = f"text => ({ADDED})(new DOMParser().parseFromString(text, 'text/html'))"
-
 LISTS = (
     *("/admin/operations/", "/admin/operations/queues/default/", "/admin/operations/queues/images/"),
     *("/admin/operations/workers/", "/admin/operations/actors/repeat/", "/admin/operations/audit/"),
@@ -35,13 +31,13 @@ EACH = 50  # answers are read for each page that is opened
 
 
 @pytest.fixture(scope="module")
-def hostile(yard: RoomYard) -> dict[str, Any]:
+def hostile(yard):
     """Jobs, letters and rows with payloads in every text."""
     return dict(json.loads(yard.run("-m", "tests.browser.hostile").splitlines()[-1]))
 
 
 @pytest.fixture
-def page(shared_context: BrowserContext) -> Iterator[Page]:
+def page(shared_context):
     """A page in which no payload may run."""
     ran: list[str] = []
     page = shared_context.new_page()

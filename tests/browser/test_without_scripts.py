@@ -1,11 +1,8 @@
 """With JavaScript off every page shows what it shows with it."""
 
-from collections.abc import Iterator
-
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import expect
 
-from devtools.room.yard import RoomYard
 from tests.browser.conftest import new_context
 from tests.browser.pages import walked
 
@@ -27,7 +24,7 @@ DRAWN = """() => {
 
 
 @pytest.fixture(scope="module")
-def tab(browser: Browser, yard: RoomYard) -> Iterator[Page]:
+def tab(browser, yard):
     context = new_context(browser, yard, user="ada.byron", scripts=False)
     yield context.new_page()
     context.close()

@@ -1,4 +1,4 @@
-"""The project's web in this process, on a real socket."""
+"""The project's web in this process, on a real socket, and downloads from its asynchronous handler."""
 
 import contextlib
 import socket
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from asgiref.sync import async_to_sync
+from django.test import AsyncClient
 
 from switchyard.serving.server import config
 from tests.waiting import wait_for
@@ -26,3 +28,15 @@ def serving(application: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(30)
         listener.close()
+
+
+@async_to_sync
+async def download(path: str, headers: dict[str, str] | None = None, cookies: Any = None) -> tuple[Any, bytes]:
+    """Get a path from the asynchronous handler, with all of its content."""
+    client = AsyncClient()
+    if cookies is not None:
+        client.cookies = cookies
+    answer = await client.get(path.removeprefix("http://testserver"), headers=headers or {})
+    if not answer.streaming:
+        return answer, answer.content
+    return answer, b"".join([part async for part in answer.streaming_content])

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def looks(monkeypatch):
     """Names of the threads in which Django was asked to close what is old."""
     asked: list[str] = []
     monkeypatch.setattr(

@@ -4,29 +4,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from apps.webhooks import publishing, services
 from apps.webhooks.models import Delivery, DeliveryState
-from tests.factories.endpoints import Endpoint, listening_endpoint
+from tests.factories.endpoints import listening_endpoint
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(600), pytest.mark.long]
 ROOT = Path(__file__).resolve().parents[2]
-Start = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
+def endpoint():
     with listening_endpoint() as made:
         yield made
 
 
 @pytest.fixture
-def start(process_environment: dict[str, str], tmp_path: Path, endpoint: Endpoint) -> Iterator[Start]:
+def start(process_environment, tmp_path, endpoint):
     """Start the pools of deliveries in a process group of their own, and wait until they are ready."""
     started: list[subprocess.Popen[bytes]] = []
 

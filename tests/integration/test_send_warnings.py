@@ -1,8 +1,6 @@
 """Sends inside a transaction are reported in development; a worker of an undeclared queue fails its test."""
 
 import logging
-from collections.abc import Iterator
-from typing import Any
 
 import dramatiq
 import pytest
@@ -17,7 +15,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def hello(settings: Any) -> Iterator[dramatiq.Actor[..., Any]]:
+def hello(settings):
     """An actor of a broker as it is in development."""
     settings.DEBUG = True
     broker = StubBroker(middleware=[TransactionWarnings()])

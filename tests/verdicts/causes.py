@@ -300,7 +300,6 @@ def locked(yard: WatchedYard) -> Iterator[None]:
 @contextmanager
 def table_locked(yard: WatchedYard) -> Iterator[None]:
     """Lock a table of PostgreSQL from a shell, while jobs write to it."""
-    assert yard.postgres is not None
     with psycopg.connect(yard.postgres.url, application_name="a shell") as connection:
         connection.execute("LOCK TABLE verdict_row IN ACCESS EXCLUSIVE MODE")
         yard.send("write_row", "hooks", "a row", count=40)
@@ -311,7 +310,6 @@ def table_locked(yard: WatchedYard) -> Iterator[None]:
 @contextmanager
 def connections_taken(yard: WatchedYard) -> Iterator[None]:
     """Open every connection that the server has, in another program; ours come as they can."""
-    assert yard.postgres is not None
     with ExitStack() as others:
         with contextlib.suppress(psycopg.OperationalError):
             while True:
@@ -328,7 +326,6 @@ postgres_stopped = between(
 @contextmanager
 def postgres_stands_still(yard: WatchedYard) -> Iterator[None]:
     """Stop every process of PostgreSQL with SIGSTOP: connections stay open, nothing is answered."""
-    assert yard.postgres is not None
     with yard.postgres.standing_still():
         yield
 

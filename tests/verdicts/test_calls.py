@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,7 @@ class CalledYard:
 
 
 @pytest.fixture(scope="module")
-def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
+def called(tmp_path_factory):
     """A yard with pools, a scheduler and a history writer."""
     folder: Path = tmp_path_factory.mktemp("called")
     chat, pager = Receiver(), Receiver()
@@ -65,19 +64,13 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CalledYard]:
             "mailto:ops@example.com"
         )
         yard.environment["SWITCHYARD_SMTP_URL"] = f"smtp://127.0.0.1:{mails.port}"
-        yard.manage("migrate", "--verbosity=0")
         try:
-            for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
-                yard.launch(command[0], *command)
-            wait_for(lambda: "pools: all ready" in yard.log("runpools"), START_S, what="pools ready")
+            yard.launch_all()
             wait_for(lambda: "leading" in yard.log("runscheduler"), START_S, what="a scheduler leads")
             yield CalledYard(yard, chat, pager, mails)
             print("mails:", *(str(mail["Subject"]) for mail in mails.mails), sep="\n  ")
         finally:
             yard.stop()
-
-
-Act = Callable[[CalledYard], object]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(1_200)
 
 
 @pytest.fixture(scope="module")
-def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yards]:
+def yards(tmp_path_factory):
     """The yard of all situations, or the one that replaced it."""
     yards = Yards(watched_yard, tmp_path_factory)
     yield yards
@@ -34,7 +34,7 @@ def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yards]:
 
 
 @pytest.fixture
-def yard(yards: Yards) -> WatchedYard:
+def yard(yards):
     """A calm yard, whatever the test before has left."""
     return yards.calm()
 
@@ -100,7 +100,7 @@ def test_ten_minutes_of_healthy_load_with_bursts_stay_silent(yard):
 
 
 @pytest.fixture(scope="module")
-def late_s() -> dict[str, float]:
+def late_s():
     """Situation -> seconds after which it was named, of those that were named later than is promised."""
     return {}
 
@@ -203,7 +203,7 @@ def on_postgres(folder: Path) -> Iterator[WatchedYard]:
 
 
 @pytest.fixture(scope="module")
-def yards_on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yards]:
+def yards_on_postgres(tmp_path_factory):
     yards = Yards(on_postgres, tmp_path_factory)
     yield yards
     yards.close()

@@ -71,14 +71,18 @@ class WatchedYard:
 
     def start(self) -> None:
         """Start everything and wait until the overview reports nothing but what lasts."""
+        self.launch_all()
+        self.watch("watcher", *WATCHER)
+        self.settle()
+
+    def launch_all(self) -> None:
+        """Start everything but what reads the overview, and wait for the pools."""
         self.manage("migrate", "--verbosity=0")
         if self.postgres is None:
             self.execute(TABLE)
         for command in (("runscheduler",), ("runhistory",), ("runpools", "--no-history")):
             self.launch(command[0], *command)
         wait_for(lambda: "pools: all ready" in self.log("runpools"), START_S, what="pools ready")
-        self.watch("watcher", *WATCHER)
-        self.settle()
 
     def launch(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start ``manage.py`` with arguments, in a process group of its own."""
@@ -162,7 +166,6 @@ class WatchedYard:
             findings = [found for line in self.lines if line["at"] >= since for found in line["findings"]]
             seen = {found["name"]: found["sentence"] for found in findings}
             raise AssertionError(f"{pattern!r} was not said, but {seen}; {self._watchers()}") from error
-        assert found is not None
         return found
 
     def _watchers(self) -> str:
@@ -220,7 +223,6 @@ class WatchedYard:
         began = threading.Event()
 
         def read() -> None:
-            assert process.stdout is not None
             with contextlib.suppress(ValueError):  # closed at the end
                 for line in process.stdout:
                     self.lines.append(json.loads(line))

@@ -10,9 +10,8 @@ from typing import Any
 
 import dramatiq
 import pytest
-import redis
 
-from switchyard.broker.interface import Facilities, attach
+from switchyard.broker.interface import attach
 from switchyard.broker.keys import Keys
 from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
@@ -61,7 +60,7 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver():
     with Receiver().receiving() as made:
         yield made
 
@@ -70,7 +69,7 @@ second_receiver = receiver
 
 
 @pytest.fixture
-def groups(valkey: redis.Redis, facilities: Facilities) -> Iterator[AlertGroups]:
+def groups(valkey, facilities):
     """The yard's alert groups, with windows of a fifth of a second."""
     made = AlertGroups(RedisCalls(valkey), Keys("alerts-test"), window_ms=200)
     attach(dramatiq.get_broker(), dataclasses.replace(facilities, alerts=made))

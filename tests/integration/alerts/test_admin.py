@@ -13,11 +13,10 @@ from switchyard.alerts import acts, intake, sending, views
 from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
-from switchyard.broker.stores.alert_groups import AlertGroups
+from tests.factories.alerts import make_alert
 from tests.factories.pages import text_of
 from tests.factories.staff import staff
 from tests.integration.alerts.conftest import fact
-from tests.integration.alerts.test_dispatch import configured
 from tests.unit.alerts.configuration import with_alert_urls
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +26,7 @@ TEST = reverse("switchyard-alerts-test")
 
 
 @pytest.fixture
-def alert(groups: AlertGroups) -> Alert:
+def alert(groups):
     groups.raise_(fact(title="<script>alert(1)</script>"))
     with with_alert_urls("log:"):
         sending.dispatch_due()
@@ -94,23 +93,15 @@ def test_unknown_alert_and_act_are_404(alert):
 
 def test_all_open_alerts_that_match_and_were_there_are_acknowledged_at_once(alert):
     client = logged_in("view_alert", "acknowledge_alert")
-    act = f"acknowledge up to {make(queue='elsewhere').pk}"
+    act = f"acknowledge up to {make_alert(queue='elsewhere').pk}"
 
     page = client.get(LIST, {"queue": "elsewhere"}).content.decode()
-    make(queue="elsewhere")
+    make_alert(queue="elsewhere")
     client.post(f"{LIST}?queue=elsewhere", {"action": act})
 
     assert f'value="{act}">Acknowledge all 1 open</button>' in page
     assert [each.state for each in Alert.objects.order_by("pk")] == ["open", "acknowledged", "open"]
     assert Alert.objects.filter(acknowledged_by="a.lind").count() == AuditEntry.objects.get().count == 1
-
-
-def make(kind: str = "dead_letter", **values: Any) -> Alert:
-    now = timezone.now()
-    return Alert.objects.create(
-        fingerprint=f"made-{Alert.objects.count()}", kind=kind, severity="critical", sample="x",
-        **({"title": "made", "count": 1, "first_at": now, "last_at": now} | values),
-    )  # fmt: skip
 
 
 def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) -> None:
@@ -123,12 +114,12 @@ def deliver(alert: Alert, channel: str, state: Delivery.State, **values: Any) ->
 def test_an_act_that_fails_halfway_counts_what_it_did(monkeypatch):
     monkeypatch.setattr(intake, "resolve", Mock(side_effect=[True, OSError]))
     with pytest.raises(OSError):
-        acts.apply("resolve", [make(), make()], who=Who("a.lind", "page"))
+        acts.apply("resolve", [make_alert(), make_alert()], who=Who("a.lind", "page"))
     assert AuditEntry.objects.values_list("count", "outcome").get() == (1, "failed")
 
 
 def test_channels_say_whether_they_deliver():
-    alert, now = make(), timezone.now()
+    alert, now = make_alert(), timezone.now()
     with with_alert_urls("log:", "mailto:ops@example.com", "mailto:second@example.com"):
         names = [row["name"] for row in views.channel_rows()]
         for name in names[:2]:
@@ -143,7 +134,7 @@ def test_channels_say_whether_they_deliver():
 
 def test_a_test_reaches_its_channel_and_is_in_the_audit_log(receiver):
     client = logged_in("view_alert", "silence_alert")
-    with configured(receiver, first=("log:",)):
+    with with_alert_urls("log:", receiver.url):
         name = views.channel_rows()[-1]["name"]
         assert f"Send test to {name}" in text_of(client.get(LIST))
         answer = client.post(TEST, {"channel": name}, follow=True)

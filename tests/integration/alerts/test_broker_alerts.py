@@ -1,11 +1,9 @@
 """A fault of the broker's server raises one alert, also when it is full; one that is away is told without it."""
 
-from collections.abc import Iterator
 from itertools import count
 from unittest.mock import Mock
 
 import pytest
-import redis
 from django.db import DatabaseError
 
 from switchyard.alerts import sending
@@ -23,7 +21,7 @@ AWAY = ServerFinding("away", "warning", "the server does not answer", "Check tha
 
 
 @pytest.fixture
-def server(facilities: Facilities, valkey: redis.Redis) -> Iterator[redis.Redis]:
+def server(facilities, valkey):
     """The broker's server, as it was configured afterwards."""
     yield valkey
     valkey.config_set("maxmemory", 0)
@@ -76,7 +74,7 @@ def test_a_full_server_takes_its_alert_and_the_schedulers_lease(facilities, serv
 
 
 @pytest.fixture
-def away(monkeypatch: pytest.MonkeyPatch) -> Mock:
+def away(monkeypatch):
     """The checks of the server find that it is away."""
     watch = Mock()
     watch.look.return_value.findings = [AWAY]

@@ -12,6 +12,7 @@ from switchyard.alerts.models import Alert, Delivery, Silence
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
 from switchyard.broker.errors import ActRefused
+from tests.factories.alerts import make_alert
 from tests.factories.commands import json_of, output_of
 from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
@@ -22,12 +23,9 @@ ADA = Who("ada", "page")
 
 
 @pytest.fixture
-def alert() -> Alert:
-    now = timezone.now()
-    return Alert.objects.create(
-        fingerprint="f00d", kind="dead_letter", title="mail gave up\x1b[31m", severity="critical", sample="why\nso",
-        count=3, first_at=now, last_at=now, queue="default", actor="mail",
-    )  # fmt: skip
+def alert():
+    given = {"sample": "why\nso", "count": 3, "queue": "default", "actor": "mail"}
+    return make_alert(fingerprint="f00d", title="mail gave up\x1b[31m", **given)
 
 
 def test_list_shows_unresolved_alerts_and_silences(alert):
@@ -49,10 +47,8 @@ def test_acknowledged_and_resolved_alerts_leave_rows(alert):
 
     alert.refresh_from_db()
     assert alert.state == "resolved" and alert.acknowledged_by.endswith("(shell)")
-    rows, key = (
-        AuditEntry.objects.order_by("id").values_list("act", "target", "reason", "count", "outcome"),
-        str(alert.pk),
-    )
+    rows = AuditEntry.objects.order_by("id").values_list("act", "target", "reason", "count", "outcome")
+    key = str(alert.pk)
     resolved = [("alert.resolve", key, "", count, "done") for count in (1, 0)]
     assert list(rows) == [("alert.acknowledge", key, "on it", 1, "done"), *resolved]
     assert json_of("alerts", "list")["alerts"] == []

@@ -34,12 +34,6 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.django_db
 
 
-def configured(*receivers: Receiver, first: tuple[str, ...] = ()) -> Any:
-    """Configure receivers as channels."""
-    urls = (*first, *(receiver.url for receiver in receivers))
-    return with_alert_urls(*urls)
-
-
 def make_due() -> None:
     """Bring what waits for its next try forward to now."""
     Delivery.objects.filter(state="pending").update(next_try_at=timezone.now())
@@ -48,7 +42,7 @@ def make_due() -> None:
 def test_first_alert_of_a_group_leaves_at_once(groups, receiver):
     groups.raise_(fact())
 
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         assert sending.dispatch_due() == 1
 
     body, alert = receiver.bodies[0], Alert.objects.get()
@@ -59,7 +53,7 @@ def test_first_alert_of_a_group_leaves_at_once(groups, receiver):
 
 
 def test_a_thousand_alerts_of_one_cause_are_a_handful_of_messages(groups, receiver):
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         for index in range(1_000):
             groups.raise_(fact())
             if index % 100 == 0:
@@ -81,7 +75,7 @@ def test_letters_of_many_causes_are_a_few_messages_a_minute_whose_counts_add_up(
     attach(dramatiq.get_broker(), dataclasses.replace(facilities, alerts=groups))
     clock = Mock(return_value=0.0)
     throttle, letters, causes = Throttle(clock), 1_000, 20
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         for number in range(letters):
             groups.raise_(fact(fingerprint=f"cause-{number % causes}"))
             if number % 50 == 0:
@@ -111,7 +105,7 @@ def test_letters_of_failures_that_were_told_wait_for_an_end(groups, receiver, to
     error = "exhausted after 6 attempts in slow: mx.example.com:25: refuses connections; try again"
     other_error = "generate_report gave up: OSError"
     letters = [fact(fingerprint="k", detail=error), fact(fingerprint="o", detail=error, title=other_error)]
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         groups.raise_(fact(kind="finding", fingerprint="finding-actors.failing", title=told, detail="Mend it."))
         sending.dispatch_due()
         for letter in letters:
@@ -140,7 +134,7 @@ def test_failing_channel_is_tried_five_times_holds_up_no_other_raises_no_alert_a
     receiver.answers = [500] * 10
     groups.raise_(fact())
 
-    with configured(receiver, second_receiver):
+    with with_alert_urls(receiver.url, second_receiver.url):
         sending.dispatch_due()
         assert len(second_receiver.bodies) == 1
         for _ in range(8):
@@ -159,7 +153,7 @@ def test_channel_that_is_back_gets_what_was_given_up_while_it_lasts(groups, rece
     receiver.answers = [500] * 6
     for cause in ("lasts", "over"):
         groups.raise_(fact(fingerprint=cause))
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         sending.dispatch_due()
         Delivery.objects.update(state="given_up", tries=5)
         Alert.objects.filter(fingerprint="over").update(state="resolved")
@@ -176,7 +170,7 @@ def test_channel_that_recovers_gets_the_message(groups, receiver):
     receiver.answers = [503, 503]
     groups.raise_(fact())
 
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         before = timezone.now()
         sending.dispatch_due()
         waits = timedelta(seconds=BACKOFF_S[0])
@@ -194,7 +188,7 @@ def test_hanging_channel_ends_at_its_deadline_while_the_other_is_told(groups, re
     monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 0.5)
     groups.raise_(fact())
 
-    with configured(receiver, second_receiver):
+    with with_alert_urls(receiver.url, second_receiver.url):
         assert sending.dispatch_due() == 1
 
     assert len(second_receiver.bodies) == 1
@@ -223,7 +217,7 @@ def test_mail_is_sent_over_real_smtp_once(groups):
 
 def test_process_killed_before_settling_sends_nothing_twice(groups, receiver, valkey):
     groups.raise_(fact())
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         sending.dispatch_due()
         # As a process does that was killed before it settled the group, 30 s later.
         key = next(key for key in valkey.scan_iter("alerts-test:*group*"))
@@ -235,7 +229,7 @@ def test_process_killed_before_settling_sends_nothing_twice(groups, receiver, va
 
     assert [body["count"] for body in receiver.bodies] == [1]
     assert Alert.objects.get().count == 2
-    with configured(receiver):
+    with with_alert_urls(receiver.url):
         wait_for(lambda: sending.dispatch_due() or len(receiver.bodies) == 2)
     assert [body["new"] for body in receiver.bodies] == [1, 1]
 
@@ -247,11 +241,11 @@ def test_database_that_is_away_delays_the_row_not_the_message(groups, receiver):
     def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         raise DatabaseError("away")
 
-    with configured(receiver, first=("log:",)), connection.execute_wrapper(refuse):
+    with with_alert_urls("log:", receiver.url), connection.execute_wrapper(refuse):
         assert sending.dispatch_due() == 2
         assert sending.dispatch_due() == 0
     assert Alert.objects.count() == 0
-    with configured(receiver, first=("log:",)):
+    with with_alert_urls("log:", receiver.url):
         assert sending.dispatch_due() == 0
 
     assert [body["count"] for body in receiver.bodies] == [1]
@@ -263,7 +257,7 @@ RULE = AlertRule("queues.late", channels=("team",), escalate_after_s=600, escala
 
 
 @pytest.fixture
-def escalating(groups: AlertGroups, receiver: Receiver, second_receiver: Receiver) -> Iterator[None]:
+def escalating(groups, receiver, second_receiver):
     """A rule that sends to a team, and after ten minutes to those on call; what is late was sent."""
     with with_rules(RULE, urls=(f"team={receiver.url}", f"oncall={second_receiver.url}")):
         groups.raise_(LATE)

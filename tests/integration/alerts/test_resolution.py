@@ -16,10 +16,11 @@ from switchyard.alerts.sending import CALM_S, BrokerAlerts, LastingAlerts
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
-from switchyard.broker.stores.alert_groups import AlertFact, AlertGroups
+from switchyard.broker.stores.alert_groups import AlertFact
 from switchyard.dead_letters import acts
 from switchyard.schedules.runner import reconcile_letters
 from tests.chaos.load import let_pass
+from tests.factories.alerts import make_alert
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import keep, letter
 from tests.integration.alerts.conftest import fact
@@ -31,7 +32,7 @@ FACT = AlertFact("f00d", "dead_letter", "deliver_webhook gave up", "", "webhook"
 
 
 @pytest.fixture
-def alert(groups: AlertGroups) -> Alert:
+def alert(groups):
     groups.raise_(fact())
     return dispatched()
 
@@ -125,8 +126,7 @@ def test_alerts_of_many_causes_are_resolved_in_steps(monkeypatch):
     monkeypatch.setattr(intake, "FINGERPRINTS_AT_ONCE", 3)
     long_ago = timezone.now() - timedelta(hours=1)
     for number in range(10):
-        named = {"fingerprint": f"cause-{number}", "kind": "dead_letter", "title": "t", "severity": "critical"}
-        Alert.objects.create(count=1, first_at=long_ago, last_at=long_ago, **named)
+        make_alert(fingerprint=f"cause-{number}", first_at=long_ago, last_at=long_ago)
 
     resolved = intake.resolve_triaged(lambda fingerprints: [name for name in fingerprints if name == "cause-4"])
 

@@ -25,17 +25,14 @@ from switchyard.alerts.models import Alert, Delivery
 from switchyard.audit.services import Who
 from tests.factories.endpoints import Answering, answers_of
 from tests.factories.smtp import smtp_server
-from tests.integration.alerts.conftest import Receiver, fact
+from tests.integration.alerts.conftest import fact
 from tests.unit.alerts.configuration import with_alert_urls
 from tests.unit.alerts.test_channels import FIRST
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
-
 SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcanarySecret/"
 KEY = "canary-secret-canary-secret"
-
-
 TOKEN = "canary-secret-token"
 BASIC = "Basic b3BzQGV4YW1wbGUuY29tOmNhbmFyeS1zZWNyZXQtdG9rZW4="
 WAYS: list[dict[str, Any]] = [
@@ -133,7 +130,6 @@ class Jira:
 
     def _found(self, jql: str) -> list[dict[str, Any]]:
         match = re.fullmatch(r'labels = "(\S+)" ORDER BY created DESC', jql)
-        assert match is not None
         keys = [key for key, ticket in self.tickets.items() if match[1] in ticket["fields"]["labels"]]
         return [self._shown(key) for key in reversed(keys) if key not in self.unseen]
 
@@ -171,7 +167,7 @@ def nonsense(body: bytes) -> Callable[[], Iterator[bytes]]:
 
 
 @pytest.fixture
-def slack(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Receiver:
+def slack(receiver, monkeypatch):
     """A receiver in the place of Slack."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of services that are not used here
@@ -324,13 +320,13 @@ DIGEST, END = replace(FIRST, id="1-1", count=9, reported=1), replace(FIRST, id="
 
 
 @pytest.fixture
-def server() -> Iterator[Jira]:
+def server():
     with Jira().serving() as made:
         yield made
 
 
 @pytest.fixture(autouse=True)
-def _another_process_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def _another_process_with_time(monkeypatch):
     """Forget the tickets of other tests, and let a loaded machine answer late."""
     jira.created_here.clear()
     monkeypatch.setattr("switchyard.alerts.channels.DEADLINE_S", 60.0)

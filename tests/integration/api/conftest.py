@@ -13,7 +13,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def bearer(transactional_db: None) -> dict[str, str]:
+def bearer(transactional_db):
     """Headers with a token that may do everything."""
     user = api_user("ada")
     _, plain = create_token(owner=user, scopes=["submit", "read", "operate"], name="test")

@@ -40,7 +40,6 @@ from switchyard.api.models import IdempotentRequest
 from switchyard.api.responses import accepted
 from switchyard.api.schemas import Accepted, StrictSchema
 from switchyard.broker.admin.scheduled import cancel
-from switchyard.broker.interface import Facilities
 from switchyard.jobs.services import submit
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
@@ -65,14 +64,13 @@ router = Router()
 
 
 @pytest.fixture(scope="module")
-def web() -> Iterator[str]:
+def web():
     with serving(application) as address:
         yield address
 
 
 def connect(web: str) -> http.client.HTTPConnection:
     address = urlsplit(web)
-    assert address.hostname is not None
     return http.client.HTTPConnection(address.hostname, address.port, timeout=30)
 
 
@@ -128,7 +126,7 @@ def test_every_answer_is_documented_and_none_is_5xx(case, web, bearer, facilitie
 
 
 @pytest.fixture
-def ended_job(bearer: dict[str, str], facilities: Facilities) -> str:
+def ended_job(bearer, facilities):
     """A job that the token may see, and that has ended."""
     job_id = submit(probe_actors.add, owner=f"user:{User.objects.get().pk}", kwargs={"a": 1, "b": 2})
     assert cancel(facilities, job_id) == "cancelled"
@@ -159,13 +157,11 @@ def create_sum(request: Any, body: Sum) -> Status[dict[str, str]]:
 
 
 api = build_api(("/jobs", "switchyard.jobs.api.router"), ("/sums", f"{__name__}.router"))
-
-
 urlpatterns = [path(PREFIX, api.urls)]
 
 
 @pytest.fixture
-def sums(settings: Any, bearer: dict[str, str]) -> dict[str, str]:
+def sums(settings, bearer):
     settings.ROOT_URLCONF = __name__
     return bearer
 

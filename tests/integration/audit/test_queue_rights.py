@@ -3,7 +3,6 @@
 import html
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
@@ -17,7 +16,6 @@ from django.urls import reverse
 from switchyard.api.tokens import create_token
 from switchyard.audit.models import AuditEntry, GrantedRight, GroupQueues
 from switchyard.audit.services import OPERATOR, READ_ONLY, ROLES, Who, make_roles
-from switchyard.broker.interface import Facilities
 from switchyard.bulk import services as bulk
 from switchyard.bulk.models import BulkAct
 from switchyard.console.queue_rights import holds, queue_rights
@@ -34,7 +32,7 @@ PAUSE = "switchyard_operations.pause_queue"
 
 
 @pytest.fixture
-def group(transactional_db: None) -> Group:
+def group(transactional_db):
     """Operators of ``slow`` alone."""
     made = Group.objects.create(name="reports team")
     made.permissions.set(Group.objects.get(name=OPERATOR).permissions.all())
@@ -43,19 +41,19 @@ def group(transactional_db: None) -> Group:
 
 
 @pytest.fixture
-def user(group: Group) -> User:
+def user(group):
     made = User.objects.create_user("ada", is_staff=True)
     made.groups.add(group)
     return made
 
 
 @pytest.fixture
-def page(user: User) -> Client:
+def page(user):
     return client_of(user)
 
 
 @pytest.fixture
-def sent(facilities: Facilities) -> Callable[[str], str]:
+def sent(facilities):
     """Send a job to a queue."""
     made = []
     for queue in ("slow", "default"):

@@ -19,16 +19,14 @@ REAL = Path(sys.executable).resolve()
 MANAGE = settings.BASE_DIR / "manage.py"
 BROKER = "tests/integration/broker/"
 PATHS = (
-    f"{BROKER}conformance/test_letters.py",
-    f"{BROKER}redis/test_sentinel.py",
-    f"{BROKER}redis/test_tls.py",
+    *(f"{BROKER}{file}.py" for file in ("conformance/test_letters", "redis/test_sentinel", "redis/test_tls")),
     "tests/integration/doctor/test_server.py",
 )
 REDIS_FILES = ("test_sentinel.py", "test_tls.py")
 
 
 @pytest.fixture(scope="module")  # it takes 10 s of processor time to make an environment
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     (folder / "requirements.txt").write_text("# nothing\n")
     (folder / "requirements-dev.txt").write_text("# nothing either\n")
@@ -39,10 +37,8 @@ def prepare(
     clone: Path, kind: str = "runtime", *, own_session: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     command = ["bash", "-c", f'. "{SCRIPT}" && prepare_environment {kind}']
-    return subprocess.run(
-        command, cwd=clone, env=os.environ | environment, capture_output=True, text=True, timeout=120, check=False,
-        start_new_session=own_session,
-    )  # fmt: skip
+    options = {"env": os.environ | environment, "start_new_session": own_session}
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=120, **options)
 
 
 @pytest.mark.long
@@ -200,18 +196,16 @@ def test_one_that_fails_once_is_unsteady_and_its_log_is_kept(tmp_path, capfd):
     assert (total, last) == ("2 passed, 0 failed", "2 passed, 0 failed, 0 skipped; 1 unsteady")
 
 
-def test_one_that_fails_alone_as_well_is_red(tmp_path, capfd):
-    well, printed = run(tmp_path, capfd, plain=PLAIN, red=RED)
-
-    assert not well
-    assert printed.endswith("1 passed, 1 failed, 0 skipped; 0 unsteady\n")
-
-
-def test_an_exact_one_is_not_run_again(tmp_path, capfd):
-    well, printed = run(tmp_path, capfd, once=unsteady("a", mark="@pytest.mark.exact"))
+@pytest.mark.parametrize(
+    ("files", "passed"),
+    [({"plain": PLAIN, "red": RED}, 1), ({"once": unsteady("a", mark="@pytest.mark.exact")}, 0)],
+    ids=["alone as well", "exact, and not run again"],
+)
+def test_one_that_fails_alone_as_well_or_is_exact_is_red(files, passed, tmp_path, capfd):
+    well, printed = run(tmp_path, capfd, **files)
 
     assert not well and "UNSTEADY" not in printed
-    assert printed.endswith("0 passed, 1 failed, 0 skipped; 0 unsteady\n")
+    assert printed.endswith(f"{passed} passed, 1 failed, 0 skipped; 0 unsteady\n")
 
 
 def test_a_part_that_skips_all_tests_is_left_out_with_why(tmp_path, capfd):

@@ -1,21 +1,17 @@
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
-from dramatiq.actor import Actor
 
 from switchyard.audit.services import Who
-from switchyard.broker.interface import Facilities
 from switchyard.bulk import runner, services
 from switchyard.bulk.models import BulkAct
 
 WHO = Who("a.lind", "page")
-Start = Callable[..., BulkAct]
 
 
 @pytest.fixture
-def fail_always(facilities: Facilities) -> Actor[Any, Any]:
+def fail_always(facilities):
     """An actor of the real yard."""
 
     @dramatiq.actor(actor_name="fail_always", queue_name="default", max_retries=0)
@@ -26,7 +22,7 @@ def fail_always(facilities: Facilities) -> Actor[Any, Any]:
 
 
 @pytest.fixture
-def start(db: None, facilities: Facilities) -> Start:
+def start(db, facilities):
     """Start a bulk act as a person does."""
 
     def act(kind: str, filter: dict[str, Any], **details: Any) -> BulkAct:
@@ -45,5 +41,5 @@ def finished(act: BulkAct) -> BulkAct:
 
 
 @pytest.fixture
-def finish(db: None) -> Callable[[BulkAct], BulkAct]:
+def finish(db):
     return finished

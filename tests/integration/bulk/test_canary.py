@@ -1,6 +1,5 @@
 """Requeues by steps, a canary or a rollout with its ramp: what stops them, and what is taken back."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -23,7 +22,7 @@ from switchyard.dead_letters.acts import reconcile_all
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.jobs.queries import families
 from tests.factories.commands import json_of
-from tests.integration.bulk.conftest import WHO, Start
+from tests.integration.bulk.conftest import WHO
 from tests.integration.bulk.test_letters import bury, dead_ids, waiting_ids
 from tests.waiting import wait_for
 
@@ -33,7 +32,7 @@ KEEP = {"canary": 4, "stop_percent": 100}
 
 
 @pytest.fixture
-def ran(facilities: Facilities) -> Iterator[list[str]]:
+def ran(facilities):
     """Ids of the jobs of an actor that has been mended; those in ``failing`` of the broker fail as before."""
     started: list[str] = []
     broker: Any = dramatiq.get_broker()
@@ -149,7 +148,7 @@ def test_a_waiting_act_keeps_no_other_from_its_steps(start, ran, facilities, mon
 
 
 @pytest.fixture
-def stopped(start: Start, ran: list[str], facilities: Facilities, run_worker: Any) -> BulkAct:
+def stopped(start, ran, facilities, run_worker):
     """A rollout whose canary of 4 has ended well, of whose other 10 none has started, and that was stopped."""
     letters(14)
     act = step(start("letter.canary", GROUP, plan=KEEP))

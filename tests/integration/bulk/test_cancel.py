@@ -7,7 +7,6 @@ from typing import Any
 import dramatiq
 import pytest
 from django.utils import timezone
-from dramatiq.actor import Actor
 
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.clock import now_ms
@@ -17,13 +16,14 @@ from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.bulk import runner
 from switchyard.bulk.kinds import kind_of
 from switchyard.history.models import JobRow
+from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def work(facilities: Facilities) -> Actor[Any, Any]:
+def work(facilities):
     """An actor of the real yard that notes what ran."""
 
     @dramatiq.actor(actor_name="work", queue_name="urgent", max_retries=0)
@@ -185,7 +185,7 @@ def test_an_act_needs_no_slot_of_the_queue_that_it_rescues(start, facilities, fa
 
 
 @pytest.fixture
-def repeated(facilities: Facilities) -> Actor[Any, Any]:
+def repeated(facilities):
     """An actor of the real yard."""
 
     @dramatiq.actor(actor_name="repeated", queue_name="urgent")
@@ -198,12 +198,8 @@ def repeated(facilities: Facilities) -> Actor[Any, Any]:
 def ended(number: int, **changes: Any) -> JobRow:
     """Write a job of the history."""
     at = now_ms() - 10_000 + number
-    values = {
-        "job_id": f"job-{number}", "sequence": 1, "state": "dead", "actor": "repeated", "queue": "urgent",
-        "lane": "urgent", "attempts": 1, "generation": 0, "enqueued_at": at - 10, "finished_at": at,
-        "not_succeeded_at": at, "arguments": f'{{"number":{number}}}',
-    }  # fmt: skip
-    return JobRow.objects.create(**(values | changes))
+    given = {"job_id": f"job-{number}", "state": "dead", "finished_at": at, "arguments": f'{{"number":{number}}}'}
+    return job_row(**{"actor": "repeated", "queue": "urgent", "lane": "urgent"} | given | changes)
 
 
 def sent(facilities: Facilities) -> list[int]:
@@ -219,7 +215,7 @@ def test_ended_jobs_run_again_once_each(killed, start, finish, facilities, repea
     monkeypatch.setattr(runner, "MOST", 4)
     for number in range(10):
         ended(number)
-    ended(10, state="succeeded", not_succeeded_at=None)
+    ended(10, state="succeeded")
     ended(11, arguments='{"number":"[redacted]"}')
     act = start("job.run_again", {"actor": "repeated", "state": "dead"}, reason="rates are back")
     if killed:
@@ -229,7 +225,7 @@ def test_ended_jobs_run_again_once_each(killed, start, finish, facilities, repea
     if forgotten:
         calls, keys = facilities.records.calls, facilities.records.keys.queue("urgent")
         for id_ in calls.command("LRANGE", keys.waiting("live")[1], 0, -1):
-            ended(0, job_id=str(id_, "ascii"), state="succeeded", not_succeeded_at=None)
+            ended(0, job_id=str(id_, "ascii"), state="succeeded")
         calls.command("DEL", keys.bodies, keys.waiting("live")[1])
 
     act = finish(act)

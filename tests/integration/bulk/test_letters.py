@@ -11,7 +11,6 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -250,7 +249,7 @@ def test_a_scheduler_that_takes_over_ends_the_run_of_the_one_before(start, facil
 
 
 @pytest.fixture
-def limit(facilities: Facilities, monkeypatch: pytest.MonkeyPatch) -> int:
+def limit(facilities, monkeypatch):
     """Let the queue ``default`` hold 120 messages."""
     monkeypatch.setattr(dramatiq.get_broker(), "limits", DepthLimits({"default": 120}))
     return 120
@@ -305,7 +304,7 @@ BEGIN = "/admin/operations/bulk/begin/letter.requeue/?fingerprint=f00dfacef00dfa
 
 
 @pytest.fixture
-def operator(facilities: Facilities) -> User:
+def operator(facilities):
     """A staff user with the rights on letters and bulk acts."""
     user = User.objects.create_user("a.lind", is_staff=True)
     labels = ("switchyard_dead_letters", "switchyard_bulk")
@@ -314,7 +313,7 @@ def operator(facilities: Facilities) -> User:
 
 
 @pytest.fixture
-def page(operator: User) -> Client:
+def page(operator):
     return client_of(operator)
 
 

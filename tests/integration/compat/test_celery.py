@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.django_db(transacti
 
 
 @pytest.fixture
-def call() -> Any:
+def call():
     """A bound task that succeeds in its second attempt, or never."""
 
     @shared_task(bind=True, max_retries=1, default_retry_delay=0)

@@ -14,22 +14,14 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from switchyard.broker.interface import Facilities
 from switchyard.commands.management.commands.switchyard import Command
 from switchyard.console.commands import INTERRUPTED, READER_LEFT, PrintingCommand
 from tests.factories.commands import manage
 
 pytestmark = pytest.mark.django_db
 LISTS = (
-    *(
-        "jobs list",
-        "history list",
-        "deadletters list",
-        "deadletters groups",
-        "alerts list",
-        "bulk list",
-        "batches list",
-    ),
+    *(f"{name} list" for name in ("jobs", "history", "deadletters", "alerts", "bulk", "batches")),
+    "deadletters groups",
 )
 JOB = "0c3f9b1e-6a9f-4a90-9ec5-4a3c1d5a2a11"
 SEND = "from dramatiq import Message, get_broker; get_broker().enqueue(Message('default', 'none', (), {}, {}))"
@@ -37,7 +29,7 @@ PRINTING = [["topology"], ["switchyard", "topology"]]
 
 
 @pytest.fixture
-def actor(facilities: Facilities) -> Any:
+def actor(facilities):
 
     @dramatiq.actor(actor_name="couple", queue_name="default")
     def couple(wagon: int) -> None:
@@ -47,7 +39,7 @@ def actor(facilities: Facilities) -> Any:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def kept(monkeypatch):
     """Neither close the connections of the test after a command, nor check the system before it."""
     monkeypatch.setattr(connections, "close_all", lambda: None)
     monkeypatch.setattr(BaseCommand, "check", lambda *args, **options: None)
@@ -67,21 +59,18 @@ def exit_code(call: str) -> Any:
         *("history list --after nonsense", "plan --since nonsense"),
         "plan --queue default --arrivals often --duration p50=80ms",
         *("jobs cancel", "jobs cancel --filter actr=1", "jobs cancel --filter actor"),
-        *("deadletters requeue --since nonsense", "queues pause default --until yesterday"),
-        *("actors pause couple --until yesterday", "actors pause couple --argument nope=1"),
-        "actors pause couple --argument wagon=[1]",
+        *("deadletters requeue", "deadletters discard ID --group FP", "deadletters requeue --since nonsense"),
+        *("queues pause default --until yesterday", "actors pause couple --until yesterday"),
+        *("actors pause couple --argument nope=1", "actors pause couple --argument wagon=[1]"),
         "actors send couple --args nonsense",
-        "actors send couple --args '[1]' --delay -1",
-        "actors send couple --args '[1]' --tag ''",
+        *("actors send couple --args '[1]' --delay -1", "actors send couple --args '[1]' --tag ''"),
         "actors send couple --kwargs '{\"car\": 1}'",
         *("topology render systemd --value nope=1", "topology render systemd --value user"),
         *("topology render systemd --value user=", "topology render compose --cores 0", "plan --given /nonexistent"),
         *("plan --given /bin/true", "plan --topology nope", "plan --topology os.path", "plan --minutes 0"),
         *("queues note default ''", "queues override nope 3", "queues import nonsense"),
-        "queues relocate couple --from default --to default",
-        "schedules import",
-        "schedules import /nonexistent",
-        "schedules import --from celery-beat --actor nope",
+        *("queues relocate couple --from default --to default", "schedules import"),
+        *("schedules import /nonexistent", "schedules import --from celery-beat --actor nope"),
         *(f"{words} --limit {limit}" for words in LISTS for limit in (0, 10**30)),
         "runpool default --metrics-port 70000",
         "runweb --port 70000",

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 
@@ -19,7 +18,6 @@ from tests.factories.shop import make_customer
 from tests.unit.api.conftest import problem
 
 pytestmark = pytest.mark.usefixtures("facilities")
-
 MONTH = f"{datetime.datetime.now(datetime.UTC):%Y}-01"
 DATASETS = ("invoices", "payments", "customers")
 PRIVATE = [
@@ -27,7 +25,6 @@ PRIVATE = [
     *("http://169.254.169.254/latest/meta-data/", "http://[::1]/", "http://[::ffff:127.0.0.1]/", "http://2130706433/"),
     *("http://0.0.0.0/", "file:///etc/passwd", "ftp://example.com/", "http://user:secret@127.0.0.1/", "no url", ""),
 ]
-
 SUBMITS: dict[str, dict[str, Any]] = {
     "reports": {"customer_id": 1, "month": MONTH},
     "emails": {"to": "ada@example.com", "template": "welcome"},
@@ -40,12 +37,12 @@ SUBMITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def ada(transactional_db: None) -> User:
+def ada(transactional_db):
     return api_user("ada")
 
 
 @pytest.fixture
-def client(ada: User) -> Client:
+def client(ada):
     _, plain = create_token(owner=ada, scopes=["submit", "read"], name="test")
     return Client(headers={"Authorization": f"Bearer {plain}"})
 

@@ -1,22 +1,15 @@
-from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.test import Client
-from dramatiq.actor import Actor
 
-from switchyard.broker.interface import Facilities
-from switchyard.broker.shapes import DeadLetter as Letter
 from tests.factories.letters import keep, letter
 from tests.factories.staff import client_of
 
-Bury = Callable[..., Letter]
-
 
 @pytest.fixture
-def fail_always(facilities: Facilities) -> Actor[Any, Any]:
+def fail_always(facilities):
     """An actor of the real yard that always fails, at once and for good."""
 
     @dramatiq.actor(actor_name="fail_always", queue_name="default", max_retries=0, redact=("address",))
@@ -27,13 +20,13 @@ def fail_always(facilities: Facilities) -> Actor[Any, Any]:
 
 
 @pytest.fixture
-def bury(facilities: Facilities, fail_always: Actor[Any, Any]) -> Bury:
+def bury(facilities, fail_always):
     """Put a letter into its dead list, as a worker does, without its row."""
     return lambda **changes: keep(letter(**changes))
 
 
 @pytest.fixture
-def operator(db: None) -> User:
+def operator(db):
     """A staff user with every right on dead letters, who may view arguments."""
     user = User.objects.create_user("a.lind", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(content_type__app_label="switchyard_dead_letters"))
@@ -42,5 +35,5 @@ def operator(db: None) -> User:
 
 
 @pytest.fixture
-def client(operator: User) -> Client:
+def client(operator):
     return client_of(operator)

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,7 +55,7 @@ print(sent[0].message_id, sent[1].message_id)
 
 
 @pytest.fixture
-def tracker() -> Iterator[tuple[str, list[bytes]]]:
+def tracker():
     """The address of a project in Sentry, and the envelopes that arrive."""
     envelopes: list[bytes] = []
 

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from demo.state import StateFolder
 from demo.work import WORK
 from demo.yard import follow_receiver
 from project.config import BASE_DIR
-from tests.otlp import Received, Traces, receiving, roots_of
+from tests.otlp import Received, receiving, roots_of
 from tests.processes import is_alive
 from tests.waiting import wait_for
 
@@ -37,7 +36,6 @@ FLAKY = 4
 RECOVERY_S = 95.0  # a job that a worker could not hand back in time runs again after 90 s at the latest
 PARTS = {"demo", "valkey", "sidecars", "pools", "scheduler", "web"}
 FIELDS = {"url", "username", "password", "api_token", "broker_url", "database_url", "mail_dir_or_url", "pids"}
-Start = Any
 
 
 class RunningDemo:
@@ -46,13 +44,9 @@ class RunningDemo:
         self.output = ""
         reader, writer = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "demo", "--state", str(state), *arguments],
-            cwd=BASE_DIR,
-            stdin=subprocess.DEVNULL,
-            stdout=writer,
-            stderr=writer,
-            start_new_session=True,
-        )
+            [sys.executable, "-m", "demo", "--state", str(state), *arguments], cwd=BASE_DIR,
+            stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, start_new_session=True,
+        )  # fmt: skip
         os.close(writer)
         self._reader = threading.Thread(target=self._read, args=(reader,))
         self._reader.start()
@@ -67,11 +61,8 @@ class RunningDemo:
 
     def wait_until_ready(self) -> str:
         """Return the address of the site."""
-        wait_for(
-            lambda: "ready: " in self.output or self._process.poll() is not None,
-            timeout_s=START_TIMEOUT_S,
-            what="a demo that is ready",
-        )
+        ended = self._process.poll
+        wait_for(lambda: "ready: " in self.output or ended() is not None, START_TIMEOUT_S, what="a demo that is ready")
         lines = [line.strip() for line in self.output.splitlines() if line.startswith("ready: ")]
         assert len(lines) == 1, self.output
         return lines[0].removeprefix("ready: ")
@@ -114,7 +105,7 @@ class RunningDemo:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path):
     """Start demos on one state folder; whatever the test leaves is killed."""
     started: list[RunningDemo] = []
 
@@ -134,9 +125,8 @@ def send_work(demo: RunningDemo) -> list[str]:
     for kind in ("healthy", "flaky"):
         body = {"url": f"http://127.0.0.1:{port}/{kind}", "events": [f"test.{kind}"]}
         demo.ask("POST", "/api/v1/webhooks/endpoints", body)
-    jobs: list[str] = []
-    for _ in range(4):
-        jobs.append(demo.ask("POST", "/api/v1/exports", {"dataset": "invoices", "format": "csv"})["job_id"])
+    export = {"dataset": "invoices", "format": "csv"}
+    jobs = [demo.ask("POST", "/api/v1/exports", export)["job_id"] for _ in range(4)]
     for number in range(RESETS):
         body = {"to": f"reader-{number}@example.com", "template": "password_reset"}
         jobs.append(demo.ask("POST", "/api/v1/emails", body)["job_id"])
@@ -249,10 +239,8 @@ def test_endpoints_follow_the_receiver_and_others_stay(tmp_path):
 
 
 def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "demo", *arguments],
-        cwd=BASE_DIR, capture_output=True, text=True, timeout=170, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "demo", *arguments]
+    return subprocess.run(command, cwd=BASE_DIR, capture_output=True, text=True, timeout=170)
 
 
 def test_part_that_does_not_start_is_named_with_its_log_and_nothing_stays(tmp_path):
@@ -325,13 +313,13 @@ print(jobs.id)
 
 
 @pytest.fixture(scope="module")
-def traces() -> Iterator[Traces]:
+def traces():
     with receiving() as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def demo(traces: Traces, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDemo]:
+def demo(traces, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.url)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")

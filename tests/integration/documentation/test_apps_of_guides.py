@@ -1,7 +1,6 @@
 """Apps of the guides: orders for the last piece, readings that come again, a Monte Carlo run that is resumed."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import erf, sqrt
@@ -11,7 +10,6 @@ from django.core import mail
 
 from switchyard.batches.services import Batch
 from switchyard.broker.interface import facilities
-from switchyard.broker.redis_broker import RedisBroker
 from switchyard.conf import declared_yard
 from switchyard.middleware.errors import ArgumentMismatch, PermanentFailure
 from switchyard.testing import NotRepeatable, advance, enqueued, redelivered, run_enqueued
@@ -120,7 +118,7 @@ def test_a_reading_that_does_not_fit_is_refused_where_it_is_sent(switchyard_brok
 
 
 @pytest.fixture
-def broker(yard_broker: Callable[..., RedisBroker], transactional_db: None) -> RedisBroker:
+def broker(yard_broker, transactional_db):
     """A broker with the guide's queue and pool."""
     declared = run_block(SIMULATION, -1)
     yard = replace(small_yard(), queues=(declared["RISK"],), pools=declared["POOLS"])

@@ -7,12 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -22,12 +20,12 @@ import time_machine
 from project.asgi import application
 from switchyard import testing
 from switchyard.api.tokens import create_token
-from switchyard.broker.interface import Facilities
 from switchyard.embedded.server import EmbeddedServer
 from switchyard.jobs.queries import find_job
 from switchyard.testing import run_enqueued
 from tests.factories.callers import api_user
 from tests.factories.web import serving
+from tests.integration.documentation.shown import stand_in
 from tests.integration.project.test_empty_yard import copied_project
 from tests.integration.wheel.environments import Environment, clean_environment
 from tests.integration.wheel.environments import run as run_program
@@ -43,24 +41,12 @@ EMAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
 NAMED = re.compile(r"# (\S+\.py)(?:, ([\w ]+))?\n")
 
 
-@dataclass(frozen=True)
-class Page:
-    """The Python files of a page.
+def page(path: str) -> SimpleNamespace:
+    """Return the Python files of a page, as text by path: each block begins with the name of its file.
 
-    Args:
-        before: As the other system has them; path -> text.
-        after: As they are at the end.
-        others: Blocks with another remark behind the path.
+    ``before``: as the other system has them; ``after``: at the end; ``others``: with another remark behind the path.
     """
-
-    before: dict[str, str]
-    after: dict[str, str]
-    others: dict[tuple[str, str], str]
-
-
-def page(path: str) -> Page:
-    """Return the files of a page; each block begins with the name of its file."""
-    found = Page({}, {}, {})
+    found = SimpleNamespace(before={}, after={}, others={})
     for block in code_blocks(read(path), "python"):
         named = NAMED.match(block)
         assert named is not None, f"{path}: no first line says which file this is:\n{block}"
@@ -132,7 +118,7 @@ def test_the_tests_of_all_pages_pass_in_one_project_without_a_server(tmp_path):
 
 @pytest.mark.parametrize(("system", "package"), [("celery", "celery"), ("rq", "rq"), ("huey", "huey")])
 def test_what_was_there_before_is_there_after(system, package):
-    moved: Page = PAGES[system]
+    moved = PAGES[system]
 
     before, after = functions(*moved.before.values()), functions(*moved.after.values())
 
@@ -143,14 +129,10 @@ def test_what_was_there_before_is_there_after(system, package):
 
 
 @pytest.fixture
-def feeds(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def feeds(monkeypatch):
     """The module that the page's tasks import."""
-    news, feeds = ModuleType("news"), ModuleType("news.feeds")
-    exec(REST["news/feeds.py"], vars(feeds))
-    news.feeds = feeds  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "news", news)
-    monkeypatch.setitem(sys.modules, "news.feeds", feeds)
-    yield feeds
+    stand_in(monkeypatch, "news.feeds")
+    exec(REST["news/feeds.py"], vars(sys.modules["news.feeds"]))
 
 
 @pytest.mark.django_db
@@ -162,18 +144,12 @@ def test_a_module_of_celerys_needs_one_other_line(django_user_model):
     names: dict[str, Any] = {"__name__": "news.tasks"}
 
     exec(compile(line + rest, "news/tasks.py", "exec"), names)
-    for name, args in (
-        ("welcome", [django_user_model.objects.create(email="ada@example.com").pk]),
-        ("fetch", ["feed"]),
-    ):
-        names[name].apply_async(args)
+    names["welcome"].apply_async([django_user_model.objects.create(email="ada@example.com").pk])
+    names["fetch"].apply_async(["feed"])
     names["count_readers"].delay()
 
-    assert [(attempt.outcome, attempt.result) for attempt in run_enqueued()] == [
-        ("succeeded", None),
-        ("succeeded", "news"),
-        ("succeeded", 1),
-    ]
+    ended = [(attempt.outcome, attempt.result) for attempt in run_enqueued()]
+    assert ended == [("succeeded", None), ("succeeded", "news"), ("succeeded", 1)]
     assert first == "from celery import shared_task"
     assert line.strip() in moved.after["news/tasks.py"]
     assert functions(line + rest)["fetch"] == functions(moved.after["news/tasks.py"])["fetch"]
@@ -201,14 +177,12 @@ COPIED = (
     *(f"tests/{name}.py" for name in ("needed_programs", "on_both_databases", "spread_keys", "waiting")),
     "tests/integration/__init__.py",
 )
-
 TUTORIAL = "docs/tutorial/first-actor.md"
-
 TESTING = "docs/how-to/test-an-actor.md"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory):
     """A copy of the project, with what README and tutorial tell the reader to write."""
     copy = copied_project(tmp_path_factory.mktemp("clone"), COPIED)
     _follow(copy)
@@ -311,12 +285,11 @@ def test_code_of_the_tutorial_passes_the_linters(project):
 
 
 PAGE = read("docs/how-to/send-a-job-over-http.md")
-
 SEND_IN_SHELL, FOLLOW, PYTHON_CLIENT, TYPESCRIPT_CLIENT = code_blocks(PAGE, "sh")
 
 
 @pytest.fixture
-def yard(facilities: Facilities, transactional_db: None) -> Iterator[dict[str, str]]:
+def yard(facilities, transactional_db):
     """The environment of a client of a served yard."""
     _, token = create_token(owner=api_user("ada"), scopes=("submit", "read"), name="client")
     with serving(application) as address:

@@ -9,11 +9,9 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -26,8 +24,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from switchyard.batches.services import Batch
-from switchyard.broker.interface import Facilities, facilities
-from switchyard.broker.redis_broker import RedisBroker
+from switchyard.broker.interface import facilities
 from switchyard.broker.topology import Dependency
 from switchyard.conf import declared_yard
 from switchyard.jobs.models import DoneOnce
@@ -65,7 +62,7 @@ class Channels(ModuleType):
 
 
 @pytest.fixture
-def shown(yard_broker: Callable[..., RedisBroker], transactional_db: None) -> Iterator[Any]:
+def shown(yard_broker, transactional_db):
     """The guide's app on a yard that declares its dependency, and retries soon."""
     broker = yard_broker(replace(declared_yard(), dependencies=(Dependency("notices"),), retry_speed=1_000))
     with shown_app("notify-people", broker, channels=Channels()) as app:
@@ -155,7 +152,7 @@ class Import:
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch, facilities: Facilities) -> dict[str, Any]:
+def page(monkeypatch, facilities):
     """Names that the guide's code defines."""
     stand_in(monkeypatch, "apps.catalog.models", Import=Import)
     monkeypatch.setattr(Import, "broken", set())
@@ -205,7 +202,7 @@ class Servers(ModuleType):
 
 
 @pytest.fixture
-def circuits(monkeypatch: pytest.MonkeyPatch, yard_broker: Callable[..., RedisBroker]) -> Iterator[Any]:
+def circuits(monkeypatch, yard_broker):
     """The guide's dependencies and actors, on a yard of their own."""
     servers = Servers()
     monkeypatch.setitem(sys.modules, "requests", servers)
@@ -232,10 +229,7 @@ def test_what_waits_calls_no_more_and_others_go_on(circuits, run_worker):
     assert circuits.servers.called.count("https://payments.example/charges") <= 15
     assert (job := records.read(asked)) is not None
     assert (circuits.servers.called.count("eu"), job.attempts) == (2, 1)
-    assert isinstance(dramatiq.get_broker(), RedisBroker)
 
-
-RemindAll = Callable[[list[int]], list[str]]
 
 reminded: list[int] = []
 
@@ -262,7 +256,7 @@ class Account:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Account:
+def account(monkeypatch):
     """Stand-in for the guide's model."""
     account = Account()
     stand_in(monkeypatch, "apps.bonuses.models", Account=account)
@@ -302,7 +296,7 @@ def test_the_guides_unique_actors_keep_replace_and_delay(facilities):
 
 
 @pytest.fixture
-def remind_all(monkeypatch: pytest.MonkeyPatch) -> RemindAll:
+def remind_all(monkeypatch):
     """The guide's function, with an actor that notes whom it reminds."""
 
     def remind(invoice_id: int) -> None:
@@ -369,7 +363,7 @@ class Rows:
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
+def rows(monkeypatch):
     """Stand-in for the page's model."""
     rows = Rows()
     stand_in(monkeypatch, "apps.catalogue.models", Price=rows)
@@ -377,7 +371,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 
 @pytest.fixture
-def opened() -> Iterator[list[tuple[str, BaseDatabaseWrapper]]]:
+def opened():
     found: list[tuple[str, BaseDatabaseWrapper]] = []
 
     def note(connection: BaseDatabaseWrapper, **signal: Any) -> None:
@@ -404,12 +398,11 @@ def test_the_pages_threads_leave_no_connection_open(facilities, run_worker, rows
 
 
 PAGE = "convert-videos"
-
 OLD = b"the video before"
 
 
 @pytest.fixture
-def ffmpeg() -> str:
+def ffmpeg():
     """The program, from ``bin/test``."""
     found = shutil.which("ffmpeg")
     assert found, "ffmpeg is not installed; run: sudo apt install ffmpeg (or bin/test --without ffmpeg)"
@@ -417,7 +410,7 @@ def ffmpeg() -> str:
 
 
 @pytest.fixture
-def videos(yard_broker: Callable[..., RedisBroker], transactional_db: None, tmp_path: Path) -> Iterator[Any]:
+def videos(yard_broker, transactional_db, tmp_path):
     """The guide's app on its queue, with a target that is there; ``limited`` shortens the soft limit."""
     declared = run_block(PAGE, -1)
     yard = replace(small_yard(), queues=(declared["VIDEOS"],), pools=declared["POOLS"])

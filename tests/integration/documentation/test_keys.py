@@ -8,7 +8,6 @@ import redis
 
 from docs import make_keys
 from switchyard.broker.admin.purge import set_aside
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import Entry, QueueOperations, policy_key
@@ -41,7 +40,7 @@ def filled(line: str) -> str:
 
 
 @pytest.fixture
-def server(valkey: redis.Redis, facilities: Facilities) -> redis.Redis:
+def server(valkey, facilities):
     """A server on which the yard has done something of everything, under the page's names."""
     keys = Keys()
     family = QueueOperations(RedisCalls(valkey), keys.queue(make_keys.QUEUE))

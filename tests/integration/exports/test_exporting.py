@@ -1,6 +1,5 @@
 """Exports leave one whole file or nothing; from a request to its download, and the admin's action."""
 
-import asyncio
 import csv
 import io
 import os
@@ -10,9 +9,7 @@ import uuid
 
 import openpyxl
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.core.files.storage import default_storage
-from django.test import AsyncClient
 from django.urls import reverse
 
 from apps.exports import services
@@ -23,7 +20,8 @@ from apps.shop.models import Customer
 from switchyard.middleware.errors import PermanentFailure
 from tests.factories.callers import Caller
 from tests.factories.shop import make_customer, make_invoice, make_payment
-from tests.factories.staff import client_of
+from tests.factories.staff import staff
+from tests.factories.web import download
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("media")]
@@ -141,39 +139,17 @@ def test_the_admin_exports_again(admin_client, facilities):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_admin_hands_out_the_file_to_who_may_see_it():
+def test_the_admin_hands_out_a_file_that_is_there_to_who_may_see_it(media):
     make_customer(name="Ada")
     services.export("customers", "csv", job_id="j1")
-    address = reverse("admin:exports_export_download", args=[Export.objects.get().pk])
-    viewer, other = (User.objects.create_user(name, is_staff=True) for name in ("viewer", "other"))
-    viewer.user_permissions.add(Permission.objects.get(codename="view_export"))
-
-    allowed = download(viewer, address)
-    refused = download(other, address)
-
-    assert allowed[0] == 200
-    assert '"Ada"' in allowed[1]
-    assert refused[0] == 403
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_file_that_is_gone_is_not_found(admin_client, media):
-    services.export("customers", "csv", job_id="j1")
     export = Export.objects.get()
+    address = reverse("admin:exports_export_download", args=[export.pk])
+    viewer, other = (staff(*rights).cookies for rights in (["view_export"], []))
+
+    allowed, content = download(address, cookies=viewer)
+    refused, _ = download(address, cookies=other)
     (media / export.file).unlink()
+    gone, _ = download(address, cookies=viewer)
 
-    assert admin_client.get(reverse("admin:exports_export_download", args=[export.pk])).status_code == 404
-
-
-def download(user, address):
-    client = client_of(user)
-    asked = AsyncClient()
-    asked.cookies = client.cookies
-
-    async def fetch():
-        answer = await asked.get(address)
-        if not answer.streaming:
-            return answer.status_code, answer.content.decode()
-        return answer.status_code, b"".join([part async for part in answer.streaming_content]).decode()
-
-    return asyncio.run(fetch())
+    assert '"Ada"' in content.decode()
+    assert [answer.status_code for answer in (allowed, refused, gone)] == [200, 403, 404]

@@ -1,16 +1,12 @@
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from switchyard.files.addresses import StorageAddress
 from tests.factories.s3 import CREDENTIALS, S3Server
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def s3_server(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -19,7 +15,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+def own_s3_server(tmp_path, monkeypatch):
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     with contextlib.closing(S3Server(tmp_path).start()) as server:
@@ -27,12 +23,12 @@ def own_s3_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 
 
 @pytest.fixture
-def bucket(s3_server: S3Server) -> StorageAddress:
+def bucket(s3_server):
     return s3_server.bucket()
 
 
 @pytest.fixture
-def on_s3(settings: Any, bucket: StorageAddress) -> StorageAddress:
+def on_s3(settings, bucket):
     """The project's storage is a bucket, and no local folder is set."""
     settings.STORAGES = {**settings.STORAGES, "default": bucket.entry}
     settings.MEDIA_ROOT = "/nonexistent"

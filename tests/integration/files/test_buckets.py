@@ -9,7 +9,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,23 +29,20 @@ from apps.retention import services as retention
 from apps.retention.listing import files_below
 from switchyard.files.addresses import StorageAddress, StorageUnavailable, address_of
 from switchyard.files.bucket import SPOOL_BYTES
-from switchyard.files.google import GoogleBucket
 from switchyard.files.s3 import S3Bucket
 from switchyard.operations.findings.disk import look_at_storage
 from tests.factories.endpoints import Answering, answers_of
 from tests.factories.s3 import CREDENTIALS, S3Server
 from tests.factories.shop import make_customer
-from tests.integration.files.test_result_stores import answer_of
+from tests.factories.web import download
 
 
 def storage_at(address: StorageAddress) -> S3Bucket:
-    storage: Any = storages.create_storage(address.entry)
-    assert isinstance(storage, S3Bucket)
-    return storage
+    return storages.create_storage(address.entry)
 
 
 @pytest.fixture
-def storage(bucket: StorageAddress) -> S3Bucket:
+def storage(bucket):
     return storage_at(bucket)
 
 
@@ -174,7 +170,7 @@ class Refusing(Answering):
 
 
 @pytest.fixture(scope="module")
-def refusing() -> Iterator[str]:
+def refusing():
     with answers_of(Refusing) as port:
         yield f"http://127.0.0.1:{port}"
 
@@ -200,7 +196,7 @@ def test_a_refusal_is_told_with_its_remedy(bucket, seen, step, refusing, setting
 
 
 @pytest.fixture(scope="module")
-def emulator() -> Iterator[str]:
+def emulator():
     from gcp_storage_emulator.server import create_server
 
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -212,7 +208,7 @@ def emulator() -> Iterator[str]:
 
 
 @pytest.fixture
-def entry(emulator: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def entry(emulator, request, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
     prefix = hashlib.sha256(request.node.name.encode()).hexdigest()[:12]
     entry = address_of("TEST", f"gs://yard-files/{prefix}").entry
@@ -220,7 +216,7 @@ def entry(emulator: str, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
-def google(entry: dict[str, Any]) -> GoogleBucket:
+def google(entry):
     return storages.create_storage(entry)
 
 
@@ -268,7 +264,7 @@ def test_an_export_is_downloaded_through_the_web_and_leaves_by_its_age(entry, go
     export = Export.objects.get()
     address = reverse("admin:exports_export_download", args=[export.pk])
 
-    answer, content = answer_of(address, cookies=admin_client.cookies)
+    answer, content = download(address, cookies=admin_client.cookies)
     Export.objects.update(created_at=timezone.now() - timedelta(days=2))
     retention.work(1, for_s=60)
 

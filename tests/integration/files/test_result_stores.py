@@ -7,20 +7,16 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pytest
-from asgiref.sync import async_to_sync
 from django.core.files.storage import storages
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connections
 from django.db.utils import ConnectionHandler
-from django.test import AsyncClient
 from django.urls import reverse
 from PIL import Image
 
@@ -44,6 +40,7 @@ from tests.factories.callers import Caller
 from tests.factories.pictures import encode, gradient
 from tests.factories.s3 import S3Server
 from tests.factories.shop import make_customer, make_invoice
+from tests.factories.web import download
 from tests.factories.yards import small_yard
 from tests.table_locks import writes_held
 from tests.waiting import wait_for
@@ -53,7 +50,7 @@ WAIT_MS = 60_000
 
 
 @pytest.fixture(params=["broker:", "database:", "s3:"])
-def stores(request: pytest.FixtureRequest, media: Any) -> Any:
+def stores(request, media):
     if request.param == "s3:":
         return stores_at(url_of(request.getfixturevalue("s3_server").bucket()))
     return stores_at(request.param)
@@ -162,22 +159,6 @@ COUNTS = [(100, 10.0), pytest.param(1000, 2.0, marks=[pytest.mark.long, pytest.m
 THREADS = 8
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Stores of which one can be stopped.
-
-    Args:
-        stopped: Stops it for a block.
-        kinds: The one that is stopped, and the one that takes over; "" is the record.
-        bytes_each: Of a result, at least.
-    """
-
-    stores: TimedStores
-    stopped: Callable[[], AbstractContextManager[Any]]
-    kinds: set[str]
-    bytes_each: int = 0
-
-
 @contextlib.contextmanager
 def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
     begin()
@@ -188,7 +169,7 @@ def between(begin: Callable[[], object], end: Callable[[], object]) -> Iterator[
 
 
 @pytest.fixture
-def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresUnderTest]:
+def postgres(tmp_path, monkeypatch):
     """A PostgreSQL with the table of results, which is the default database of threads that begin now."""
     with PostgresUnderTest() as server:
         entry = database.declared(server.url, bounced=False, state_dir=tmp_path)
@@ -201,28 +182,31 @@ def postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Postgr
 
 
 @pytest.fixture
-def fault(name: str, request: pytest.FixtureRequest, settings: Any) -> Iterator[Fault]:
-    """A fault by its name: a kind of stores, and what becomes of the first."""
+def fault(name, request, settings):
+    """A fault by its name, a kind of stores and what becomes of the first.
+
+    Yields stores, what stops one for a block, that and what takes over ("": the record), and the least result's bytes.
+    """
     kind, what = name.split()
     if name == "database locked":
-        yield Fault(stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""})
+        yield stores_at("database:"), lambda: writes_held(StoredResult), {"database", ""}, 0
         return
     if kind == "database":
         postgres: PostgresUnderTest = request.getfixturevalue("postgres")
         stopped = partial(between, postgres.stop, postgres.start) if what == "ended" else postgres.standing_still
-        yield Fault(stores_at("database:"), stopped, {"database", ""})
+        yield stores_at("database:"), stopped, {"database", ""}, 0
         return
     server: S3Server = request.getfixturevalue("own_s3_server")
     with FaultProxy(server.port) as proxy:  # the server keeps its objects only as long as it runs
         stopped = partial(between, proxy.refuse, proxy.pass_) if what == "refuses" else server.hanging
         url = url_of(server.bucket(), f"http://{proxy.host}:{proxy.port}")
         if kind == "s3":
-            yield Fault(stores_at(url), stopped, {"s3", ""})
+            yield stores_at(url), stopped, {"s3", ""}, 0
             return
         settings.STORAGES = {**settings.STORAGES, "default": address_of("TEST", url).entry}
         settings.MEDIA_ROOT = "/nonexistent"
         assert storages["default"].bucket  # the import of its client alone may take longer than a job waits
-        yield Fault(stores_at(""), stopped, {"storage", "database"}, LARGE_BYTES)
+        yield stores_at(""), stopped, {"storage", "database"}, LARGE_BYTES
 
 
 @pytest.mark.sqlite
@@ -235,18 +219,18 @@ def fault(name: str, request: pytest.FixtureRequest, settings: Any) -> Iterator[
     ],
 )
 def test_a_store_that_stops_costs_no_job_and_no_result(fault, name, jobs, longest_s, yard_broker, run_worker):
-    stores = fault.stores
+    stores, stopped, kinds, bytes_each = fault
     broker = yard_broker(small_yard(), results=stores)
 
     @dramatiq.actor(broker=broker, queue_name="work", store_results=True)
     def returns(number: int) -> str:
-        return f"{number}:".ljust(fault.bytes_each, "x")
+        return f"{number}:".ljust(bytes_each, "x")
 
     messages = [returns.send(number) for number in range(jobs)]
     records = facilities_of(broker).records
     with run_worker(broker=broker, threads=THREADS), contextlib.ExitStack() as stopping:
         wait_for(lambda: len(stores.places) >= jobs // 5, 60)
-        stopping.enter_context(fault.stopped())
+        stopping.enter_context(stopped())
         at_stop = len(stores.places)
         wait_for(lambda: len(stores.places) >= at_stop + (jobs - at_stop) // 2, 60)
         stopping.close()
@@ -255,25 +239,10 @@ def test_a_store_that_stops_costs_no_job_and_no_result(fault, name, jobs, longes
     print(f"{name}: {jobs} jobs, longest wait {stores.longest_s:.2f} s, {dict(Counter(places))}")
 
     assert len(stores.places) == jobs
-    assert stores.kinds() >= fault.kinds
+    assert stores.kinds() >= kinds
     assert stores.longest_s < longest_s
     found = [message.get_result(backend=broker.get_results_backend()) for message in messages]
-    assert found == [f"{number}:".ljust(fault.bytes_each, "x") for number in range(jobs)]
-
-
-def answer_of(path: str, headers: dict[str, str] | None = None, cookies: Any = None) -> tuple[Any, bytes]:
-    """Get a page from the asynchronous handler, with all of its content."""
-
-    async def get() -> tuple[Any, bytes]:
-        client = AsyncClient()
-        if cookies is not None:
-            client.cookies = cookies
-        answer = await client.get(path.removeprefix("http://testserver"), headers=headers or {})
-        if not answer.streaming:
-            return answer, answer.content
-        return answer, b"".join([part async for part in answer.streaming_content])
-
-    return async_to_sync(get)()
+    assert found == [f"{number}:".ljust(bytes_each, "x") for number in range(jobs)]
 
 
 def ended(caller: Caller, job_ids: list[str]) -> list[dict[str, Any]]:
@@ -301,7 +270,7 @@ def test_every_kind_of_file_goes_to_a_bucket_and_comes_back(on_s3, facilities, r
     assert [job["state"] for job in jobs] == ["succeeded"] * 4, jobs
     contents = []
     for job in jobs:
-        answer, content = answer_of(job["result_url"], caller.headers)
+        answer, content = download(job["result_url"], caller.headers)
         assert answer.status_code == 200
         assert int(answer["Content-Length"]) == job["result"]["size_bytes"] == len(content)
         assert hashlib.sha256(content).hexdigest() == job["result"]["sha256"]
@@ -315,7 +284,7 @@ def test_the_room_downloads_from_buckets_where_a_repeated_export_has_its_file(on
     first, again = (exports.export("customers", "csv", job_id="j1") for _ in range(2))
     address = reverse("admin:exports_export_download", args=[Export.objects.get().pk])
 
-    answer, content = answer_of(address, cookies=admin_client.cookies)
+    answer, content = download(address, cookies=admin_client.cookies)
 
     assert (first, answer.status_code, b'"Ada"' in content) == (again, 200, True)
 
@@ -328,7 +297,7 @@ def test_links_replace_downloads_through_the_web_where_they_are_on(settings, s3_
     with run_worker("slow"):
         (job,) = wait_for(lambda: ended(caller, [job_id]), 30)
 
-    answer, _ = answer_of(job["result_url"], caller.headers)
+    answer, _ = download(job["result_url"], caller.headers)
 
     assert (answer.status_code, answer["Cache-Control"]) == (302, "no-store")
     with urllib.request.urlopen(answer["Location"]) as file:
@@ -352,10 +321,8 @@ def test_the_doctor_reaches_the_bucket_of_results_as_well(settings, own_s3_serve
     settings.STORAGES = {**settings.STORAGES, "default": bucket.entry}
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", bucket))
     same = list(look_at_results())
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "default": replace(bucket, options=bucket.options | {"querystring_expire": 300}).entry,
-    }
+    timed = replace(bucket, options=bucket.options | {"querystring_expire": 300})
+    settings.STORAGES = {**settings.STORAGES, "default": timed.entry}
     same += look_at_results()
     missing = replace(bucket, bucket="no-such-bucket")
     settings.SWITCHYARD = replace(settings.SWITCHYARD, results=ResultsAddress("s3", missing))
@@ -414,7 +381,7 @@ def test_api_room_and_doctor_tell_a_dead_storage(settings, own_s3_server, admin_
     refused = caller.client.post(
         "/api/v1/thumbnails", {"file": picture, "width": "8", "height": "6"}, headers=caller.headers
     )
-    page, text = answer_of(address, cookies=admin_client.cookies)
+    page, text = download(address, cookies=admin_client.cookies)
     (away,) = look_at_storage()
 
     assert (refused.status_code, refused["Content-Type"]) == (503, "application/problem+json")

@@ -3,10 +3,9 @@
 import io
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ OLD, NEW = timedelta(days=91), timedelta(days=89)
 
 
 @pytest.fixture(params=["disk", "s3"])
-def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> Iterator[str]:
+def storage(request, settings, tmp_path):
     if request.param == "s3":
         request.getfixturevalue("on_s3")
     else:
@@ -41,7 +40,7 @@ def storage(request: pytest.FixtureRequest, settings: Any, tmp_path: Path) -> It
 
 
 @pytest.fixture
-def aged(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, timedelta], str]:
+def aged(monkeypatch):
     """Give files of the storage an age: S3 sets the time of an upload itself, so the listing is answered for."""
     ages: dict[str, timedelta] = {}
     listed = services.files_below
@@ -117,11 +116,8 @@ def test_old_rows_leave_and_the_rest_is_counted(storage, settings, aged):
     thumbnail = Thumbnail.objects.get(state=ThumbnailState.MADE)
     assert stored() == {picture.file.name, thumbnail.result["file"], export.file, report.file, result}
     assert sorted(SentMail.objects.values_list("state", flat=True)) == ["claimed", "claimed", "refused", "sent"]
-    assert sorted(PaymentEvent.objects.values_list("state", flat=True)) == [
-        "applied",
-        *["received"] * 2,
-        *["unplaced"] * 2,
-    ]
+    events = sorted(PaymentEvent.objects.values_list("state", flat=True))
+    assert events == ["applied", *["received"] * 2, *["unplaced"] * 2]
     found = {state.name: (state.count, state.size_bytes, state.removed) for state in KindState.objects.all()}
     assert found == {
         "pictures": (1, 7, 2), "exports": (1, 5, 1), "reports": (1, 7, 1), "results": (1, 2, 1),
@@ -189,11 +185,8 @@ def test_a_kill_at_any_step_leaves_no_row_without_file_and_no_file_without_name(
 def named() -> set[str]:
     """Return the files that rows name."""
     thumbnails = Thumbnail.objects.filter(result__isnull=False).values_list("result", flat=True)
-    return {
-        *Export.objects.values_list("file", flat=True),
-        *Picture.objects.values_list("file", flat=True),
-        *(result["file"] for result in thumbnails),
-    }
+    rows = (*Export.objects.values_list("file", flat=True), *Picture.objects.values_list("file", flat=True))
+    return {*rows, *(result["file"] for result in thumbnails)}
 
 
 def test_a_storage_away_keeps_names_and_stops_no_other_kind(settings, own_s3_server):

@@ -1,10 +1,9 @@
 import pytest
-from django.test import Client
 
 from tests.factories.staff import staff
 
 
 @pytest.fixture
-def watcher(db: None) -> Client:
+def watcher(db):
     """A logged-in staff user who may see the overview, and nothing else."""
     return staff("view_operations", name="watcher")

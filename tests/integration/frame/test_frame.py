@@ -2,9 +2,7 @@
 
 import html
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import dramatiq
@@ -18,12 +16,12 @@ from periodiq import cron
 
 from switchyard.api.admin import TokenAdmin
 from switchyard.api.models import Token
-from switchyard.broker.interface import Facilities
 from switchyard.broker.queue.operations import Entry
 from switchyard.conf import switchyard_settings
 from switchyard.console.links import actor_url, admin_site, queue_url
 from switchyard.console.room_view import SWITCHED_OFF
 from switchyard.dead_letters.models import DeadLetter
+from switchyard.dead_letters.projection import project
 from switchyard.frame.templatetags.switchyard_frame import room_frame
 from switchyard.frame.views import STRIP
 from switchyard.jobs.templatetags.switchyard_jobs import named
@@ -32,11 +30,13 @@ from switchyard.operations.admin import LISTS, RoomEntry
 from switchyard.setting_values import InvalidSetting
 from switchyard.workers.checks.installation import addresses
 from tests.factories.brokers import broker_without_server
+from tests.factories.letters import letter as a_letter
 from tests.factories.pages import text_of
 from tests.integration.jobs.history_rows import job_row
 from tests.integration.operations.test_overview import Seen
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.django_db
 ACTOR = "generate_report"
 EVIL = "\x1b]0;evil\x07 \x9b2J"
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -58,12 +58,7 @@ def test_everything_is_escaped_and_backticks_are_code():
     assert named("one ` alone <b>") == "one ` alone &lt;b&gt;"
 
 
-pytestmark = pytest.mark.django_db
-
-
 QUEUES, OVERVIEW, THEME = reverse("switchyard-queues"), reverse("switchyard-operations"), reverse("switchyard-theme")
-
-
 PAGES = [
     reverse(name)
     for name in (
@@ -211,30 +206,18 @@ class BackOffice(AdminSite):
 
 
 site = BackOffice(name="backoffice")
-
-
 namesake, bare = BackOffice(), BackOffice()  # "admin", as Django's own
-
-
 bare.register(Group)
-
-
 for each in (site, namesake):
     each.register(Group)
     each.register(list(LISTS), RoomEntry)
     each.register(Token, TokenAdmin)
 
 
-class Named:
-    urlpatterns = [path("", include("switchyard.urls")), path("backoffice/", site.urls)]
-
-
-class Namesake:
-    urlpatterns = [path("", include("switchyard.urls")), path("admin/", namesake.urls)]
-
-
-class Bare:
-    urlpatterns = [path("", include("switchyard.urls")), path("admin/", bare.urls)]
+Named, Namesake, Bare = (
+    type("Urls", (), {"urlpatterns": [path("", include("switchyard.urls")), path(f"{at}/", of.urls)]})
+    for at, of in (("backoffice", site), ("admin", namesake), ("admin", bare))
+)
 
 
 @pytest.mark.parametrize(("urls", "name"), [(Named, "site"), (Namesake, "namesake")])
@@ -295,29 +278,24 @@ def test_a_setting_that_names_no_site_is_refused(path, fact, settings):
 
 # A button, a choice or a link that is marked as one that needs the broker, up to the end of its tag.
 MARKED = re.compile(r"<(?:a|button|option)\b[^>]*\bdata-broker\b[^>]*>")
-
 OFF = html.escape(SWITCHED_OFF)
 
 
 @pytest.fixture
-def sweep(facilities: Facilities, transactional_db: None) -> str:
+def sweep(facilities, transactional_db):
     """A schedule of this project's own broker."""
     dramatiq.actor(lambda: None, actor_name="sweep", queue_name="billing", periodic=cron("15 2 * * *"))
     return "sweep"
 
 
 @pytest.fixture
-def letter(sweep: str) -> DeadLetter:
-    at = datetime.now(UTC)
-    return DeadLetter.objects.create(
-        message_id="m-1", queue="default", actor="sweep", reason="exhausted", exception="KeyError", error="",
-        traceback="", attempts=1, payload={}, fingerprint="f00d", enqueued_at=at, died_at=at, state_at=at,
-        duration_ms=1,
-    )  # fmt: skip
+def letter(sweep):
+    project(a_letter(id="m-1", actor="sweep", fingerprint="f00d"))
+    return DeadLetter.objects.get()
 
 
 @pytest.fixture
-def away(facilities: Facilities) -> Iterator[None]:
+def away(facilities):
     """The broker does not answer, and this process has not read it before."""
     overview.FACTS.forget()
     STRIP.forget()
@@ -328,10 +306,6 @@ def away(facilities: Facilities) -> Iterator[None]:
         yield
     overview.FACTS.forget()
     STRIP.forget()
-
-
-def marked(page: str) -> list[str]:
-    return MARKED.findall(page)
 
 
 def is_off(tag: str) -> bool:
@@ -363,21 +337,17 @@ def pages(letter: DeadLetter) -> dict[str, tuple[str, int]]:
     }
 
 
-def test_acts_are_switched_off_with_the_reason_on_every_page(admin_client, letter, away):
+def test_acts_are_switched_off_with_the_reason_on_every_page_and_what_needs_no_broker_stays(admin_client, letter, away):
     job_row()
 
     for name, (address, least) in pages(letter).items():
         page = admin_client.get(address).content.decode()
-        found = marked(page)
+        found = MARKED.findall(page)
         assert len(found) >= least, (name, found)
         assert [tag for tag in found if not is_off(tag)] == [], name
         assert re.search(rf">{re.escape(OFF)}</", page), f"{name} does not show the reason"
-
-
-def test_what_needs_no_broker_stays(admin_client, letter, away):
     schedule = admin_client.get(reverse("switchyard-schedule", args=["sweep"])).content.decode()
     shown = admin_client.get(reverse("switchyard-letter", args=[letter.pk])).content.decode()
-
     assert re.search(r'<button class="sy-button">Pause sweep</button>', schedule)
     assert re.search(r'<button class="sy-button">Acknowledge letter</button>', shown)
 
@@ -388,7 +358,7 @@ def test_nothing_is_switched_off_while_the_broker_answers(admin_client, letter, 
 
     for name, (address, _) in pages(letter).items():
         page = admin_client.get(address).content.decode()
-        assert OFF not in page and not any(map(is_off, marked(page))), name
+        assert OFF not in page and not any(map(is_off, MARKED.findall(page))), name
 
 
 def posts(letter: DeadLetter) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -1,13 +1,9 @@
 """The search by anything: what it finds and what a right hides; pages are the same in every locale."""
 
 import re
-import uuid
-from collections.abc import Iterator
-from dataclasses import replace
 
 import dramatiq
 import pytest
-import redis
 import time_machine
 from django.contrib.auth.models import User
 from django.test import Client
@@ -16,18 +12,20 @@ from django.utils import timezone, translation
 
 from switchyard.alerts.models import Alert
 from switchyard.broker.clock import now_ms
-from switchyard.broker.interface import Facilities, facilities
+from switchyard.broker.interface import facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import actor_url, job_url, queue_url
 from switchyard.dead_letters import projection
 from switchyard.dead_letters.models import DeadLetter
-from switchyard.history.models import JobRow, SearchValue
+from switchyard.history.models import SearchValue
+from tests.factories.alerts import make_alert
 from tests.factories.brokers import broker_without_server
 from tests.factories.letters import letter
 from tests.factories.pages import text_of
 from tests.factories.staff import client_of
-from tests.integration.project.test_urls import Sample, make_sample
+from tests.integration.jobs.history_rows import job_row
+from tests.integration.project.test_urls import make_sample
 from tests.integration.project.url_table import ROLES, ROUTES
 
 pytestmark = pytest.mark.django_db
@@ -63,14 +61,11 @@ def leads_to(client: Client, asked: str) -> str:
 
 
 @pytest.fixture
-def ended_job(facilities: Facilities) -> JobRow:
+def ended_job(facilities):
     """A job that has ended, with an owner and an argument that it is found by."""
-    at = now_ms()
-    row = JobRow.objects.create(
-        job_id=str(uuid.uuid4()), sequence=1, state="succeeded", actor="generate_report", queue="slow", lane="slow",
-        attempts=1, generation=0, finished_at=at, owner="tenant:77", arguments='{"customer_id": 4711}',
-    )  # fmt: skip
-    SearchValue.objects.create(name="customer_id", value="4711", job_id=row.job_id, finished_at=at)
+    where = {"actor": "generate_report", "queue": "slow", "lane": "slow"}
+    row = job_row(**where, owner="tenant:77", arguments='{"customer_id": 4711}')
+    SearchValue.objects.create(name="customer_id", value="4711", job_id=row.job_id, finished_at=row.finished_at)
     return row
 
 
@@ -100,10 +95,7 @@ def test_a_letter_is_found_by_its_error_and_its_group(admin_client, facilities):
 
 
 def test_an_alert_is_found_by_title_and_number(admin_client, facilities):
-    now = timezone.now()
-    alert = Alert.objects.create(
-        fingerprint="f", title="The moon is late", severity="warning", kind="rule", count=1, first_at=now, last_at=now
-    )
+    alert = make_alert(title="The moon is late", severity="warning", kind="rule")
 
     for asked in ("moon is", f"A-{alert.pk}"):
         assert f"A-{alert.pk}, open" in text_of(found(admin_client, asked))
@@ -137,7 +129,7 @@ def test_without_the_broker_the_search_says_what_it_did_not_search(admin_client)
 
 
 @pytest.fixture
-def sample(valkey: redis.Redis) -> Sample:
+def sample(valkey):
     """One of each thing, with numbers that have separators."""
     made = make_sample()
     DeadLetter.objects.filter(pk=made.letter).update(id=BIG)
@@ -149,11 +141,12 @@ def sample(valkey: redis.Redis) -> Sample:
             beat_at=now_ms(), children=[{"pid": BIG, "ready": True, "busy": 1, "done": 1_500, "rss_bytes": BIG}],
         )
     )  # fmt: skip
-    return replace(made, letter=BIG)
+    made.letter = BIG
+    return made
 
 
 @pytest.fixture
-def browser() -> Iterator[Client]:
+def browser():
     """A superuser's browser, at one moment."""
     client = client_of(User.objects.create_superuser("ada"))
     with time_machine.travel(timezone.now(), tick=False):

@@ -5,15 +5,12 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 from django.core.management import call_command
 
 from project.config import BASE_DIR
-from switchyard.broker.interface import Facilities
 from switchyard.broker.keys import Keys
 from switchyard.history.models import AttemptRow, JobRow, SearchValue
 from switchyard.history.writer import AUTOGROUP
@@ -25,14 +22,11 @@ from tests.integration.history.rows import BASE_MS, job_row
 from tests.processes import titles_below
 from tests.waiting import wait_for
 
-Start = Callable[..., subprocess.Popen[bytes]]
 STREAM = Keys().queue("default").history
 
 
 @pytest.fixture
-def start(
-    process_environment: dict[str, str], request: pytest.FixtureRequest, facilities: Facilities, tmp_path: Path
-) -> Iterator[Start]:
+def start(process_environment, request, facilities, tmp_path):
     """Start ``manage.py`` with arguments; the log is ``tmp_path / "log"``."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -198,10 +192,8 @@ print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.s
 @pytest.mark.parametrize(
     ("database_url", "leads", "started", "nice"),
     [
-        ("postgres://ada@127.0.0.1/yard", True, 0, 19),
-        ("postgres://ada@127.0.0.1/yard", False, 0, 19),
-        ("", True, 0, 5),
-        ("", True, 10, 10),
+        *(("postgres://ada@127.0.0.1/yard", True, 0, 19), ("postgres://ada@127.0.0.1/yard", False, 0, 19)),
+        *(("", True, 0, 5), ("", True, 10, 10)),
     ],
     ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others", "started lower than that"],
 )

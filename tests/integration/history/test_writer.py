@@ -24,7 +24,6 @@ from tests.integration.history.rows import BASE_MS, job_row
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("database")
-
 STREAM = Keys().queue("default").history
 
 

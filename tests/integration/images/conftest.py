@@ -1,5 +1,4 @@
 import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ OWNER = "user:1"
 
 
 @pytest.fixture
-def serve(allow: Callable[[Listener], str]) -> Iterator[Callable[..., str]]:
+def serve(allow):
     """Serve one answer at a URL that may be fetched: ``serve(content, "image/png", path="a.png")``."""
     with contextlib.ExitStack() as stack:
 
@@ -31,7 +30,7 @@ def serve(allow: Callable[[Listener], str]) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
-def make_thumbnail(db: None) -> Callable[..., Thumbnail]:
+def make_thumbnail(db):
     """Make a thumbnail's row for a URL."""
 
     def make(url: str, width: int = 100, height: int = 100) -> Thumbnail:
@@ -42,7 +41,7 @@ def make_thumbnail(db: None) -> Callable[..., Thumbnail]:
 
 
 @pytest.fixture
-def post(db: None) -> Callable[..., HttpResponse]:
+def post(db):
     """Send to ``/api/v1/thumbnails``: JSON when given a dict as ``json``, a form when given fields."""
     caller = Caller("ada")
 
@@ -51,5 +50,5 @@ def post(db: None) -> Callable[..., HttpResponse]:
             return caller.post("/thumbnails", request["json"])
         return caller.client.post("/api/v1/thumbnails", request, headers=caller.headers)
 
-    send.get = lambda path: caller.client.get(path, headers=caller.headers)
+    send.get, send.headers = lambda path: caller.client.get(path, headers=caller.headers), caller.headers
     return send

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.urls import reverse
@@ -25,6 +24,7 @@ from switchyard.broker.interface import facilities as facilities_of
 from switchyard.middleware.errors import PermanentFailure
 from tests.factories.pictures import encode, flat_jpeg, flat_png, gradient
 from tests.factories.staff import log_in
+from tests.factories.web import download
 from tests.integration.outbound.listener import dripping, flooding, listening
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -54,10 +54,7 @@ def test_pages_of_the_admin_load_and_show_no_query(serve, make_thumbnail, facili
     make(made.pk)
 
     for name, key in (("thumbnail", made.pk), ("picture", made.picture_id)):
-        for address in (
-            reverse(f"admin:images_{name}_changelist"),
-            reverse(f"admin:images_{name}_change", args=[key]),
-        ):
+        for address in (reverse(f"admin:images_{name}_changelist"), reverse(f"admin:images_{name}_change", args=[key])):
             page = client.get(address)
             assert page.status_code == 200
             assert "canary" not in page.content.decode()
@@ -77,11 +74,8 @@ def test_a_result_whose_file_is_gone_is_made_anew(serve, make_thumbnail):
 @pytest.mark.parametrize(
     ("content", "content_type", "path"),
     [
-        (PNG, "image/jpeg", "a.png"),
-        (PNG, "text/html", "a.png"),
-        (PNG, "image/png", "a.jpg"),
-        (b"<svg/>", "image/svg+xml", "a.svg"),
-        (b"", "image/png", "a.png"),
+        *((PNG, "image/jpeg", "a.png"), (PNG, "text/html", "a.png"), (PNG, "image/png", "a.jpg")),
+        *((b"<svg/>", "image/svg+xml", "a.svg"), (b"", "image/png", "a.png")),
         (PNG[: len(PNG) // 2], "image/png", "a.png"),
         (b"\x89PNG\r\n\x1a\nrubbish and more rubbish", "image/png", "a.png"),
     ],
@@ -191,11 +185,6 @@ def fields(response) -> list[str]:
     return sorted({error["field"] for error in problem(response, 422)["errors"]})
 
 
-@async_to_sync
-async def content_of(download) -> bytes:
-    return b"".join([piece async for piece in download.streaming_content])
-
-
 def nothing_happened() -> bool:
     waiting = facilities_of().transport.stats("images").live.waiting
     return waiting == 0 and not Picture.objects.exists() and not Thumbnail.objects.exists()
@@ -218,8 +207,8 @@ def test_by_url_and_by_upload_a_job_ends_with_an_image(post, serve, facilities, 
         )
 
     for job, size in zip(jobs, ((64, 40), (14, 9)), strict=True):
-        result = post.get(job["result_url"])
-        with Image.open(io.BytesIO(content_of(result))) as picture:
+        result, content = download(job["result_url"], post.headers)
+        with Image.open(io.BytesIO(content)) as picture:
             assert (result.status_code, result["Content-Type"], picture.size) == (200, "image/webp", size)
         assert (job["result"]["width"], job["result"]["height"]) == size
         assert "file" not in job["result"]
@@ -276,7 +265,6 @@ def test_an_upload_above_twenty_mebibytes_is_too_large(post, facilities):
 
 
 ROOT = Path(__file__).resolve().parents[3]
-
 LARGEST = 4096
 
 
@@ -341,14 +329,8 @@ def test_the_costliest_picture_that_is_accepted_stays_within_the_stated_memory(w
     picture = tmp_path / "picture"
     picture.write_bytes(make())
 
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.integration.images.peak_memory", str(picture), str(box), str(box)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tests.integration.images.peak_memory", picture, str(box), str(box)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
     assert done.returncode == 0, done.stderr
     print(f"{what}: {int(done.stdout) / 1e6:.0f} MB")

@@ -1,30 +1,24 @@
 """Users with tokens, and clients of the API that act for them."""
 
-from collections.abc import Callable, Iterator
-
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from pytest_django.plugin import DjangoDbBlocker
 
 from switchyard.api.tokens import create_token
-from switchyard.broker.interface import Facilities
 from switchyard.jobs.services import submit
 from tests.factories.callers import api_user
 from tests.factories.web import serving
 from tests.integration.jobs import probe_actors
 
-MakeHeaders = Callable[..., dict[str, str]]
-
 
 @pytest.fixture(autouse=True)
-def fresh_yard(facilities: Facilities) -> None:
+def fresh_yard(facilities):
     """Start with an empty broker and actors that wait."""
     probe_actors.go_on.clear()
 
 
 @pytest.fixture(scope="module")
-def web(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+def web(django_db_setup, django_db_blocker):
     """The address of the project's web, in this process."""
     with django_db_blocker.unblock():
         from project.asgi import application  # its checks ask the database
@@ -34,18 +28,18 @@ def web(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[s
 
 
 @pytest.fixture
-def ada(transactional_db: None) -> User:
+def ada(transactional_db):
     return api_user("ada")
 
 
 @pytest.fixture
-def own_job(ada: User) -> str:
+def own_job(ada):
     """A job of Ada's that waits."""
     return submit(probe_actors.add, owner=f"user:{ada.pk}", kwargs={"a": 1, "b": 2})
 
 
 @pytest.fixture
-def headers(ada: User) -> MakeHeaders:
+def headers(ada):
     """Headers with a new token: ``headers("read", user=…)``."""
 
     def make(*scopes: str, user: User | None = None) -> dict[str, str]:
@@ -56,6 +50,6 @@ def headers(ada: User) -> MakeHeaders:
 
 
 @pytest.fixture
-def api(headers: MakeHeaders) -> Client:
+def api(headers):
     """A client of the API with Ada's token."""
     return Client(headers=headers())

@@ -5,16 +5,14 @@ import re
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
-from django.contrib.auth.models import Permission, User
-from django.http import HttpResponse
-from django.test import AsyncClient, Client
+from django.contrib.auth.models import Permission
+from django.test import Client
 
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import submit
 from tests.conftest import RunWorker
+from tests.factories.web import download
 from tests.integration.jobs import probe_actors
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.integration.jobs.history_rows import job_row
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
@@ -29,18 +27,6 @@ def run_to_end(run_worker: RunWorker, api: Client, job_id: str) -> dict[str, Any
         wait_for(lambda: api.get(f"/api/v1/jobs/{job_id}").json()["finished_at"])
     body: dict[str, Any] = api.get(f"/api/v1/jobs/{job_id}").json()
     return body
-
-
-def download(path: str, headers: dict[str, str]) -> tuple[HttpResponse, bytes]:
-    """Get a path from the asynchronous handler, with all of its content."""
-
-    async def get() -> tuple[Any, bytes]:
-        response = await AsyncClient().get(path, headers=headers)
-        if not response.streaming:
-            return response, response.content
-        return response, b"".join([chunk async for chunk in response])
-
-    return async_to_sync(get)()
 
 
 def test_a_job_is_shown_from_start_to_end(api, own_job, run_worker):
@@ -102,7 +88,7 @@ def test_a_file_is_downloaded_never_shown_in_a_page_and_404_once_it_was_removed(
     job_id = submit(probe_actors.write, owner=f"user:{ada.pk}", kwargs={"text": "hello\n" * 50_000})
     body = run_to_end(run_worker, api, job_id)
 
-    response, content = download(body["result_url"].removeprefix("http://testserver"), headers())
+    response, content = download(body["result_url"], headers())
 
     assert body["result"].keys() == {"filename", "content_type", "size_bytes", "sha256", "lines"}
     assert content == b"hello\n" * 50_000
@@ -120,7 +106,7 @@ def test_a_job_without_a_file_is_404_once_it_ended_and_409_before(api, own_job, 
 
 
 @pytest.fixture
-def operator(headers: MakeHeaders, ada: User) -> Client:
+def operator(headers, ada):
     return Client(headers=headers("operate"))
 
 

@@ -1,6 +1,5 @@
 """``manage.py switchyard jobs``: one job's story, the list, and acts on one job or on all that match."""
 
-import json
 from unittest.mock import Mock
 
 import dramatiq
@@ -23,7 +22,7 @@ UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
 
 
 @pytest.fixture
-def job_id() -> str:
+def job_id():
     return submit(probe_actors.add, owner="user:1", kwargs={"a": 1, "b": 2})
 
 
@@ -50,9 +49,7 @@ def test_show_prints_where_a_job_stands_what_it_works_on_and_what_happened_to_it
 def test_cancel_cancels_a_job_and_with_a_filter_starts_a_bulk_act(job_id):
     assert output_of("jobs", "cancel", job_id) == f"job {job_id}: was cancelled and will not start\n"
 
-    job = find_job(job_id)
-    assert job is not None
-    assert job.state == "cancelled"
+    assert find_job(job_id).state == "cancelled"
     submit(probe_actors.add, kwargs={"a": 1, "b": 2})
 
     started = json_of("jobs", "cancel", "--filter", "actor=probe_add", "--reason", "wrong")
@@ -93,10 +90,8 @@ def test_show_says_why_a_job_is_parked(run_worker):
 
         printed = [output_of("jobs", "show", message.message_id) for message in (unknown, misfit, longer)]
 
-    assert (
-        "no running worker has an actor 'nobody_has_it', and neither has this code: declare it in actors.py"
-        in printed[0]
-    )
+    undeclared = "no running worker has an actor 'nobody_has_it', and neither has this code: declare it in actors.py"
+    assert undeclared in printed[0]
     assert "@dramatiq.actor(actor_name='nobody_has_it') if it was renamed" in printed[0]
     assert "its arguments do not fit this code: missing a required argument: 'a'" in printed[1]
     assert "at tests/integration/jobs/probe_actors.py:" in printed[1]
@@ -104,7 +99,7 @@ def test_show_says_why_a_job_is_parked(run_worker):
 
 
 @pytest.fixture(autouse=True)
-def database(transactional_db: None) -> None: ...
+def database(transactional_db): ...
 
 
 def test_list_prints_what_waits_and_what_has_ended():
@@ -122,9 +117,7 @@ def test_list_prints_json_page_by_page():
     job_row(), job_row()
 
     first = json_of("jobs", "list", "--limit", "1", "--state", "succeeded,dead")
-    second = json.loads(
-        output_of("jobs", "list", "--json", "--limit", "1", "--after", first["after"], "--state", "succeeded")
-    )
+    second = json_of("jobs", "list", "--limit", "1", "--after", first["after"], "--state", "succeeded")
 
     assert first["jobs"][0]["state"] == "succeeded"
     assert first["jobs"][0]["id"] != second["jobs"][0]["id"]

@@ -5,7 +5,7 @@ import gc
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,11 +28,9 @@ from switchyard.jobs.passport import views
 from switchyard.jobs.services import request_cancel, submit
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.waiting import wait_for
 
 UNKNOWN = "0d6f3c2e-7f3a-4c62-9a41-3a8f0a3b9c11"
-Headers = dict[str, str]
 
 
 @dataclass
@@ -89,11 +87,8 @@ def open_streams() -> int:
     return live.Stream._open.total()
 
 
-Follow = Callable[..., Follower]
-
-
 @pytest.fixture
-def follow(web: str, headers: MakeHeaders) -> Follow:
+def follow(web, headers):
     """Follow a job through the API: ``follow(job_id)`` from its first event on, or after the ``last`` that was read."""
 
     def follow(job_id: str, last: str | None = None) -> Follower:
@@ -106,7 +101,7 @@ def follow(web: str, headers: MakeHeaders) -> Follow:
 
 
 @pytest.fixture
-def short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_heartbeat(monkeypatch):
     monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
 
 
@@ -115,9 +110,9 @@ def loops_reading() -> int:
     return sum(reader._task is not None for reader in live._readers.values())
 
 
-def report_progress(valkey: redis.Redis, job_id: str, done: int) -> None:
+def report_progress(valkey: redis.Redis, job_id: str, done: int, note: str = "x" * 50) -> None:
     """Add an event to a job's stream, as a running job does."""
-    data = json.dumps({"done": done, "total": 200, "note": "x" * 50})
+    data = json.dumps({"done": done, "total": 200, "note": note})
     valkey.xadd(facilities().records.stream_key(job_id, "default"), {"event": "progress", "data": data})
 
 
@@ -127,7 +122,7 @@ def open_connections() -> int:
     return sum(wrapper.connection is not None for wrapper in found)
 
 
-def session(*permissions: str) -> Headers:
+def session(*permissions: str) -> dict[str, str]:
     """Return the headers of such a user's session."""
     return {"Cookie": f"sessionid={staff(*permissions).cookies['sessionid'].value}"}
 
@@ -136,29 +131,20 @@ def address_of(job_id: str, *, part: str = "events") -> str:
     return reverse(f"switchyard-job-{part}", args=[job_id])
 
 
-Knock = Callable[..., list[socket.socket]]
-
-
 @pytest.fixture
-def knock(web: str, headers: MakeHeaders) -> Knock:
+def knock(web, headers):
     """Ask for a job's events over sockets, and read nothing: ``knock(job_id, count)``."""
     place, token = urlsplit(web), headers()["Authorization"]
 
     def knock(job_id: str, count: int = 1, **options: int) -> list[socket.socket]:
-        lines = (
-            f"GET /api/v1/jobs/{job_id}/events HTTP/1.1",
-            f"Host: {place.netloc}",
-            f"Authorization: {token}",
-            "",
-            "",
-        )
+        asked = f"GET /api/v1/jobs/{job_id}/events HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: {token}\r\n\r\n"
         readers = []
         for _ in range(count):
             readers.append(reader := socket.socket())
             if "buffer" in options:
                 reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["buffer"])
             reader.connect((place.hostname, place.port))
-            reader.sendall("\r\n".join(lines).encode())
+            reader.sendall(asked.encode())
         return readers
 
     return knock
@@ -317,38 +303,25 @@ def test_a_token_has_so_many_streams(web, own_job, headers):
     wait_for(lambda: open_streams() == 0)
 
 
-def test_readers_that_leave_leave_nothing_behind(knock, ada):
-    job_id = submit(probe_actors.steps, owner=f"user:{ada.pk}", kwargs={"total": 3})
+def test_readers_that_wait_hold_no_database_connection_and_leave_nothing_behind(knock, own_job):
+    before = open_connections()
 
     for _ in range(4):
-        readers = knock(job_id, 25)
+        readers = knock(own_job, 25)
         wait_for(lambda: open_streams() == 25)
         wait_for(lambda: loops_reading() == 1)
+        assert open_connections() <= before
         for reader in readers:
             reader.close()
         wait_for(lambda: open_streams() == 0, what="the streams to close")
         wait_for(lambda: loops_reading() == 0, what="the reading to end")
 
 
-def test_readers_that_wait_hold_no_database_connection(knock, own_job):
-    before = open_connections()
-
-    readers = knock(own_job, 20)
-    wait_for(lambda: open_streams() == 20)
-    wait_for(lambda: loops_reading() == 1)
-
-    assert open_connections() <= before
-    for reader in readers:
-        reader.close()
-    wait_for(lambda: loops_reading() == 0)
-
-
 def test_a_reader_that_never_reads_is_dropped(knock, own_job, valkey):
     [reader] = knock(own_job, buffer=4096)
     wait_for(loops_reading)
-    key, note = facilities().records.stream_key(own_job, "default"), "x" * 20_000
     for number in range(400):
-        valkey.xadd(key, {"event": "progress", "data": json.dumps({"done": number, "total": 400, "note": note})})
+        report_progress(valkey, own_job, number, note="x" * 20_000)
 
     reader.close()
 
@@ -375,18 +348,16 @@ def test_a_key_that_is_no_stream_takes_no_events_from_others(valkey):
 
 
 @pytest.fixture
-def job_id(transactional_db: None) -> str:
+def job_id(transactional_db):
     return submit(probe_actors.steps, kwargs={"total": 3})
 
 
 def test_a_stream_needs_a_session_the_right_and_a_job(web, job_id):
-    cases: list[tuple[str, Headers, int]] = [(job_id, {}, 302), (job_id, session("cancel_job"), 403)]
-
-    for asked, headers, status in [*cases, (UNKNOWN, session("view_job"), 404)]:
+    cases = (job_id, {}, 302), (job_id, session("cancel_job"), 403), (UNKNOWN, session("view_job"), 404)
+    for asked, headers, status in cases:
         refused = Follower(web + address_of(asked), headers)
 
-        assert refused.ended()
-        assert refused.status == status
+        assert (refused.ended(), refused.status) == (True, status)
     assert open_streams() == 0
     assert staff("view_job").post(address_of(job_id)).status_code == 405
 
@@ -401,8 +372,7 @@ def test_a_stream_needs_a_session_the_right_and_a_job(web, job_id):
     ],
     ids=["second factor", "staff", "account", "right"],
 )
-def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(web, job_id, monkeypatch, lose):
-    monkeypatch.setattr(live, "HEARTBEAT_S", 0.1)
+def test_a_stream_ends_when_its_user_may_not_see_the_room_any_more(web, job_id, short_heartbeat, monkeypatch, lose):
     follower = Follower(web + address_of(job_id), session("view_job"))
     wait_for(lambda: len(follower.comments) >= 3)
     went_on = not follower.closed

@@ -1,7 +1,7 @@
 """Concurrent callers with one key: one runs the effect, the others wait for it. On SQLite and on PostgreSQL."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -18,18 +18,17 @@ from tests.waiting import wait_for
 THREADS = 8
 KEYS = 10
 POSTGRES = "postgres"
-Do = Callable[..., bool]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresUnderTest]:
+def server():
     """A PostgreSQL for all tests of the module."""
     with PostgresUnderTest() as server:
         yield server
 
 
 @pytest.fixture
-def postgres_alias(server: PostgresUnderTest, django_db_setup: None, django_db_blocker: Any) -> Iterator[str]:
+def postgres_alias(server, django_db_setup, django_db_blocker):
     """Alias of a PostgreSQL with the tables of jobs. With ``transactional_db`` no connection to it could be opened."""
     address = {"HOST": "127.0.0.1", "PORT": server.port, "USER": "yard", "NAME": "postgres"}
     handler = ConnectionHandler({"default": {"ENGINE": "django.db.backends.postgresql", **address}})
@@ -42,7 +41,7 @@ def postgres_alias(server: PostgresUnderTest, django_db_setup: None, django_db_b
 
 
 @pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.django_db(transaction=True)), "postgres"])
-def alias(request: pytest.FixtureRequest) -> Iterator[str]:
+def alias(request):
     """Alias of a database with a table for effects."""
     alias = DEFAULT_DB_ALIAS if request.param == "sqlite" else request.getfixturevalue("postgres_alias")
     with connections[alias].cursor() as cursor:
@@ -54,7 +53,7 @@ def alias(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def do(alias: str) -> Do:
+def do(alias):
     """Do something once in a thread of its own, and return whether this was the first: ``do("key", meanwhile)``."""
 
     def do(key: str, meanwhile: Callable[[], object] = lambda: None) -> bool:

@@ -30,7 +30,7 @@ class Line(msgspec.Struct):
 
 
 @pytest.fixture(autouse=True)
-def actors() -> None:
+def actors():
 
     @dramatiq.actor(actor_name="door_order", queue_name="billing", public=True, redact=("pin",))
     def order(
@@ -153,12 +153,8 @@ def test_the_document_has_a_schema_for_each_public_actor(api):
         (order() | {"delay_ms": 0}, True),
         ({"actor": "door_tally", "arguments": {"month": "2026-10"}}, True),
         ({"actor": "door_any", "arguments": {"first": None, "rest": [1], "more": {"a": "b"}}}, True),
-        (order(colour="green"), False),
-        (order(customer_id="7"), False),
-        (order(customer_id=0), False),
-        (order(lines=[{"count": 1}]), False),
-        (order(month="2026-10"), False),
-        ({"actor": "door_tally"}, False),
+        *((order(colour="green"), False), (order(customer_id="7"), False), (order(customer_id=0), False)),
+        *((order(lines=[{"count": 1}]), False), (order(month="2026-10"), False), ({"actor": "door_tally"}, False)),
         ({"actor": "door_any", "arguments": {"first": 1, "rest": ["x"]}}, False),
     ],
 )

@@ -15,7 +15,7 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
-def no_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_outbox(monkeypatch):
     """Leave the database out: a repetition finds its jobs by what the broker and the history know."""
     monkeypatch.setattr(dramatiq.get_broker().postpone, "keeps_rows", False)
 

@@ -1,7 +1,6 @@
 """Work is sent, followed and stopped through the services of jobs; jobs that run, and those that were too old to."""
 
 import uuid
-from typing import Any
 
 import pytest
 from django.db import transaction
@@ -16,7 +15,6 @@ from switchyard.jobs.presentation import arguments_of
 from switchyard.jobs.queries import find_job, limit_of, running_jobs, visible_job
 from switchyard.jobs.services import enqueue_on_commit, report_progress, submit
 from switchyard.middleware.errors import ArgumentMismatch
-from tests.conftest import RunWorker
 from tests.factories.brokers import broker_without_server
 from tests.factories.staff import staff
 from tests.integration.jobs import probe_actors
@@ -132,7 +130,7 @@ def test_an_expired_job_is_shown_wherever_jobs_are(api, ada, run_worker):
 
 
 @pytest.fixture
-def job_id(transactional_db: None, run_worker: RunWorker) -> Any:
+def job_id(transactional_db, run_worker):
     """A job that runs, with progress, until the test ends."""
     job_id = submit(probe_actors.steps, owner="user:1", kwargs={"total": 3})
     with run_worker("default"):
@@ -146,8 +144,7 @@ def test_a_running_job_is_listed_with_what_is_known_of_it(job_id):
 
     assert (job.id, job.actor, job.queue, job.owner, job.attempts) == (job_id, "probe_steps", "default", "user:1", 1)
     assert arguments_of(job) == {"total": 3}
-    assert job.progress == {"done": 1, "total": 3, "note": "first"}
-    assert limit_of(job) == 60_000
+    assert (job.progress, limit_of(job)) == ({"done": 1, "total": 3, "note": "first"}, 60_000)
     assert job.run_ms is not None
     assert running_jobs(queue="urgent") == running_jobs(actor="probe_add") == running_jobs(pool="mail") == []
 

@@ -2,11 +2,9 @@
 
 import threading
 import time
-from typing import Any
 
 import dramatiq
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
@@ -17,7 +15,6 @@ from switchyard.jobs.services import request_cancel, submit
 from tests.factories.callers import api_user
 from tests.factories.commands import output_of
 from tests.factories.staff import staff
-from tests.integration.jobs.conftest import MakeHeaders
 from tests.unit.api.conftest import problem
 from tests.waiting import wait_for
 
@@ -26,7 +23,7 @@ ended: list[str] = []
 
 
 @pytest.fixture
-def actor(transactional_db: None) -> dramatiq.Actor[..., Any]:
+def actor(transactional_db):
     """An actor without records that runs until it is interrupted."""
     runs.clear()
     ended.clear()
@@ -43,23 +40,23 @@ def actor(transactional_db: None) -> dramatiq.Actor[..., Any]:
     return endless
 
 
-def by_api(job_id: str, ada: User, headers: MakeHeaders) -> None:
+def by_api(job_id, ada, headers):
     assert Client(headers=headers()).delete(f"/api/v1/jobs/{job_id}").status_code == 202
 
 
-def by_operator(job_id: str, ada: User, headers: MakeHeaders) -> None:
+def by_operator(job_id, ada, headers):
     operator = api_user("op")
     assert Client(headers=headers("operate", user=operator)).delete(f"/api/v1/jobs/{job_id}").status_code == 202
 
 
-def by_command(job_id: str, ada: User, headers: MakeHeaders) -> None:
+def by_command(job_id, ada, headers):
     with pytest.raises(CommandError, match=r"probe_untracked_endless on default keeps no record \(track=False\)"):
         call_command("switchyard", "jobs", "show", job_id)
     said = output_of("jobs", "cancel", job_id)
     assert "cancelled" in said or "runs and stops" in said
 
 
-def in_the_room(job_id: str, ada: User, headers: MakeHeaders) -> None:
+def in_the_room(job_id, ada, headers):
     client = staff("view_job", "cancel_job", name="staff")
     page = client.get(reverse("switchyard-jobs"), {"id": job_id}).content.decode()
     address = reverse("switchyard-job-cancel", args=[job_id])

@@ -11,14 +11,12 @@ from django.conf import settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.middleware.metrics import Metrics
 from switchyard.operations.metrics import BrokerMetrics
 from switchyard.workers.metrics import PoolCollector
 
 pytestmark = pytest.mark.django_db
-
 SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 # Of a PostgreSQL and of a broker with a limit: test_capacity.py reads them from real ones; of pools that ran for 10 s:
 # tests/pager/test_pager.py.
@@ -57,7 +55,7 @@ def labels_of(families: Iterator[Metric]) -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def offered(facilities: Facilities) -> set[tuple[str, str]]:
+def offered(facilities):
     report = PoolReport(
         pool="slow", host="here", pid=1, kind="processes", slots=2, busy=1, started_at=0, beat_at=0, state="up",
         restarts={"exit": 1},

@@ -1,12 +1,10 @@
-from collections.abc import Callable
-
 import pytest
 
 from tests.integration.outbound.listener import Listener
 
 
 @pytest.fixture
-def allow(settings) -> Callable[[Listener], str]:
+def allow(settings):
     """Let requests reach a listener although it is on loopback; returns its URL."""
 
     def let(listener: Listener) -> str:

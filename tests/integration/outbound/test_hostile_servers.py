@@ -328,14 +328,9 @@ def test_the_connection_goes_to_the_checked_address_and_carries_the_name(monkeyp
 
         monkeypatch.setattr("apps.outbound.addresses.look_up", lambda *asked: ("93.184.216.35", PUBLIC))
         monkeypatch.setattr("apps.outbound.http.connect_tcp", connect)
-        answer = send(
-            "POST",
-            "http://Example.com:8443/a?b=c",
-            headers={"Content-Type": "application/json", "Host": "evil.example", "Accept-Encoding": "gzip"},
-            body=b"{}",
-            deadline_s=5,
-            max_bytes=10,
-        )
+        url = "http://Example.com:8443/a?b=c"
+        headers = {"Content-Type": "application/json", "Host": "evil.example", "Accept-Encoding": "gzip"}
+        answer = send("POST", url, headers=headers, body=b"{}", deadline_s=5, max_bytes=10)
 
     assert (answer.status, answer.body) == (200, b"ok")
     assert connected == [("93.184.216.35", 8443), (PUBLIC, 8443)]

@@ -40,7 +40,7 @@ def copied_project(copy: Path, names: tuple[str, ...]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def empty_yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_yard(tmp_path_factory):
     """A copy of this project as a team prepares it for its own work."""
     copy = copied_project(tmp_path_factory.mktemp("yard"), COPIED)
     for product in PRODUCTS:

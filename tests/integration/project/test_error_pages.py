@@ -19,7 +19,6 @@ from django.utils import timezone
 import project.urls
 from project.settings import AXES_FAILURE_LIMIT as FAILURES
 from switchyard.audit.services import Who, act
-from switchyard.broker.interface import Facilities
 from switchyard.broker.stores.dead_lists import Quarantine
 from switchyard.bulk.models import BulkAct
 from switchyard.dead_letters.queries import find
@@ -63,7 +62,7 @@ def fill_postgres(request: HttpRequest) -> None:
 
 
 @pytest.fixture
-def failing(settings: object) -> Client:
+def failing(settings):
     """A client of the project with views that fail; pytest-django refuses it the database."""
     urls = types.ModuleType("urls_with_a_failure")
     urls.__dict__.update(vars(project.urls))
@@ -135,7 +134,7 @@ def test_a_form_that_is_older_than_its_session_is_refused_in_words(db):
 
 
 @pytest.fixture
-def eve(db: None) -> Client:
+def eve(db):
     user = User.objects.create_user("eve", is_staff=True)
     rights = Permission.objects.filter(content_type__app_label__startswith="switchyard_")
     user.user_permissions.set(rights.exclude(codename="view_arguments"))
@@ -143,7 +142,7 @@ def eve(db: None) -> Client:
 
 
 @pytest.fixture
-def jobs(facilities: Facilities) -> list[str]:
+def jobs(facilities):
     """A waiting, a scheduled, a dead and an ended job, each with the argument."""
     sent = submit(probe_actors.fail, kwargs={"reason": SECRET})
     later = submit(probe_actors.fail, delay_ms=600_000, kwargs={"reason": SECRET})
@@ -198,7 +197,7 @@ LOGIN = "/admin/login/?next=/admin/"
 
 
 @pytest.fixture
-def ada(db: None, settings: Any) -> User:
+def ada(db, settings):
     """A superuser of a web with keys of its own, which answers other machines."""
     settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each != "project.middleware.loopback_only"]
     return User.objects.create_superuser("ada", "ada@example.com", "correct horse")

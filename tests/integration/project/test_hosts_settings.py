@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +14,6 @@ from django.contrib.auth.middleware import LoginRequiredMiddleware
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.handlers.base import BaseHandler
 from django.db import connection, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.http import HttpRequest, HttpResponse
 from django.middleware.gzip import GZipMiddleware
 from django.test import Client
@@ -42,10 +40,8 @@ from switchyard.outbox.models import OutboxRow
 from switchyard.outbox.rows import aliases
 from switchyard.outbox.sends import CommitSends
 from tests.factories.callers import Caller
-from tests.integration.project.test_urls import bear
 
 pytestmark = pytest.mark.django_db
-API = "/api/v1/jobs/00000000-0000-0000-0000-000000000000"
 
 
 def views(patterns: list[Any]) -> Iterator[Callable[..., Any]]:
@@ -104,16 +100,6 @@ def test_a_key_replays_no_answer_of_a_job_that_was_not_sent(facilities, monkeypa
     assert facilities.transport.stats("default").live.waiting == 1
 
 
-@pytest.mark.parametrize("part", ["", "/events", "/result"])
-def test_atomic_requests_refuse_no_view_of_the_api(part, monkeypatch):
-    user = User.objects.create_superuser("ada")
-    client = Client()
-    bear(client, user, ["read"])
-    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-
-    assert client.get(f"{API}{part}").status_code == 404
-
-
 def test_a_stream_is_not_compressed():
     request, job = HttpRequest(), SimpleNamespace(ended=False)
     request.META["HTTP_ACCEPT_ENCODING"] = "gzip"
@@ -166,7 +152,7 @@ class OwnElsewhere:
 
 
 @pytest.fixture
-def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BaseDatabaseWrapper]:
+def other(tmp_path, monkeypatch):
     """A second database, with our tables that rows of any database need."""
     monkeypatch.setattr(database, "KNOWN_TABLES", set())
     declared = connections.configure_settings(

@@ -12,13 +12,10 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-import redis
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -34,7 +31,6 @@ from tests.integration.documentation.test_keys import server as server
 from tests.integration.project.test_urls import bear
 from tests.waiting import wait_for
 
-Started = dict[str, tuple[subprocess.Popen[bytes], Path]]
 NESTED, LONG, NO_TEXT = b"[" * 200_000, b"9" * 5_000, b'{"\xff":1}'
 HOSTILE = [
     *(b"", b"null", b"[1]", b"{}", b'"x"', b"true", b"-1", b"1e308", b"1.5", b"NaN", b"inf", b"x y", b"9" * 19, LONG),
@@ -68,12 +64,10 @@ COMMANDS = [
 
 
 @pytest.fixture
-def processes(
-    server: redis.Redis, process_environment: dict[str, str], transactional_db: None, tmp_path: Path
-) -> Iterator[Started]:
+def processes(server, process_environment, transactional_db, tmp_path):
     """A pool, the scheduler and the history writer, ready."""
     server.delete(Keys().generations_missed())
-    started: Started = {}
+    started = {}
     ready = {"runpool webhook": "webhook: ready", "runscheduler": "leading", "runhistory": "writes the history"}
     for name in ready:
         log = tmp_path / f"{name}.log"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
@@ -43,7 +43,6 @@ def connected(file: Path, timeout_s: float = TIMEOUT_S) -> DatabaseWrapper:
     options = {**settings.DATABASES["default"]["OPTIONS"], "timeout": timeout_s}
     engine = settings.DATABASES["default"]["ENGINE"]
     connection = ConnectionHandler({"default": {"ENGINE": engine, "NAME": str(file), "OPTIONS": options}})["default"]
-    assert isinstance(connection, DatabaseWrapper)
     connection.inc_thread_sharing()
     connection.ensure_connection()
     return connection
@@ -56,7 +55,7 @@ both = pytest.mark.parametrize("statement", [begin, write])
 
 
 @pytest.fixture
-def connect(tmp_path: Path) -> Iterator[Callable[..., DatabaseWrapper]]:
+def connect(tmp_path):
     """Open connections of ours to a database of this test's own, whose writers wait four seconds."""
     opened: list[DatabaseWrapper] = []
 
@@ -82,13 +81,13 @@ def locked(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.fixture
-def holder(connect: Callable[[], DatabaseWrapper], tmp_path: Path) -> Iterator[sqlite3.Connection]:
+def holder(connect, tmp_path):
     with locked(tmp_path / "db") as other:
         yield other
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+def maker(tmp_path):
     """A connection that is about to make a new file, as that of another process which sets the file's journal."""
     with locked(tmp_path / "new") as other:
         yield other
@@ -160,7 +159,7 @@ def test_other_errors_are_raised_at_once(connect):
 
 
 @pytest.fixture
-def small_heap() -> Iterator[None]:
+def small_heap():
     """Leave what other tests made out of collections: with it one takes a second on a busy machine."""
     gc.collect()
     gc.freeze()

@@ -1,16 +1,12 @@
 """A host whose clock is an hour off takes and sends what the others do: the server's clock decides."""
 
-import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from apps.billing import signatures
 from apps.mail import links
 from apps.outbound.http import Response
 from apps.webhooks import delivering, publishing, services
@@ -22,13 +18,14 @@ from switchyard.broker.clock import CLOCK
 from switchyard.broker.interface import Facilities
 from tests.factories.callers import Caller
 from tests.factories.commands import json_of
+from tests.integration.billing.test_api import body, post
 
 pytestmark = pytest.mark.django_db
 HOUR = timedelta(hours=1, minutes=1)
 
 
 @pytest.fixture(autouse=True)
-def unmeasured(facilities: Facilities) -> Iterator[None]:
+def unmeasured(facilities):
     """A process that has asked no server for its time yet."""
     CLOCK.forget()
     yield
@@ -42,7 +39,7 @@ def forget(facilities: Facilities) -> None:
 
 
 @pytest.fixture(params=[HOUR, -HOUR], ids=["ahead", "behind"])
-def off(request: pytest.FixtureRequest, facilities: Facilities) -> Iterator[timedelta]:
+def off(request, facilities):
     """This process becomes another host, whose clock is off."""
     with time_machine.travel(datetime.now(UTC) + request.param, tick=True):
         forget(facilities)
@@ -50,18 +47,7 @@ def off(request: pytest.FixtureRequest, facilities: Facilities) -> Iterator[time
 
 
 def test_a_signed_event_is_taken(off):
-    paid = {"id": "pay_1", "amount": "1.00", "currency": "EUR", "paid_at": "2026-10-20T12:00:00Z", "reference": "x"}
-    content = json.dumps({"type": "payment.received", "data": paid}).encode()
-    sent_s = (datetime.now(UTC) - off).timestamp()
-
-    answer = Client().post(
-        "/api/v1/payments/events",
-        data=content,
-        content_type="application/json",
-        headers=signatures.signed_headers(settings.PAYMENT_SECRET, "evt_1", content, now_s=sent_s),
-    )
-
-    assert answer.status_code == 202
+    assert post(body(), at_s=(datetime.now(UTC) - off).timestamp()).status_code == 202
 
 
 def test_a_reset_link_of_a_host_that_is_wrong_works_for_an_hour(off, facilities):

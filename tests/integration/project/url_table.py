@@ -16,7 +16,7 @@ class Row:
     """One request and its answers.
 
     Args:
-        path: With names of ``Sample`` in braces.
+        path: With names of ``test_urls.make_sample`` in braces.
         answers: Status for each of ``ROLES``.
         act: Names of the rows in the audit log, separated by spaces.
         done_by: Roles whose request does the act.
@@ -74,11 +74,8 @@ def below(prefix: str, routes: dict[str, tuple[Row, ...]]) -> dict[str, tuple[Ro
 
 NO_ARGUMENTS, ROOM = "{{}}", "/admin/operations/"
 QUEUE, ACTOR, BULK = ROOM + "queues/{queue}/", ROOM + "actors/{schedule}/", ROOM + "bulk/"
-SCHEDULE, STORED, WORKER = (
-    ROOM + "schedules/{schedule}/",
-    ROOM + "schedules/{stored}/",
-    ROOM + "workers/{member}/stacks/",
-)
+SCHEDULE, STORED = ROOM + "schedules/{schedule}/", ROOM + "schedules/{stored}/"
+WORKER = ROOM + "workers/{member}/stacks/"
 JOB = "/admin/switchyard_jobs/job/{job}/"
 LETTERS = "/admin/switchyard_dead_letters/deadletter/"
 ALERTS = "/admin/switchyard_alerts/alert/"
@@ -219,12 +216,10 @@ ROUTES: dict[str, tuple[Row, ...]] = {
     "admin/auth/user/<id>/password/": (get("/admin/auth/user/{user}/password/", *ADMINS),),
     # Own pages of the product apps.
     "admin/mail/mailbox/<str:name>/": (get("/admin/mail/mailbox/none.eml/", 302, 403, 403, 404, 302),),
-    "admin/reports/report/<path:object_id>/download/": (
-        get("/admin/reports/report/0/download/", 302, 403, 403, 404, 302),
-    ),
-    "admin/exports/export/<path:object_id>/download/": (
-        get("/admin/exports/export/0/download/", 302, 403, 403, 404, 302),
-    ),
+    **{
+        f"admin/{model}/<path:object_id>/download/": (get(f"/admin/{model}/0/download/", 302, 403, 403, 404, 302),)
+        for model in ("reports/report", "exports/export")
+    },
     "account/reset/<uidb64>/<token>/": (get("/account/reset/MQ/wrong/", *PUBLIC),),
     # API: a token that may only read sees its owner's jobs; an operator's those of everybody.
     "api/v1/": (get(API, 404, 404, 404, 404, 404),),
@@ -255,7 +250,7 @@ class Model:
     """A model of the admin, with Django's own pages.
 
     Args:
-        key: Name of ``Sample`` of a row that is there; "0" for none.
+        key: Name in ``make_sample`` of a row that is there; "0" for none.
         viewers: Answers to the list for each role.
         adds: Superusers add rows.
         changes: Superusers change rows.

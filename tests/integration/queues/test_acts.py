@@ -16,18 +16,18 @@ from django.urls import reverse
 from switchyard.audit.models import AuditEntry
 from switchyard.broker.admin import purge
 from switchyard.broker.admin.browse import pause_of
-from switchyard.broker.interface import Facilities
+from switchyard.broker.clock import now_ms
 from switchyard.broker.keys import Keys
 from switchyard.broker.queue.operations import Entry, QueueOperations
 from switchyard.broker.redis.scripts import script
 from switchyard.broker.stores.history_streams import decode_rows
 from switchyard.conf import declared_yard
-from switchyard.history.models import JobRow
 from switchyard.operations import queries
 from switchyard.queues.services import pause_queue
 from switchyard.schedules.runner import finish_moves
 from tests.factories.commands import json_of, output_of
 from tests.factories.pages import text_of
+from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,7 +40,7 @@ def pause_of_default() -> dict[str, Any]:
 
 
 @pytest.fixture
-def starts(facilities: Facilities) -> list[float]:
+def starts(facilities):
     """Times at which the messages of an actor started; call ``send`` of the actor ``timed``."""
     started: list[float] = []
 
@@ -114,7 +114,7 @@ def test_a_job_pauses_its_queue_until_a_time(facilities, run_worker):
 
 
 @pytest.fixture
-def actors(facilities: Facilities) -> tuple[Any, Any, list[str]]:
+def actors(facilities):
     ran: list[str] = []
 
     @dramatiq.actor(actor_name="moves", queue_name="default")
@@ -204,7 +204,7 @@ def test_a_queue_that_is_not_declared_is_named_before_any_is_paused(words):
 
 
 @pytest.fixture
-def family(facilities: Facilities) -> QueueOperations:
+def family(facilities):
     """Five messages wait in ``default``, and one is scheduled in its retry lane."""
     family: QueueOperations = dramatiq.get_broker().lane("default")[0]  # type: ignore[attr-defined]
     family.enqueue([Entry(f"m{number}", b"{}") for number in range(5)])
@@ -281,16 +281,12 @@ def test_a_queue_whose_purges_cannot_be_read_does_not_hold_up_the_others(family,
     assert [purge.purges(other) for other in others[1:]] == [[]] * (len(others) - 1)
 
 
-LIST, PAGE, LIVE = (
-    reverse("switchyard-queues"),
-    *(reverse(f"switchyard-queue{part}", args=["default"]) for part in ("", "-live")),
-)
-
+LIST, PAGE = reverse("switchyard-queues"), reverse("switchyard-queue", args=["default"])
 PAUSE, RESUME = (reverse(f"switchyard-queue-{act}", args=["default"]) for act in ("pause", "resume"))
 
 
 @pytest.fixture
-def waiting(facilities: Facilities) -> list[str]:
+def waiting(facilities):
     """Ids of three messages that wait in ``default``."""
 
     @dramatiq.actor(actor_name="waits_here", queue_name="default")
@@ -318,7 +314,7 @@ def test_the_page_says_what_is_held_for_later_and_why(operator, facilities):
         raise AssertionError("nothing runs here")
 
     held_here.send_with_options(delay=600_000)
-    now = time.time_ns() // 1_000_000
+    now = now_ms()
     moved = {"deferred_by": "rate_limit", "due_at": now + 60_000, "enqueued_at": now}
     for _ in range(2):
         dramatiq.get_broker().enqueue(held_here.message().copy(options=moved), delay=60_000)
@@ -331,16 +327,9 @@ def test_the_page_says_what_is_held_for_later_and_why(operator, facilities):
 
 
 def test_waits_come_from_the_jobs_that_ended_lately(watcher, facilities):
-    now = time.time_ns() // 1_000_000
     for number in range(100):
-        JobRow.objects.create(
-            job_id=f"j{number}", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
-            generation=0, finished_at=now - 1000, wait_ms=number, run_ms=1_000,
-        )  # fmt: skip
-    JobRow.objects.create(
-        job_id="old", sequence=1, state="succeeded", actor="a", queue="default", lane="default", attempts=1,
-        generation=0, finished_at=now - 3_600_000, wait_ms=99_000, run_ms=1_000,
-    )  # fmt: skip
+        job_row(wait_ms=number, run_ms=1_000)
+    job_row(finished_at=now_ms() - 3_600_000, wait_ms=99_000, run_ms=1_000)
 
     text = text_of(watcher.get(PAGE))
 

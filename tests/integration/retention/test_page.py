@@ -1,8 +1,5 @@
 """The page of the retention, before and after a run."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -20,7 +17,7 @@ pytestmark = [pytest.mark.django_db]
 
 
 @pytest.fixture(autouse=True)
-def own_files(settings: Any, media: Path) -> None:
+def own_files(settings, media):
     settings.RETENTION_DAYS = {"mails": 30, "reports": 1}
 
 

@@ -1,8 +1,5 @@
 """Every process with the user of its own role, on both servers: all work is done, and the server refuses nothing."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from switchyard.broker.errors import BrokerRefused
@@ -51,14 +48,14 @@ for command in (
 
 
 @pytest.fixture
-def yard(server: str, tmp_path: Path) -> Iterator[GuardedYard]:
+def yard(server, tmp_path):
     yard = GuardedYard(tmp_path, server_binary(server))
     yield yard
     yard.close()
 
 
 @pytest.fixture
-def browser(yard: GuardedYard) -> Iterator[Browser]:
+def browser(yard):
     yard.web.start()
     yield Browser(yard.web)
     yard.web.stop()

@@ -10,7 +10,6 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,12 +128,12 @@ class Proxy:
 
 
 @pytest.fixture
-def upstream() -> Upstream:
+def upstream():
     return Upstream()
 
 
 @pytest.fixture
-def proxy(upstream: Upstream, tmp_path: Path) -> Iterator[Proxy]:
+def proxy(upstream, tmp_path):
     with serving(upstream) as address:
         running = Proxy(tmp_path, address)
         yield running

@@ -4,7 +4,6 @@ import contextlib
 import json
 import select
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebProcess]:
+def web(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("web")
     web = WebProcess(folder, SERVER.url)
     web.start()

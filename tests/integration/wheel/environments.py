@@ -15,16 +15,8 @@ from project.config import BASE_DIR as REPOSITORY
 AWAY = re.compile(r"failed to fetch|request failed|sending request|connect|dns error|timed out", re.IGNORECASE)
 # Variables of this test run, which a host project knows nothing of.
 OWN_VARIABLES = (
-    "SWITCHYARD_",
-    "DJANGO_",
-    "DATABASE_URL",
-    "PROMETHEUS_",
-    "PYTEST_",
-    "TEST_DATABASE",
-    "PYTHONPATH",
-    "PIP_",
-    "UV_",
-    "VIRTUAL_ENV",
+    *("SWITCHYARD_", "DJANGO_", "DATABASE_URL", "PROMETHEUS_", "PYTEST_", "TEST_DATABASE", "PYTHONPATH"),
+    *("PIP_", "UV_", "VIRTUAL_ENV"),
     "PYTHONDONTWRITEBYTECODE",  # each start would compile every package again: the installers leave that to the first
 )
 

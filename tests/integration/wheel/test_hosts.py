@@ -14,7 +14,6 @@ from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
-
 MODEL = """
 from django.db import models
 

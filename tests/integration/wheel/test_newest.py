@@ -117,7 +117,7 @@ RESULT = "from news.tasks import shout; found = shout.get_result('{id}'); print(
 
 
 @pytest.fixture(scope="module")
-def newest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def newest(request, tmp_path_factory):
     """The newest Django, and the wheel that was installed beside it."""
     try:
         environment = install_django(newest_python(), tmp_path_factory.mktemp("newest") / "venv")

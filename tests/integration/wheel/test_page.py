@@ -51,7 +51,6 @@ class Browser:
 
 
 pytestmark = pytest.mark.timeout(900)  # builds, installs and starts processes, beside other tests
-
 PAGE = "docs/how-to/put-it-into-an-existing-project.md"
 PORT = "127.0.0.1:8000"
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import psutil
 import pytest
 from django.conf import settings
 
-from tests.integration.wheel.environments import Environment
 from tests.integration.wheel.hosts import Host, write_host
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.exact]  # installs and starts processes, beside other tests
-
 RELEASES = sorted(Path(settings.BASE_DIR, "tests/upgrade").glob("switchyard-*.whl"))
 ACTORS = """
 import time
@@ -101,7 +98,7 @@ class Upgraded(Host):
 
 
 @pytest.fixture
-def host(least: Environment, broker_url: str, tmp_path: Path) -> Iterator[Upgraded]:
+def host(least, broker_url, tmp_path):
     """A project with this tree's wheel; what a failed test left running is ended."""
     folder = write_host(tmp_path, {"yard/actors.py": ACTORS}, last='INSTALLED_APPS += ["yard"]')
     yield Upgraded(least, folder, f"{broker_url}?db=2")

@@ -18,15 +18,16 @@ def work(ms: int) -> None:
 
 
 dramatiq.actor(work, actor_name="send_mail", queue_name="default", schedulable=True)
-dramatiq.actor(work, actor_name="export_invoices", queue_name="default")
-dramatiq.actor(work, actor_name="login_mail", queue_name="urgent")
-dramatiq.actor(work, actor_name="slow_report", queue_name="urgent")
 dramatiq.actor(work, actor_name="welcome", queue_name="default", rate_limit="10/m")
-dramatiq.actor(work, actor_name="ping_hook", queue_name="hooks")
-dramatiq.actor(work, actor_name="sync_stock", queue_name="default")
-dramatiq.actor(work, actor_name="import_orders", queue_name="default")
-dramatiq.actor(work, actor_name="remind", queue_name="default")
-dramatiq.actor(work, actor_name="long_export", queue_name="reports")
+for name in ("export_invoices", "sync_stock", "import_orders", "remind"):
+    dramatiq.actor(work, actor_name=name, queue_name="default")
+for name, queue in (
+    ("login_mail", "urgent"),
+    ("slow_report", "urgent"),
+    ("ping_hook", "hooks"),
+    ("long_export", "reports"),
+):
+    dramatiq.actor(work, actor_name=name, queue_name=queue)
 dramatiq.actor(hold, actor_name="parse_address", queue_name="default")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import django
 from django.template.loader import render_to_string
 
-NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')  # a name in a sentence
+from tests.factories.pages import NAMED
+
 EVERY_S = 1.0
 
 

@@ -19,6 +19,7 @@ from switchyard.jobs.presentation import arguments_of
 from switchyard.jobs.queries import families
 from switchyard.jobs.services import request_cancel, submit
 from tests.factories.staff import staff
+from tests.integration.bulk.conftest import finished
 from tests.integration.jobs import probe_actors
 from tests.integration.jobs.history_rows import job_row
 from tests.waiting import wait_for
@@ -28,7 +29,11 @@ MINUTE_MS = 60_000
 
 
 @pytest.fixture(autouse=True)
-def database(transactional_db: None) -> None: ...
+def database(transactional_db): ...
+
+
+def waiting() -> str:
+    return submit(probe_actors.add, kwargs={"a": 1, "b": 2})
 
 
 def ids(page: JobsPage) -> list[str]:
@@ -73,11 +78,11 @@ def test_filters_find_waiting_jobs(facilities):
 def test_the_children_of_a_job_are_found_wherever_they_are():
     parent = job_row().job_id
     ended = job_row(parent=parent).job_id
-    waiting = probe_actors.add.send_with_options(args=(1, 2), parent=parent).message_id
+    queued = probe_actors.add.send_with_options(args=(1, 2), parent=parent).message_id
     later = probe_actors.add.send_with_options(args=(1, 2), parent=parent, delay=60_000).message_id
-    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    waiting()
 
-    assert set(found(parent=parent)) == {ended, waiting, later}
+    assert set(found(parent=parent)) == {ended, queued, later}
     assert found(parent=parent, states=("scheduled",)) == [later]
     assert found(parent=ended) == []
 
@@ -122,7 +127,7 @@ def test_of_a_deep_queue_the_first_are_looked_through_and_it_is_named(monkeypatc
 
 
 def test_what_was_cancelled_waits_no_longer():
-    job_id = submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    job_id = waiting()
     request_cancel(job_id)
 
     assert found(states=("queued",)) == []
@@ -148,7 +153,7 @@ def test_the_next_to_be_due_is_first_over_all_queues_and_each_is_listed_once():
     other = dramatiq.get_broker().actors["probe_add"]
     message = other.message_with_options(args=(1, 2)).copy(queue_name="urgent")
     sent[dramatiq.get_broker().enqueue(message, delay=10 * MINUTE_MS).message_id] = 10
-    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    waiting()
     request_cancel(send(1))
 
     pages = pages_of(SCHEDULED)
@@ -172,20 +177,17 @@ def test_a_filter_looks_through_a_bounded_number_and_the_next_page_goes_on(monke
     assert [id_ for page in pages for id_ in ids(page)] == mine
 
 
-CANCEL, AGAIN = (
-    reverse("switchyard-bulk-begin", args=[kind]) for kind in ("job.cancel_chosen", "job.run_chosen_again")
-)
-
-
+KINDS = "job.cancel_chosen", "job.run_chosen_again"
+CANCEL, AGAIN = (reverse("switchyard-bulk-begin", args=[kind]) for kind in KINDS)
 LIST = "/admin/switchyard_jobs/job/"
 
 
 def test_waiting_and_ended_jobs_are_in_one_list():
-    waiting, ended = submit(probe_actors.add, kwargs={"a": 1, "b": 2}), job_row().job_id
+    live, ended = waiting(), job_row().job_id
 
     page = staff("view_job").get(LIST).content.decode()
 
-    assert waiting in page and ended in page
+    assert live in page and ended in page
     assert "the first 10,000 of each queue are looked through" in page
 
 
@@ -216,7 +218,7 @@ def test_an_address_that_is_wrong_says_what_is(query, text):
 
 
 def test_what_matches_is_cancelled_from_the_list_after_a_question():
-    submit(probe_actors.add, kwargs={"a": 1, "b": 2})
+    waiting()
     client = staff("view_job", "cancel_job")
     link = "/admin/operations/bulk/begin/job.cancel/?actor=probe_add"
 
@@ -241,19 +243,11 @@ def test_hidden_arguments_cannot_be_found_out():
         assert operator.get(address, {"argument": "pages=3", **query}).status_code == 403, address
 
 
-def waiting() -> str:
-    return submit(probe_actors.add, kwargs={"a": 1, "b": 2})
-
-
 def begin(client: Client, address: str, jobs: list[str]) -> BulkAct:
     """Start an act as the form does, and do it."""
     query = "&".join(f"job={id_}" for id_ in jobs)
     client.post(f"{address}?{query}", {"count": str(len(jobs)), "reason": "duplicates", "form_id": "form"})
-    act = BulkAct.objects.get()
-    while runner.take_step(act.pk, act.run) is not None:
-        pass
-    act.refresh_from_db()
-    return act
+    return finished(BulkAct.objects.get())
 
 
 def test_jobs_can_be_ticked_by_who_may_do_something_to_them():

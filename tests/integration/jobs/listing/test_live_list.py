@@ -22,7 +22,7 @@ LIVE = f"{LIST}live/"
 
 
 @pytest.fixture(autouse=True)
-def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def fresh(transactional_db, monkeypatch):
     """Every answer reads the list anew."""
     monkeypatch.setattr(views, "LEAST_AGE_S", 0.0)
     monkeypatch.setattr(views, "AGE_PER_COST", 0)
@@ -31,7 +31,6 @@ def fresh(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def part_of(client: Client, page: str) -> str:
     """Return the part that the script of a page fetches."""
     address = re.search(r'id="sy-jobs" data-live="([^"]+)"', page)
-    assert address is not None
     answer = client.get(address[1].replace("&amp;", "&"))
     assert answer.status_code == 200
     return answer.content.decode()

@@ -13,7 +13,7 @@ from apps.mail.models import SentMail, Template
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who, act
 from switchyard.broker.clock import datetime_of, now_ms
-from switchyard.history.models import AttemptRow, JobRow
+from switchyard.history.models import AttemptRow
 from switchyard.jobs.passport.timeline import acts_on, timeline_of
 from switchyard.jobs.presentation import passport_of
 from switchyard.jobs.queries import find_job, find_untracked, running_jobs
@@ -35,7 +35,7 @@ def page_of(job_id: str, *permissions: str) -> str:
 
 
 @pytest.fixture
-def retried(transactional_db: None) -> JobRow:
+def retried(transactional_db):
     """A job that failed, was retried after 4 s and succeeded, with a child."""
     now = now_ms()
     row = job_row(
@@ -82,7 +82,6 @@ def test_a_job_runs_again_with_its_first_arguments_and_leaves_an_audit_row(retri
     assert [status for status, _ in answers] == [302, 302]
     assert answers[0][1].endswith(f"{new_id}/")
     message = find_untracked(new_id)
-    assert message is not None
     assert (message.kwargs, message.options["tags"]) == ({"a": 1, "b": 2}, ["monthly"])
     entry = AuditEntry.objects.filter(act="job.run_again").latest("id")
     assert (entry.target, entry.reason, entry.detail["job"], entry.count) == (retried.job_id, "lost", new_id, 1)
@@ -105,10 +104,8 @@ def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transacti
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
     [
-        ("[1]", "as an object"),
-        ("{", "no JSON"),
-        ('{"a": 1}', "missing a required argument"),
-        ('{"a": 1, "b": "two"}', "expects int"),
+        *(("[1]", "as an object"), ("{", "no JSON")),
+        *(('{"a": 1}', "missing a required argument"), ('{"a": 1, "b": "two"}', "expects int")),
         ('{"a": 1, "b": "[redacted]"}', "its first value is not kept"),
     ],
 )
@@ -127,8 +124,7 @@ def test_running_again_needs_the_right_and_editing_that_to_view_arguments(retrie
 
     assert again(staff(*READER), retried.job_id, arguments="{}", job_id=new_id)[0] == 403
     assert again(staff("view_job", "run_job"), retried.job_id, arguments='{"a": 9}', job_id=new_id)[0] == 302
-    message = find_untracked(new_id)
-    assert message is not None and message.kwargs == {"a": 1, "b": 2}
+    assert find_untracked(new_id).kwargs == {"a": 1, "b": 2}
 
 
 def test_a_large_job_is_not_run_again_without_its_arguments(transactional_db, run_worker):
@@ -181,7 +177,6 @@ def test_what_happened_is_told_in_the_order_of_time(retried):
         entry.count = 1
     AuditEntry.objects.update(at=datetime_of((retried.started_at or 0) - 500))
     job = passport_of(retried.job_id)
-    assert job is not None
 
     events = timeline_of(job, acts_on(job.job))
 
@@ -212,7 +207,7 @@ def test_the_job_of_a_row_is_linked_and_an_address_of_an_attacker_is_no_markup(a
 
 
 @pytest.fixture
-def reader(transactional_db: None) -> Client:
+def reader(transactional_db):
     """A logged-in staff user who may view jobs."""
     return staff("view_job", name="reader")
 
@@ -256,5 +251,4 @@ def test_a_job_is_cancelled_from_its_page(transactional_db):
     assert offered
     assert "The job was cancelled and will not start." in page
     assert cancel not in page
-    job = find_job(job_id)
-    assert job is not None and job.state == "cancelled"
+    assert find_job(job_id).state == "cancelled"

@@ -52,7 +52,7 @@ LEAST_NAMED, LEAST_HELD, MOST_HELD = 0.98, 0.85, 0.95
 
 
 @pytest.fixture
-def maker(facilities: Facilities) -> Maker:
+def maker(facilities):
     """Makes situations of one draw."""
     return new_maker(facilities, random.Random(5))
 
