@@ -246,6 +246,7 @@ def test_tasks_that_moved_here_are_imported_and_those_of_celery_are_not(tmp_path
     apps = SimpleNamespace(get_app_configs=lambda: [SimpleNamespace(name=name, path=tmp_path / name) for name in names])
     monkeypatch.setattr(worker_apps, "apps", apps)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(switchyard_broker, "actors", dict(switchyard_broker.actors))
 
     worker_apps.declare_actors()
 
