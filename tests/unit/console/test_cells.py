@@ -22,6 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.api.models import Token
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import target_url
 from switchyard.broker.errors import ActRefused, BrokerRefused, BrokerUnavailable
 from switchyard.conf import read, switchyard_settings
 from switchyard.console import export
@@ -337,3 +339,24 @@ def test_rows_are_viewed_by_all_and_deletable_ones_deleted_by_those_with_the_per
     assert page.has_delete_permission(request)
     request.user = User.objects.create_user("ada", is_staff=True)
     assert not page.has_delete_permission(request)
+
+
+@pytest.mark.parametrize(
+    ("act", "target", "detail", "address"),
+    [
+        ("queue.pause", "default", {}, "/admin/operations/queues/default/"),
+        ("job.cancel", "0f8f", {}, "/admin/switchyard_jobs/job/0f8f/"),
+        ("letter.edit", "0f8f", {}, "/admin/switchyard_jobs/job/0f8f/"),
+        (
+            "letter.requeue",
+            "beef",
+            {"group": "beef"},
+            "/admin/switchyard_dead_letters/deadletter/?fingerprint=beef&state=all",
+        ),
+        ("letter.discard", "bulk act 7", {}, "/admin/operations/bulk/7/"),
+        ("bulk.stop", "bulk act 7", {}, "/admin/operations/bulk/7/"),
+        ("settings.change", "x", {}, ""),
+    ],
+)
+def test_what_an_act_names_is_a_link(act, target, detail, address):
+    assert target_url(AuditEntry(act=act, target=target, detail=detail)) == address
