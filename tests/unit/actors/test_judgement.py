@@ -101,8 +101,7 @@ def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy(
 
     assert held_back(healthy, [open_]) == Judgement("Circuit open", "warn", "fine")
     assert held_back(healthy, [paused]) == Judgement("Paused", "warn", "fine")
-    assert held_back(healthy, [by_value]) == healthy
-    assert held_back(failing, [open_]) == failing
+    assert (held_back(healthy, [by_value]), held_back(failing, [open_])) == (healthy, failing)
 
 
 def row_with(name: str, counts: dict[int, int] | None) -> Row:

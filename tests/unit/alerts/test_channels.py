@@ -124,8 +124,7 @@ def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_
         found = check_alert_urls(None)
 
     assert [(error.id, "entry" in error.msg) for error in found] == [("switchyard.E043", True)] * 2
-    assert "mailto:ops@example.com" in str(found[0].hint)
-    assert "canary" not in str(found)
+    assert "mailto:ops@example.com" in str(found[0].hint) and "canary" not in str(found)
 
 
 def test_what_apprise_cannot_use_is_refused_for_a_deployment_and_by_the_scheduler():

@@ -79,8 +79,7 @@ def test_a_good_body_is_taken(post):
 def test_a_wrong_field_is_named_with_its_reason(post, change, field, message):
     document = problem(post("/orders", GOOD | change), 422)
     assert [error["field"] for error in document["errors"]] == [field]
-    assert message in document["errors"][0]["message"]
-    assert field in document["detail"]
+    assert message in document["errors"][0]["message"] and field in document["detail"]
     assert probe_urls.calls == []
 
 
@@ -296,16 +295,12 @@ def test_a_public_url_is_used_where_it_is_set(settings, debug, is_given, start):
 
 
 def test_the_variable_counts_as_set_and_the_default_does_not():
-    given = {"SWITCHYARD_PUBLIC_URL": "https://yard.example.com"}
-
-    assert read({}, given, debug=True).has_public_url
+    assert read({}, {"SWITCHYARD_PUBLIC_URL": "https://yard.example.com"}, debug=True).has_public_url
     assert not read({}, {}, debug=True).has_public_url
 
 
 Message = dict[str, Any]
-
 FORM = {"content-type": "Multipart/Form-Data; boundary=x"}
-
 TOKEN = {"authorization": "Bearer good"}
 
 

@@ -170,9 +170,7 @@ def test_what_the_library_signs_is_accepted():
     signature = Webhook(key).sign("evt_1", at, BODY.decode())
     sent = {"webhook-id": "evt_1", "webhook-timestamp": str(NOW_S), "webhook-signature": signature}
 
-    whsec = "whsec_" + base64.b64encode(key).decode()
-
-    assert signatures.verify(whsec, sent, BODY, now_s=NOW_S) == "evt_1"
+    assert signatures.verify("whsec_" + base64.b64encode(key).decode(), sent, BODY, now_s=NOW_S) == "evt_1"
 
 
 def test_a_secret_without_prefix_is_its_own_bytes():
@@ -339,8 +337,7 @@ def test_a_run_that_is_stopped_keeps_what_it_did_and_the_next_does_the_rest(monk
     unfinished = Reconciliation.objects.get(month=MONTH).finished_at
     result = reconcile()
 
-    assert (halfway, unfinished) == (2, None)
-    assert result == {"matched": 0, "unmatched": 5, "corrected": 3}
+    assert (halfway, unfinished, result) == (2, None, {"matched": 0, "unmatched": 5, "corrected": 3})
     assert Reconciliation.objects.get(month=MONTH).finished_at is not None
 
 

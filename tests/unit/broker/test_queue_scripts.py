@@ -237,7 +237,6 @@ BESIDE = re.compile(r"string\.sub\((.+), 1, -\d+\)", re.DOTALL)
 COMMA, AND, OR, JOIN = (re.compile(word) for word in (",", r"\band\b", r"\bor\b", r"\.\."))
 LINE_END = re.compile(r"\n(?!\s*(?:and\b|or\b|\.\.))|;|\b(?:end|then|else|elseif|do|return)\b")
 QUOTED = re.compile(r"\"(?:\\.|[^\"])*\"|'(?:\\.|[^'])*'")
-
 KEYLESS = {"TIME"}
 ALL_KEYS = {"DEL", "EXISTS", "RENAME", "UNLINK"}
 # Another command is to be added with what its keys are.

@@ -58,16 +58,14 @@ one, two = (pytest.fixture(store, name=name) for name in ("one", "two"))
 def test_without_stores_the_record_holds_every_result_up_to_its_limit():
     stores = ResultStores()
 
-    assert stores.limit_bytes == RECORD_LIMIT_BYTES
-    assert stores.keep("j", "1") == ""
+    assert (stores.limit_bytes, stores.keep("j", "1")) == (RECORD_LIMIT_BYTES, "")
     assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
 
 
 def test_the_chosen_store_keeps_every_result(one):
     stores = ResultStores({"one": lambda: one}, first="one")
 
-    assert stores.limit_bytes == STORE_LIMIT_BYTES
-    assert stores.keep("j", "1") == "one:row-j"
+    assert (stores.limit_bytes, stores.keep("j", "1")) == (STORE_LIMIT_BYTES, "one:row-j")
     assert stores.load("j", "one:row-j") == "1"
     assert stores.load("k", "one:row-k") is None
 
@@ -75,8 +73,7 @@ def test_the_chosen_store_keeps_every_result(one):
 def test_large_results_leave_the_record_and_small_ones_stay(one):
     stores = ResultStores({"one": lambda: one}, large=("one",))
 
-    assert stores.keep("small", "1") == ""
-    assert stores.keep("large", LARGE) == "one:row-large"
+    assert (stores.keep("small", "1"), stores.keep("large", LARGE)) == ("", "one:row-large")
 
 
 def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(one, two):
@@ -88,8 +85,7 @@ def test_the_next_store_takes_over_and_the_failed_one_is_left_out_for_a_while(on
     one.error = None
     wait_for(lambda: stores.keep("c", "small") == "one:row-c")
 
-    assert (first, second) == ("two:row-a", "")
-    assert asked == 1
+    assert (first, second, asked) == ("two:row-a", "", 1)
 
 
 def test_a_store_that_hangs_costs_no_job_more_than_its_share(one, two):
@@ -99,9 +95,7 @@ def test_a_store_that_hangs_costs_no_job_more_than_its_share(one, two):
     one.answers.clear()
     two.answers.clear()
 
-    kept = [stores.keep(str(number), LARGE) for number in range(5)]
-
-    assert kept == [""] * 5
+    assert [stores.keep(str(number), LARGE) for number in range(5)] == [""] * 5
     assert (one.asked, two.asked) == (1, 1)
 
 

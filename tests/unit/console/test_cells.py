@@ -120,9 +120,7 @@ def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text):
 
 
 def test_json_has_the_rows_as_they_are():
-    answer = exported("json")
-
-    assert json.loads(answer.content) == {"jobs": ROWS, "cut": False}
+    assert json.loads(exported("json").content) == {"jobs": ROWS, "cut": False}
 
 
 @pytest.mark.parametrize("given", ["", "xml", "CSV"])

@@ -102,9 +102,7 @@ def test_store_is_on_the_inner_network_alone_and_publishes_nothing(name):
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("pool-")])
 def test_pool_is_killed_only_after_it_had_time_to_drain(name):
-    grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
-
-    assert grace_s > GRACE_S + 5
+    assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > GRACE_S + 5
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -270,8 +268,6 @@ def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path):
 
 
 GROUPS = yaml.safe_load((settings.BASE_DIR / "ops/prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
-
-
 ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
 
 

@@ -181,7 +181,6 @@ def test_spellings_of_one_mailbox_are_one_and_two_mailboxes_are_two(one, other, 
 
 
 PASSWORD = "correct horse 17 battery"
-
 TYPED = {"new_password1": PASSWORD, "new_password2": PASSWORD}
 
 

@@ -38,7 +38,6 @@ from tests.waiting import wait_for
 NAMES = ("a", "b", "c", "d")
 PLAIN = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 STARRED = {"args": Parameter.VAR_POSITIONAL, "others": Parameter.VAR_KEYWORD}
-
 calls = st.tuples(st.integers(0, 6), st.sets(st.sampled_from((*NAMES, "args", "others", "", "e"))))
 
 
@@ -102,8 +101,7 @@ def test_only_calls_that_fit_are_seen_and_of_many_orders_some():
 
     found = calls_of(function)
 
-    assert not found.fit(2, {}.keys())
-    assert not found.fit(1, {"g": 1}.keys())
+    assert not found.fit(2, {}.keys()) and not found.fit(1, {"g": 1}.keys())
     assert found.seen == set()
     assert found.fit(1, {"c": 1, "b": 1}.keys())
     assert found.seen == {(1, "c", "b")}
@@ -225,8 +223,7 @@ def test_the_job_that_sends_is_the_parent_and_so_is_the_one_that_a_step_follows(
     with following("0d6f"):
         step = actor.send()
 
-    assert child.options["parent"] == outer.message_id
-    assert step.options["parent"] == "0d6f"
+    assert (child.options["parent"], step.options["parent"]) == (outer.message_id, "0d6f")
 
 
 def test_a_retry_keeps_what_the_first_send_wrote(origin_broker, actor):

@@ -157,9 +157,7 @@ def test_a_delay_is_between_half_of_the_doubled_and_capped_base_and_all_of_it(re
 def test_a_named_delay_has_the_same_jitter_and_the_last_one_repeats(delays_ms, retry):
     longest_ms = delays_ms[min(retry, len(delays_ms)) - 1]
 
-    delay_ms = delay_of(retry, RetryPolicy(delays_ms=tuple(delays_ms)), ERROR)
-
-    assert longest_ms // 2 <= delay_ms <= longest_ms
+    assert longest_ms // 2 <= delay_of(retry, RetryPolicy(delays_ms=tuple(delays_ms)), ERROR) <= longest_ms
 
 
 @given(delay_s=st.floats(0, 86_400, allow_nan=False))
@@ -326,8 +324,7 @@ SUSPECT = (0, "alone", LAPSES[:4])
 
 
 @pytest.mark.parametrize(
-    ("slots", "noted"),
-    [(1, SUSPECT), (8, SUSPECT), (8, (1, "killed by SIGSEGV")), (8, (2, "x")), (8, (0, "alone"))],
+    ("slots", "noted"), [(1, SUSPECT), (8, SUSPECT), (8, (1, "killed by SIGSEGV")), (8, (2, "x")), (8, (0, "alone"))]
 )
 def test_one_that_may_crash_is_set_apart_from_neighbours(slots, noted):
     transport, held = Transport(), message(*noted)
@@ -335,8 +332,7 @@ def test_one_that_may_crash_is_set_apart_from_neighbours(slots, noted):
     with pytest.raises(SkipMessage):
         Crashes(transport=transport).before_process_message(broker_of(slots), held)
 
-    assert transport.isolated == [held]
-    assert outcome_of(held).kind == "deferred"
+    assert (transport.isolated, outcome_of(held).kind) == ([held], "deferred")
     assert outcome_of(held).reason == "alone"
 
 
@@ -394,12 +390,10 @@ def test_a_poison_message_tells_how_its_worker_ended_and_hides_what_its_actor_hi
         Crashes(transport=Transport()).before_process_message(known, held)
 
     told = "".join(traceback.format_exception(raised.value))
-    assert "charging" not in str(raised.value)
-    assert "Actor: job\n" in told
+    assert "charging" not in str(raised.value) and "Actor: job\n" in told
     assert f"Fingerprint of its arguments: {fingerprint_of({'args': [7], 'kwargs': {'card': HIDDEN}})}\n" in told
     assert "Its worker ended: killed by SIGSEGV, pid 7, at most 93 MB\n" in told
-    assert "last log lines:\ncharging [redacted]\nsent\n" in told
-    assert "4111" not in told
+    assert "last log lines:\ncharging [redacted]\nsent\n" in told and "4111" not in told
 
 
 @pytest.mark.parametrize("card", ["4111 größe", 'a "quoted" one', "two\nlines", "back\\slash"])
@@ -421,9 +415,7 @@ def test_hidden_arguments_are_found_as_the_actor_logs_them(write):
     paid = Payment(datetime(2026, 5, 1, 12, 30, tzinfo=UTC))
 
     payload = {"args": [{"at": "2026-05-01T12:30:00Z"}], "kwargs": {}}
-    said = without_arguments(job, payload, f"charging {write(paid)}, please")
-
-    assert said == f"charging {HIDDEN}, please"
+    assert without_arguments(job, payload, f"charging {write(paid)}, please") == f"charging {HIDDEN}, please"
 
 
 @pytest.mark.parametrize("slots", [1, 8])
@@ -494,5 +486,4 @@ def test_a_callback_that_is_sent_again_after_a_lost_answer_is_the_same_message(b
 
     DurableCallbacks().after_process_message(broker, message, result=1)
 
-    assert len(sent) == 2
-    assert len(set(sent)) == 1
+    assert (len(sent), len(set(sent))) == (2, 1)

@@ -62,16 +62,14 @@ def test_a_burst_needs_more_than_its_mean_and_a_plan_is_the_same_each_time():
 
     assert named.slots > least_slots(steady, 1.0).slots
     assert named == least_slots(burst, 1.0)
-    assert burst.busiest(1).rates == (55.0,)
-    assert sum(burst.busiest(2).rates) == 60.0
+    assert (burst.busiest(1).rates, sum(burst.busiest(2).rates)) == ((55.0,), 60.0)
 
 
 def test_without_a_promise_or_with_one_longer_than_the_stretch_the_slots_keep_up():
     found = least_slots(Demand((10.0,), (0.3,)), None)
 
     assert (found.slots, found.late, found.kept) == (4, 0.0, 1.0)
-    assert least_slots(Demand((10.0,), (1.0,)), 3_600.0).slots == 11
-    assert slots_for(0.0, 0.0, 0.08) == 1
+    assert (least_slots(Demand((10.0,), (1.0,)), 3_600.0).slots, slots_for(0.0, 0.0, 0.08)) == (11, 1)
     assert slots_for(3.0, 1.0, None) == 4
 
 
@@ -110,9 +108,7 @@ def test_each_pool_is_planned_for_its_own_lanes():
 
 
 def test_servers_are_a_range_from_messages_in_batches_to_single_ones():
-    assert places_for(100.0) == (1, 1)
-    assert places_for(20_000.0) == (1, 5)
-    assert places_for(150_000.0) == (5, 37)
+    assert (places_for(100.0), places_for(20_000.0), places_for(150_000.0)) == ((1, 1), (1, 5), (5, 37))
 
 
 def test_stretches_differ_by_seed():

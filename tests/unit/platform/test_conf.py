@@ -123,9 +123,7 @@ def test_a_dict_in_djangos_settings_is_read_once_and_an_override_holds_until_its
 def test_cores_of_the_settings_replace_the_measured_ones(declared, environ):
     yard = Yard(DEFAULT_YARD.queues, (replace(DEFAULT_YARD.pools[0], processes="cores"), *DEFAULT_YARD.pools[1:]))
 
-    found = read({"TOPOLOGY": yard, **declared}, environ)
-
-    assert [pool.children for pool in found.topology.pools] == [3, 1, 1]
+    assert [pool.children for pool in read({"TOPOLOGY": yard, **declared}, environ).topology.pools] == [3, 1, 1]
 
 
 @pytest.mark.parametrize(("declared", "environ"), [({"SMALL": 4}, {}), ({}, {"SWITCHYARD_SMALL": "4"})])
@@ -255,8 +253,7 @@ def test_an_unsafe_setting_is_named(changed, name, settings):
 
 @pytest.mark.usefixtures("safe")
 @pytest.mark.parametrize(
-    ("key", "forwarders"),
-    [("short", "*"), (f"django-insecure-{SAFE_KEY}", "127.0.0.1,*"), ("x" * 60, "10.0.0.1 *")],
+    ("key", "forwarders"), [("short", "*"), (f"django-insecure-{SAFE_KEY}", "127.0.0.1,*"), ("x" * 60, "10.0.0.1 *")]
 )
 def test_weak_keys_fallbacks_too_and_forwarders_that_are_everybody_are_refused(key, forwarders, settings, monkeypatch):
     settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS, settings.ALLOWED_HOSTS = key, [key], ["*"]

@@ -34,8 +34,6 @@ from tests.factories.brokers import the_global_broker
 room = path("", include("switchyard.operations.urls"))
 backend = path("admin/", admin.site.urls)
 below = re_path("^yard/", include("switchyard.operations.urls"))
-
-
 WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
     type(name, (), {"urlpatterns": patterns})
     for name, patterns in (

@@ -213,8 +213,7 @@ def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_
 
     assert (unknown.returncode, none.returncode) == (2, 2)
     assert "switchyard: there is no command 'runpol'; did you mean runpool?\n" in unknown.stderr
-    listed = [line.split()[0] for line in none.stdout.partition("commands:\n")[2].splitlines()]
-    assert listed == list(COMMANDS)
+    assert [line.split()[0] for line in none.stdout.partition("commands:\n")[2].splitlines()] == list(COMMANDS)
 
 
 def test_manage_py_test_is_refused_with_the_command_to_run():

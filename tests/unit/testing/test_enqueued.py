@@ -236,9 +236,7 @@ def test_members_run_and_then_the_callbacks(actors):
         jobs.add(actors.member.message(1, adds=2), actors.member.message(2))
     assert_enqueued(actors.member, count=2)
     assert (jobs.progress().state, jobs.progress().open) == ("open", 2)
-    ran = run_enqueued()
-
-    assert [attempt.outcome for attempt in ran] == ["succeeded"] * 6
+    assert [attempt.outcome for attempt in run_enqueued()] == ["succeeded"] * 6
     assert sorted(actors.called) == ["on_complete 4", "on_success 4"]
     found = jobs.progress()
     assert (found.state, found.done, found.name, found.tags) == ("succeeded", 4, "import", ("a",))

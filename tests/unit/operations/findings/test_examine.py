@@ -119,8 +119,7 @@ def test_a_check_that_hangs_for_hours_holds_two_threads(looks, monkeypatch):
     looks.may_end.set()
     wait_for(lambda: looks.runs[SOON.name] == 2)
     monkeypatch.setattr(examine, "DEADLINE_S", 10.0)
-    assert [one.code for one in check.ask() or []] == ["ok"]
-    assert len(asked) == 2
+    assert ([one.code for one in check.ask() or []], len(asked)) == (["ok"], 2)
 
 
 @pytest.fixture
@@ -198,8 +197,6 @@ LATE = late()
 CHANGED = late(seen="mail is 5 × behind its promise, because all 4 slots are busy", button=SHOW, word="")
 FAILING = Finding("actors", "failing", "warning", "all of sync's jobs fail: 9 of 9", subject="mail", actor="sync")
 PARKED = Finding("queues", "parked", "warning", "default: 1 message waits", subject="default")
-
-
 LOCKED = Finding("database", "locked", "warning", "the database is locked")
 QUIETED = Finding("pools", "quieted", "error", "hooks starts nothing", subject="hooks")
 PAST = replace(FAILING, code="failed_before")

@@ -194,8 +194,6 @@ def test_a_process_is_reaped_and_noted_when_it_has_ended():
 
 OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
 NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
-
-
 ENDED = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
 
 
@@ -294,9 +292,7 @@ def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor
         server.call(None, None, [])
         return set()
 
-    cancellations = CancellationWatch(refuse)
-
-    assert 0.9 * POLL_AGAIN_S < cancellations.update({1: [RAN]}) <= POLL_AGAIN_S
+    assert 0.9 * POLL_AGAIN_S < CancellationWatch(refuse).update({1: [RAN]}) <= POLL_AGAIN_S
 
 
 def test_a_refused_backlog_ends_nothing(leases, server, caplog):
