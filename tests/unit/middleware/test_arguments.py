@@ -330,10 +330,6 @@ def test_a_call_outside_of_a_worker_says_what_to_write(async_broker):
     assert inspect.signature(double.fn).parameters.keys() == {"value"}
 
 
-def test_a_worker_runs_it(async_broker, worker):
-    assert _double(async_broker)(4) == 8
-
-
 # asyncio ends a loop by the first two: it would be gone for every other coroutine of the process.
 @pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
 def test_whatever_a_coroutine_raises_is_its_own_failure(async_broker, worker, raised):
