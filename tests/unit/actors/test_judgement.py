@@ -61,18 +61,15 @@ def failed(*exceptions: str) -> ActorHistory:
             "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
         ),
         (lately(count(20, dead=20)), None, "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up."),
+        (
+            lately(count(100, dead=41)), replace(failed("KeyError"), dead_since="2026.11.3"), "Failing", "bad",
+            "41 jobs of 100 that ended in the last hour gave up, all with KeyError; since release 2026.11.3, before it "
+            "none did.",
+        ),
     ],
 )  # fmt: skip
-def test_an_actor_is_judged_by_its_last_hour(lately, ended, word, level, sentence):
+def test_an_actor_is_judged_by_its_last_hour_with_the_release_that_alone_fails(lately, ended, word, level, sentence):
     assert of(lately, ended) == Judgement(word, level, sentence)
-
-
-def test_a_release_is_named_where_it_alone_fails():
-    ended = replace(failed("KeyError"), dead_since="2026.11.3")
-
-    assert of(lately(count(100, dead=41)), ended).sentence.endswith(
-        "gave up, all with KeyError; since release 2026.11.3, before it none did."
-    )
 
 
 def row(at: int, state: str, release: str) -> EndedRow:

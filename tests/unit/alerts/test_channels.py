@@ -59,6 +59,7 @@ def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_lo
         *(LogChannel(), mail, WebhookChannel(SECRET), WebhookChannel(urls[-1])),
     ]  # fmt: skip
     assert channels([]) == {"log": LogChannel()}
+    assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel), "an address of Jira without a host"
 
 
 @pytest.mark.parametrize(
@@ -81,10 +82,6 @@ def test_address_of_jira_names_credential_place_project_and_type(url, found):
     assert channel == JiraChannel(*found)
     assert name == channel.name == f"jira {found[1].partition('://')[2]}/{found[2]}"
     assert "canary" not in channel.name + repr(channel)
-
-
-def test_address_of_jira_without_a_host_is_apprise_s():
-    assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel)
 
 
 def test_two_urls_of_one_host_are_two_channels_without_their_secrets_and_a_label_names_one():

@@ -484,17 +484,16 @@ def test_a_chunked_form_without_a_token_is_refused_after_the_free_part():
     assert (asked, echo.read_bytes) == (2, 0)
 
 
-@pytest.mark.parametrize("chunks", [[], [b"x" * 10], [b"x" * 60]])
-def test_a_body_that_stops_is_408(chunks):
-    sent, _, _ = call({}, chunks, ends=False)
+@pytest.mark.parametrize(
+    ("headers", "path", "chunks", "waited"),
+    [*(({}, "/api/v1/x", [b"x" * size] * bool(size), "0.05 s") for size in (0, 10, 60)),
+     (FORM | TOKEN, "/large", [b"x" * 60], "0.1 s")],
+    ids=["nothing", "little", "more than is free", "a large one has more time"],
+)  # fmt: skip
+def test_a_body_that_stops_is_408(headers, path, chunks, waited):
+    sent, _, _ = call(headers, chunks, path=path, ends=False)
 
-    assert "0.05 s" in refusal(sent, 408)["detail"]
-
-
-def test_a_large_body_has_more_time():
-    sent, _, _ = call(FORM | TOKEN, [b"x" * 60], path="/large", ends=False)
-
-    assert "0.1 s" in refusal(sent, 408)["detail"]
+    assert waited in refusal(sent, 408)["detail"]
 
 
 @pytest.mark.parametrize(

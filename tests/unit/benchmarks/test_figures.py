@@ -232,12 +232,9 @@ def test_a_measured_pool_alone_serves_its_queue_in_a_sound_yard(queue):
 
 
 @pytest.mark.parametrize("arguments", ["[1", "7", '{"no_such_argument": 1}'])
-def test_arguments_that_cannot_be_read_are_refused_with_an_example(arguments):
+def test_arguments_that_cannot_be_read_and_an_unknown_actor_are_refused_with_what_there_is(arguments):
     with pytest.raises(ValueError, match=r"does not take the arguments .*for example '\[1, 2\]'"):
         read_work(sorted(dramatiq.get_broker().actors)[0], arguments)
-
-
-def test_an_unknown_actor_is_refused_with_those_that_are_there():
     with pytest.raises(ValueError, match="no actor 'no_such_actor'; the project has "):
         read_work("no_such_actor", "")
 

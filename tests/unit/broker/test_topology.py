@@ -20,11 +20,8 @@ from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, RetryPolic
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_every_lane_of_this_yard_is_served_by_exactly_one_pool():
+def test_every_lane_of_this_yard_is_served_by_exactly_one_pool_and_no_dead_list_by_any():
     assert {lane: len(YARD.pools_of(lane)) for lane in YARD.lanes} == dict.fromkeys(YARD.lanes, 1)
-
-
-def test_no_pool_serves_a_dead_list():
     assert all(not YARD.pools_of(queue.dead_list) for queue in YARD.queues)
     assert not any(lane.endswith("-dead") for lane in YARD.lanes)
 
@@ -154,15 +151,12 @@ def test_there_are_as_many_children_as_cores_and_memory_carry_and_at_least_one(c
     assert SUMS.children_on(cores, memory_bytes) == children
 
 
-def test_pinned_pool_has_no_more_children_than_cpus():
-    assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
-
-
-def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch):
+def test_pool_of_cores_is_resolved_where_it_runs_and_a_pinned_one_has_no_more_children_than_cpus(monkeypatch):
     monkeypatch.setattr("switchyard.broker.topology.cores_here", lambda: 6)
     monkeypatch.setattr("switchyard.broker.topology.memory_here", lambda: None)
 
     assert (SUMS.children, SUMS.total_slots, SUMS.most_running, SUMS.most_children) == (6, 6, 9, 9)
+    assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
 
 
 def test_yard_on_a_number_of_cores_resolves_only_the_pools_of_cores():
