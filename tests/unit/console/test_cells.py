@@ -119,13 +119,9 @@ def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text):
     assert [cell for cell in cells if cell.strip("\u200b ").startswith(("=", "@", "\uff1d"))] == []
 
 
-def test_json_has_the_rows_as_they_are():
+def test_json_has_the_rows_as_they_are_and_every_other_address_shows_the_page():
     assert json.loads(exported("json").content) == {"jobs": ROWS, "cut": False}
-
-
-@pytest.mark.parametrize("given", ["", "xml", "CSV"])
-def test_every_other_address_shows_the_page(given):
-    assert exported(given) is None
+    assert [exported(given) for given in ("", "xml", "CSV")] == [None] * 3
 
 
 def test_a_long_list_is_cut_and_says_so(monkeypatch):
@@ -220,9 +216,11 @@ def test_promises_keep_their_unit(ms, text):
     assert promise(ms) == text
 
 
-def test_sizes_and_ratios():
+def test_sizes_ratios_and_spans_of_retries_that_are_never_printed_longer_than_they_are():
     assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
     assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
+    assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
+    assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
 
 def test_two_times_name_their_day_once():
@@ -244,11 +242,6 @@ def test_two_times_name_their_day_once():
 )
 def test_a_span_is_rounded_to_the_cautious_side(ms, down, up):
     assert (rough_duration(ms, up=False), rough_duration(ms, up=True)) == (down, up)
-
-
-def test_the_least_span_of_retries_is_never_printed_longer_than_it_is():
-    assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
-    assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
 
 NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
@@ -295,15 +288,12 @@ def test_what_is_away_is_said_with_its_remedy(error, remedy):
     assert str(caught.value).count(remedy) == 1
 
 
-def test_the_setting_that_named_the_broker_is_said():
+def test_the_setting_that_named_the_broker_is_said_and_other_errors_pass():
     own = read({"BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
     with override_settings(SWITCHYARD=own), pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise BrokerUnavailable("an enqueue", "Timeout reading from v:6390")
 
     assert 'check SWITCHYARD["BROKER_URL"] and that the server is up' in str(caught.value)
-
-
-def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
 

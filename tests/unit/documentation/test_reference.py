@@ -411,14 +411,10 @@ def test_each_page_is_in_it_in_its_contents_and_in_the_list_for_programs(site):
 
 
 @pytest.mark.timeout(180)
-def test_it_is_searched(site):
+def test_it_is_searched_and_its_newest_version_shown_beside_the_others(site):
     index = (site / __version__ / "searchindex.js").read_text(encoding="utf-8")
 
     assert "docs/how-to/requeue-dead-letters" in index
     assert '"requeu":' in index or "requeu:" in index
-
-
-@pytest.mark.timeout(180)
-def test_versions_stand_beside_each_other_and_the_newest_is_shown(site):
     assert json.loads((site / "versions.json").read_text()) == [__version__, "0.9.0", "0.2.1"]
     assert f"url={__version__}/README.html" in (site / "index.html").read_text()

@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from math import inf
+from types import SimpleNamespace
 
 import dramatiq
 import pytest
@@ -323,18 +324,16 @@ class SlowServer(Server):
 
 def test_many_suspects_on_a_slow_server_cost_a_second_and_are_isolated_in_turn(monkeypatch):
     server = SlowServer()
-    for module in (
-        "switchyard.broker.queue.leases",
-        "switchyard.broker.queue.leases",
-        "switchyard.workers.supervisor.leases",
-    ):
+    for module in ("switchyard.broker.queue.leases", "switchyard.workers.supervisor.leases"):
         monkeypatch.setattr(f"{module}.time", server)
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=20), server)
     leases.keeper.reclaim = lambda child, leftovers: None  # type: ignore[method-assign]
     leases._suspects = [("work", None)] * 20  # type: ignore[list-item]
     for queue in leases._queues.values():
         monkeypatch.setattr(
-            queue, "isolate", lambda lease, budget_s: server.call(Named("isolate"), [], [], budget_s=budget_s)
+            queue,
+            "isolate",
+            lambda lease, budget_s: server.call(SimpleNamespace(name="isolate"), [], [], budget_s=budget_s),
         )
 
     began_s = server.now_s
@@ -356,11 +355,6 @@ def test_a_cancelled_job_costs_at_most_a_second_without_a_server(monkeypatch, ti
 
     assert time.monotonic() - began_s < ticks * TICK_S, "a second try would take 2 s"
     leases.close()
-
-
-class Named:
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 def oldest(leases: ChildLeases, server: Server, row: ChildRow) -> list[str]:
