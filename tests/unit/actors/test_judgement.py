@@ -4,15 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.queries import (
-    DAY_MS,
-    ActorFacts,
-    ActorHistory,
-    AttemptFigures,
-    EndedRow,
-    FailureGroup,
-    _dead_since,
-)
+from switchyard.actors import queries
+from switchyard.actors.queries import ActorFacts, ActorHistory, AttemptFigures, EndedRow
 from switchyard.actors.views import Judgement, Row, held_back, in_order, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause
@@ -35,7 +28,7 @@ def lately(hour: AttemptFigures, day: AttemptFigures | None = None) -> Lately:
 
 def failed(*exceptions: str) -> ActorHistory:
     moments = datetime_of(0), datetime_of(1)
-    return ActorHistory(tuple(FailureGroup(each, each, "text", 1, *moments) for each in exceptions))
+    return ActorHistory(tuple(queries.FailureGroup(each, each, "text", 1, *moments) for each in exceptions))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +81,7 @@ def row(at: int, state: str, release: str) -> EndedRow:
     ],
 )
 def test_a_release_fails_alone_after_jobs_of_another_one(rows, release):
-    assert _dead_since(rows) == release
+    assert queries._dead_since(rows) == release
 
 
 def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy():
@@ -102,7 +95,7 @@ def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy(
 
 
 def row_with(name: str, counts: dict[int, int] | None) -> Row:
-    ran = None if counts is None else AttemptFigures("last day", DAY_MS, counts)
+    ran = None if counts is None else AttemptFigures("last day", queries.DAY_MS, counts)
     return ActorFacts(name, "default", (), "m", "m.py:1", "", (), None), ran
 
 

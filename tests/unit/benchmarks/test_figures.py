@@ -8,20 +8,9 @@ import pytest
 from django.conf import settings
 from dramatiq.brokers.stub import StubBroker
 
+from benchmarks import flash_sale
 from benchmarks.figures import drain_rate, quantile, quartiles, ratios, spread, waits
-from benchmarks.flash_sale import (
-    BULK_US,
-    DAY_S,
-    NOON_S,
-    PEAK,
-    Layout,
-    Outcome,
-    draw,
-    made_day,
-    row,
-    simulate,
-    with_sale,
-)
+from benchmarks.flash_sale import Layout, Outcome, row, simulate, with_sale
 from benchmarks.flash_sale_run import Cost, modelled
 from benchmarks.judging import judge
 from benchmarks.plateau import climb, plateau_of
@@ -171,19 +160,19 @@ RATES = with_sale([1_000.0] * 1_440)
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
     layouts = (
-        Layout("autoscaled", 6, 200, send_us=BULK_US),
-        Layout("early", 6, 200, early=130, send_us=BULK_US),
+        Layout("autoscaled", 6, 200, send_us=flash_sale.BULK_US),
+        Layout("early", 6, 200, early=130, send_us=flash_sale.BULK_US),
         Layout("one by one", 6, 200, early=130),
     )
     return {layout.name: simulate(layout, RATES, slots_with_backlog) for layout in layouts}
 
 
 def test_a_day_has_its_peak_at_the_sale_and_little_of_it_an_hour_later():
-    rates = with_sale(made_day())
+    rates = with_sale(flash_sale.made_day())
 
-    assert len(rates) == DAY_S
-    assert max(rates) == pytest.approx(PEAK, rel=0.02)
-    assert rates[NOON_S - 1] < 2_000 > rates[NOON_S + 3_600]
+    assert len(rates) == flash_sale.DAY_S
+    assert max(rates) == pytest.approx(flash_sale.PEAK, rel=0.02)
+    assert rates[flash_sale.NOON_S - 1] < 2_000 > rates[flash_sale.NOON_S + 3_600]
 
 
 def test_pods_before_the_sale_keep_the_promise_that_an_autoscaler_misses(outcomes):
@@ -205,7 +194,7 @@ def test_what_was_sent_has_started_or_was_refused(outcomes, name):
 
 
 def test_the_picture_is_one_and_the_table_has_a_row_for_each(outcomes):
-    picture = ET.fromstring(draw(list(outcomes.values())))
+    picture = ET.fromstring(flash_sale.draw(list(outcomes.values())))
 
     assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 3 * len(outcomes) + 1
     assert row(outcomes["early"]).startswith("| early | 130 | ")

@@ -7,16 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from switchyard.broker.errors import ResultStoreUnavailable
-from switchyard.broker.stores.result_stores import (
-    LARGE_BYTES,
-    RECORD_LIMIT_BYTES,
-    STORE_LIMIT_BYTES,
-    THREADS,
-    ResultStores,
-)
+from switchyard.broker.stores import result_stores
+from switchyard.broker.stores.result_stores import RECORD_LIMIT_BYTES, THREADS, ResultStores
 from tests.waiting import wait_for
 
-LARGE = "x" * (LARGE_BYTES + 1)
+LARGE = "x" * (result_stores.LARGE_BYTES + 1)
 
 
 class Store:
@@ -65,7 +60,7 @@ def test_without_stores_the_record_holds_every_result_up_to_its_limit():
 def test_the_chosen_store_keeps_every_result(one):
     stores = ResultStores({"one": lambda: one}, first="one")
 
-    assert (stores.limit_bytes, stores.keep("j", "1")) == (STORE_LIMIT_BYTES, "one:row-j")
+    assert (stores.limit_bytes, stores.keep("j", "1")) == (result_stores.STORE_LIMIT_BYTES, "one:row-j")
     assert stores.load("j", "one:row-j") == "1"
     assert stores.load("k", "one:row-k") is None
 

@@ -26,19 +26,10 @@ from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import target_url
 from switchyard.broker.errors import ActRefused, BrokerRefused, BrokerUnavailable
 from switchyard.conf import read, switchyard_settings
-from switchyard.console import export
+from switchyard.console import export, formatting
 from switchyard.console.commands import as_command_error, table
 from switchyard.console.export import MAX_CHARACTERS, TRIGGERS, export_of, safe_text
-from switchyard.console.formatting import (
-    between,
-    duration,
-    parse_until,
-    promise,
-    retries_text,
-    rough_duration,
-    size,
-    times,
-)
+from switchyard.console.formatting import duration, parse_until, promise, rough_duration, times
 from switchyard.console.links import absolute, path_of
 from switchyard.console.lists import ASCENDING, SortColumn, heads_of
 from switchyard.console.room_view import ReadOnly
@@ -217,18 +208,18 @@ def test_promises_keep_their_unit(ms, text):
 
 
 def test_sizes_ratios_and_spans_of_retries_that_are_never_printed_longer_than_they_are():
-    assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
+    assert (formatting.size(118_000_000), formatting.size(1_270_000_000)) == ("118 MB", "1.27 GB")
     assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
-    assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
-    assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
+    assert formatting.retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
+    assert formatting.retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
 
 def test_two_times_name_their_day_once():
     first = datetime(2026, 11, 2, 3, 11, 47, tzinfo=UTC)
 
-    assert between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
-    assert between(first, first.replace(hour=14)) == "2 Nov 2026 03:11 to 14:11 UTC"
-    assert between(first, first.replace(day=12)) == "2 Nov 2026 03:11 to 12 Nov 2026 03:11 UTC"
+    assert formatting.between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
+    assert formatting.between(first, first.replace(hour=14)) == "2 Nov 2026 03:11 to 14:11 UTC"
+    assert formatting.between(first, first.replace(day=12)) == "2 Nov 2026 03:11 to 12 Nov 2026 03:11 UTC"
 
 
 @pytest.mark.parametrize(

@@ -26,22 +26,14 @@ from switchyard.broker.topology import MOST_ALONE, Yard
 from switchyard.conf import DEFAULT_YARD
 from switchyard.database import RESERVED_CONNECTIONS, SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections
 from switchyard.deployment import rendered_files
-from switchyard.deployment.rendered_files import (
-    BESIDE,
-    COMPOSE_FILE,
-    RENDERED_CORES,
-    memory_mib,
-    render,
-    too_small,
-    write,
-)
+from switchyard.deployment.rendered_files import BESIDE, COMPOSE_FILE, render, too_small
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
 from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.factories.endpoints import Answering, answers_of
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 
-def services_of(yard: Yard, cores: int = RENDERED_CORES) -> dict[str, Any]:
+def services_of(yard: Yard, cores: int = rendered_files.RENDERED_CORES) -> dict[str, Any]:
     return yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
 
 
@@ -330,7 +322,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def written(folder: Path) -> list[str]:
-    write(folder, render("systemd", YARD, values=HERE))
+    rendered_files.write(folder, render("systemd", YARD, values=HERE))
     return sorted(map(str, (folder / "ops/systemd").iterdir()))
 
 
@@ -351,7 +343,7 @@ def test_pool_has_its_memory_and_is_killed_after_its_drain_alone():
     assert unit["ExecStart"].endswith("manage.py switchyard runpool vans --metrics-port 9191")
     assert int(unit["TimeoutStopSec"]) > GRACE_S + KILL_AFTER_GRACE_S
     assert (unit["KillMode"], unit["RestartPreventExitStatus"]) == ("mixed", "78")
-    assert unit["MemoryMax"] == f"{memory_mib(VANS)}M"
+    assert unit["MemoryMax"] == f"{rendered_files.memory_mib(VANS)}M"
 
 
 def test_systemd_has_nothing_to_say_of_any_unit(tmp_path):

@@ -21,14 +21,7 @@ import switchyard
 from switchyard.dramatiq_app import DramatiqConfig
 from switchyard.wiring import build_broker
 from switchyard.workers.checks import installation
-from switchyard.workers.checks.installation import (
-    addresses,
-    foreign_broker,
-    misnamed_middleware,
-    missing_apps,
-    replaced_middleware,
-    routed_models,
-)
+from switchyard.workers.checks.installation import addresses, foreign_broker, missing_apps
 from tests.factories.brokers import the_global_broker
 
 room = path("", include("switchyard.operations.urls"))
@@ -133,10 +126,10 @@ class Replica:
 
 @pytest.mark.parametrize("router", [Elsewhere(), Replica()])
 def test_a_router_that_moves_our_tables_is_named_with_some_of_them(router):
-    assert not list(routed_models())
+    assert not list(installation.routed_models())
 
     with override_settings(DATABASE_ROUTERS=[router]):
-        (found,) = routed_models()
+        (found,) = installation.routed_models()
 
     assert (found.id, found.obj) == ("switchyard.E030", "DATABASE_ROUTERS")
     if isinstance(router, Replica):
@@ -174,10 +167,10 @@ def test_a_missing_middleware_is_named_where_there_is_an_api():
     ],
 )
 def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module, name):
-    assert not list(misnamed_middleware())
+    assert not list(installation.misnamed_middleware())
 
     with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware", module]):
-        (found,) = misnamed_middleware()
+        (found,) = installation.misnamed_middleware()
 
     assert (found.id, found.obj, found.hint) == ("switchyard.E030", "MIDDLEWARE", f'Write "{module}.{name}".')
 
@@ -193,7 +186,7 @@ def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings):
     }
 
     broker = build_broker(listed)
-    (found,) = replaced_middleware()
+    (found,) = installation.replaced_middleware()
 
     kinds = [type(entry) for entry in broker.middleware]
     assert own in broker.middleware and GroupCallbacks in kinds
