@@ -83,14 +83,11 @@ def test_a_wrong_field_is_named_with_its_reason(post, change, field, message):
     assert probe_urls.calls == []
 
 
-def test_a_missing_field_is_named_in_an_answer_for_no_cache(post):
+def test_a_missing_field_is_named_in_an_answer_for_no_cache_and_of_very_many_wrong_ones_the_first(post):
     response = post("/orders", {"id": 1})
 
     assert problem(response, 422)["errors"] == [{"field": "month", "message": "is required"}]
     assert response["Cache-Control"] == "no-store"
-
-
-def test_of_very_many_wrong_fields_only_the_first_are_named(post):
     document = problem(post("/orders", GOOD | {f"field{number}": 1 for number in range(500)}), 422)
     assert len(document["errors"]) == 50
     assert "and 499 more" in document["detail"]
@@ -247,14 +244,12 @@ def test_every_refusal_is_a_problem_document(document):
     assert all(refusal["content"] == {"application/problem+json": {"schema": reference}} for refusal in refusals)
 
 
-def test_an_operation_names_the_scope_it_needs(document):
+def test_an_operation_names_the_scope_it_needs_and_a_post_with_a_token_takes_an_idempotency_key(document):
     assert operation(document, "/orders")["security"] == [{"BearerToken": ["submit"]}]
     assert operation(document, "/all", "get")["security"] == [{"BearerToken": ["operate"]}]
     assert "security" not in operation(document, "/open", "get")
     assert document["components"]["securitySchemes"]["BearerToken"]["scheme"] == "bearer"
 
-
-def test_a_post_with_a_token_takes_an_idempotency_key(document):
     def headers(details: dict[str, Any]) -> list[str]:
         return [parameter["name"] for parameter in details["parameters"] if parameter["in"] == "header"]
 
@@ -419,7 +414,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"} if token else {}
 
 
-def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unread():
+def test_a_declared_length_up_to_the_limit_passes_and_a_body_over_it_is_refused_unread_or_once_it_is_over():
     passed, _, _ = call({"content-length": "100"}, [b"x" * 100])
     sent, _, asked = call({"content-length": "101"}, [b"x" * 101])
 
@@ -427,8 +422,6 @@ def test_a_declared_length_up_to_the_limit_passes_and_one_over_it_is_refused_unr
     assert "100 bytes" in refusal(sent, 413)["detail"]
     assert asked == 0
 
-
-def test_a_chunked_body_is_refused_once_it_is_over():
     sent, echo, asked = call({}, [b"x" * 40] * 1000)
 
     refusal(sent, 413)

@@ -176,13 +176,11 @@ def test_rights_of_a_token_end_with_those_of_its_owner(probe, make_token, way):
     assert statuses() == before
 
 
-def test_a_command_prints_a_token_that_works(owner):
+def test_a_command_prints_a_token_that_works_and_refuses_scopes_that_are_unknown_or_not_the_owners(owner):
     token = find_token(output_of("tokens", "create", "--user=ada", "--scopes=submit, read").strip())
 
     assert token.scopes == ["submit", "read"]
 
-
-def test_the_command_refuses_scopes_that_are_unknown_or_not_the_owners(owner):
     with pytest.raises(CommandError, match="fly not known; choose from submit, read, operate") as caught:
         call_command("switchyard", "tokens", "create", "--user=ada", "--scopes=read,fly")
     api_user("eve", "view_job")

@@ -29,12 +29,10 @@ def starts(*times: tuple[float, int]) -> list[Record]:
     return [Record(0.0, started_s, worker, number) for number, (started_s, worker) in enumerate(times)]
 
 
-def test_quartiles_lie_between_the_runs():
+def test_quartiles_lie_between_the_runs_and_a_spread_needs_at_least_one():
     assert (quartiles([5, 1, 3, 2, 4]), quartiles([1, 2])) == ((2, 3, 4), (1.25, 1.5, 1.75))
     assert quartiles([7]) == (7, 7, 7)
 
-
-def test_a_spread_needs_at_least_one_run():
     row = spread([4, 2, 9])
 
     assert (row.lowest, row.median, row.highest, row.runs) == (2, 4, 9, 3)

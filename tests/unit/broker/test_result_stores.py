@@ -57,15 +57,13 @@ def test_without_stores_the_record_holds_every_result_up_to_its_limit():
     assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
 
 
-def test_the_chosen_store_keeps_every_result(one):
+def test_the_chosen_store_keeps_every_result_and_one_for_large_ones_leaves_small_ones_in_the_record(one):
     stores = ResultStores({"one": lambda: one}, first="one")
 
     assert (stores.limit_bytes, stores.keep("j", "1")) == (result_stores.STORE_LIMIT_BYTES, "one:row-j")
     assert stores.load("j", "one:row-j") == "1"
     assert stores.load("k", "one:row-k") is None
 
-
-def test_large_results_leave_the_record_and_small_ones_stay(one):
     stores = ResultStores({"one": lambda: one}, large=("one",))
 
     assert (stores.keep("small", "1"), stores.keep("large", LARGE)) == ("", "one:row-large")
@@ -125,15 +123,12 @@ def test_a_result_too_large_for_the_record_is_refused_while_no_store_answers(one
     assert stores.keep("j", "x" * (RECORD_LIMIT_BYTES + 1)) is None
 
 
-def test_a_store_that_fails_to_read_is_named_without_its_error(one):
+def test_a_store_that_fails_to_read_is_named_without_its_error_and_one_that_is_not_configured_is_told(one):
     stores = ResultStores({"one": lambda: one}, first="one")
     one.error = OSError("secret://address")
 
     with pytest.raises(ResultStoreUnavailable, match="result store one failed to get: OSError") as failed:
         stores.load("j", "one:row-j")
     assert "secret" not in str(failed.value)
-
-
-def test_a_place_in_a_store_that_is_not_configured_is_told(one):
     with pytest.raises(ResultStoreUnavailable, match="result store other is not configured in this process"):
         ResultStores({"one": lambda: one}).load("j", "other:")

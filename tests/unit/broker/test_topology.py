@@ -174,13 +174,11 @@ def test_kind_decides_how_many_isolated_children_a_pool_may_have_that_says_nothi
 HOUR = 3_600_000
 
 
-def test_the_default_lasts_for_hours():
+def test_the_default_lasts_for_hours_and_named_delays_say_how_often_and_when():
     policy = RetryPolicy()
 
     assert (policy.retries, policy.longest_ms(1), policy.span_ms()) == (12, 5_000, (6_157_500, 12_315_000))
 
-
-def test_named_delays_say_how_often_and_when():
     policy = RetryPolicy(delays_ms=(5_000, 300_000))
 
     assert policy.retries == 2

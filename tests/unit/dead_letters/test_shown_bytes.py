@@ -72,7 +72,7 @@ def test_bytes_are_shown_by_offset_with_printable_text_only():
     assert lines[1].startswith("000010  00 00 00 00")
 
 
-def test_innermost_frame_of_the_project_is_marked_with_its_source_line():
+def test_innermost_frame_of_the_project_is_marked_with_its_source_line_and_none_without_one():
     shown = marked(TRACEBACK)
 
     assert [line for line, is_own in shown if is_own] == [
@@ -81,8 +81,6 @@ def test_innermost_frame_of_the_project_is_marked_with_its_source_line():
     ]
     assert (len(shown), own_frame(TRACEBACK)) == (len(TRACEBACK.splitlines()), "apps/shop/months.py:19 first_day")
 
-
-def test_traceback_without_a_frame_of_the_project_marks_nothing():
     foreign = f'Traceback\n  File "{PACKAGE}", line 9, in last\n    go()\nKeyError: 1\n'
 
     assert not any(is_own for _, is_own in marked(foreign))
@@ -129,19 +127,14 @@ def test_what_is_named_like_a_secret_is_hidden_in_options_too(name):
     assert "canary" not in str(readable(message(options={"nested": [{name: "canary"}]})))
 
 
-def test_long_text_is_cut_with_its_length():
+def test_long_text_is_cut_with_its_length_deep_nesting_ends_and_surrogates_and_nul_are_escaped():
     assert readable(message(options={"text": "x" * 5_000}))["options"]["text"].endswith("… (5000 characters)")
 
-
-def test_deep_nesting_ends():
     value: Any = "bottom"
     for _ in range(200):
         value = [value]
 
     assert "nested too deep" in str(readable(message(options={"value": value})))
-
-
-def test_surrogates_and_nul_are_escaped():
     assert storable("a\x00\udcff") == "a\\x00\\udcff"
 
 

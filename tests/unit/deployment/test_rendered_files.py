@@ -346,18 +346,15 @@ def test_pool_has_its_memory_and_is_killed_after_its_drain_alone():
     assert unit["MemoryMax"] == f"{rendered_files.memory_mib(VANS)}M"
 
 
-def test_systemd_has_nothing_to_say_of_any_unit(tmp_path):
-    done = analyze("verify", *written(tmp_path))
+def test_systemd_has_nothing_to_say_of_any_unit_and_units_may_do_little(tmp_path):
+    paths = written(tmp_path)
+    units = [path for path in paths if path.endswith(".service")]
 
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    verified = analyze("verify", *paths)
+    exposed = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", *units)
 
-
-def test_units_may_do_little(tmp_path):
-    units = [path for path in written(tmp_path) if path.endswith(".service")]
-
-    done = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", *units)
-
-    assert done.returncode == 0, done.stdout
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    assert exposed.returncode == 0, exposed.stdout
 
 
 YARD_ROOT = Path(__file__).resolve().parents[3]
@@ -472,11 +469,9 @@ def probe(port: int, path: str, *, token: str = "word") -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_answer_200_is_healthy(port):
+def test_answer_200_is_healthy_any_other_and_none_are_unhealthy_and_told_apart(port):
     assert probe(port, "/healthz").returncode == 0
 
-
-def test_any_other_answer_and_none_are_unhealthy_and_told_apart(port):
     other, none = probe(port, "/metrics"), probe(1, "/healthz")
 
     assert (other.returncode, none.returncode) == (1, 1)
@@ -498,12 +493,10 @@ def dashboard() -> ModuleType:
     return module
 
 
-def test_dashboard_has_nothing_wrong_and_no_variable_of_grafana_is_left_in_a_query(dashboard):
+def test_dashboard_has_nothing_wrong_no_variable_of_grafana_is_left_and_queues_tasks_and_workers_are_shown(dashboard):
     assert list(dashboard.problems(copy.deepcopy(DASHBOARD))) == []
     assert not [query for query in dashboard.expressions(DASHBOARD) if "$" in query]
 
-
-def test_dashboard_shows_queues_tasks_and_workers(dashboard):
     wanted = {
         *("queue_depth", "queue_oldest_age_seconds", "message_wait_seconds_bucket", "messages_total", "retries_total"),
         *("message_duration_seconds_bucket", "worker_slots_busy", "worker_memory_bytes", "worker_restarts_total"),

@@ -202,11 +202,9 @@ def actor(origin_broker) -> dramatiq.Actor[[], None]:
     return dramatiq.actor(lambda: None, broker=origin_broker, actor_name="actor")
 
 
-def test_nothing_is_added_outside_of_requests_schedules_and_jobs(actor):
+def test_nothing_is_added_outside_of_requests_schedules_and_jobs_and_the_schedule_that_sends_is_named(actor):
     assert set(actor.send().options) == {"enqueued_at"}
 
-
-def test_the_schedule_that_sends_is_named(actor):
     with sent_by_schedule("close_day" * 100):
         sent = actor.send()
 

@@ -218,7 +218,7 @@ def test_the_messages_number_goes_before_the_actors_and_none_is_without_end(of_m
     assert max_retries_of(of(**of_message), of(**of_actor), POLICY) == most
 
 
-def test_retry_when_decides_alone_with_the_retries_so_far():
+def test_retry_when_decides_alone_with_the_retries_so_far_and_one_that_fails_leaves_it_to_the_number():
     asked: list[Any] = []
 
     def decides(retries: int, exception: BaseException) -> bool:
@@ -230,8 +230,6 @@ def test_retry_when_decides_alone_with_the_retries_so_far():
     assert [is_retried(of(), actor, POLICY, ERROR, retry) for retry in (1, 5, 6)] == [True, True, False]
     assert asked == [(0, ERROR), (4, ERROR), (5, ERROR)]
 
-
-def test_a_retry_when_that_fails_leaves_the_decision_to_the_number():
     actor = of(retry_when=lambda retries, exception: 1 / 0, max_retries=1)
 
     assert [is_retried(of(), actor, POLICY, ERROR, retry) for retry in (1, 2)] == [True, False]

@@ -36,7 +36,7 @@ WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
 )
 
 
-def test_apps_are_all_that_a_project_adds_without_those_that_it_has():
+def test_apps_are_all_that_a_project_adds_without_those_that_it_has_and_labels_begin_with_switchyard():
     added = switchyard.apps(["django_dramatiq", "switchyard.jobs"])
 
     assert switchyard.apps()[:2] == ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
@@ -44,19 +44,17 @@ def test_apps_are_all_that_a_project_adds_without_those_that_it_has():
     assert not {"switchyard.jobs", f"switchyard.{switchyard.BROKER_APP}"} & set(added)
     assert "switchyard.api" in added
 
+    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("switchyard.")]
+
+    assert len(own) > 10
+    assert [label for label in own if not label.startswith("switchyard_")] == []
+
 
 def test_a_process_without_the_api_loads_none_of_its_packages():
     program = "import django, sys; django.setup(); print({'ninja', 'pydantic'} & sys.modules.keys())"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
 
     assert ran.stdout == "set()\n"
-
-
-def test_every_label_begins_with_switchyard():
-    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("switchyard.")]
-
-    assert len(own) > 10
-    assert [label for label in own if not label.startswith("switchyard_")] == []
 
 
 def test_a_missing_app_is_named(monkeypatch):

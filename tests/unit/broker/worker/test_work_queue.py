@@ -233,7 +233,7 @@ def test_a_supervisor_reads_what_is_held_and_nothing_that_was_released():
     assert sorted(supervisor.read()) == [7, 2**63 - 1]
 
 
-def test_what_finds_no_cell_is_left_out_until_one_is_free():
+def test_what_finds_no_cell_is_left_out_until_one_is_free_and_without_memory_nothing_is_written():
     marks = HeldMarks(memory(1))
     cell = marks.hold(1)
     assert cell == 0
@@ -241,7 +241,4 @@ def test_what_finds_no_cell_is_left_out_until_one_is_free():
     assert marks.hold(2) is None
     marks.release(cell)
     assert (marks.hold(3), marks.read()) == (0, [3])
-
-
-def test_without_memory_nothing_is_written():
     assert HeldMarks(memory(0)).hold(1) is None

@@ -59,7 +59,7 @@ def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name, isolated, p
     assert (worker.queue_prefetch, worker.worker_threads) == (prefetch, 1 if isolated else pool.slots)
 
 
-def test_a_worker_consumes_its_lanes_and_no_others():
+def test_a_worker_consumes_its_lanes_and_no_others_and_a_pool_without_lanes_has_none():
     pool = settings.SWITCHYARD.topology.pool("retries")
 
     worker = main.make_worker(assignment(pool, settings.SWITCHYARD.topology.served_by(pool)), StubBroker())
@@ -67,8 +67,6 @@ def test_a_worker_consumes_its_lanes_and_no_others():
     assert worker.consumer_whitelist == set(settings.SWITCHYARD.topology.served_by(pool))
     assert "webhook-retry" not in worker.consumer_whitelist
 
-
-def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues():
     idle = Pool("idle", "threads", (), processes=1, slots=1)
 
     with pytest.raises(ValueError, match="pool idle: it serves no lane"):
