@@ -44,19 +44,15 @@ def runner_of(report: Callable[[str], object] = print) -> Runner:
     return Runner(report, StopRequest())
 
 
-def needs_file(path: Path) -> Callable[[], str]:
-    return lambda: "" if path.exists() else f"no {path.name}"
-
-
 def test_start_returns_when_every_part_is_ready(tmp_path):
-    slow = part_of(tmp_path, "slow", f"sleep 0.2; touch {tmp_path}/up; sleep 60", missing=needs_file(tmp_path / "up"))
+    up = tmp_path / "up"
+    slow = part_of(tmp_path, "slow", f"sleep 0.2; touch {up}; sleep 60", missing=lambda: "" if up.exists() else "no up")
     quick = part_of(tmp_path, "quick", "sleep 60")
     runner = runner_of()
 
     runner.start(slow, quick)
 
-    assert (tmp_path / "up").exists()
-    assert runner.pids == {"slow": slow.pid, "quick": quick.pid}
+    assert up.exists() and runner.pids == {"slow": slow.pid, "quick": quick.pid}
     runner.stop()
 
 

@@ -146,7 +146,6 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES)
 def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value):
     text = search_text(value)
-    assert text is not None
 
     assert not _is_plain(text) or text in json.dumps({"name": value})
 

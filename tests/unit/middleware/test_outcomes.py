@@ -124,15 +124,11 @@ def test_an_actor_that_is_declared_again_brings_its_options():
     status = Status(yard=cast(Yard, None), barrier=AckBarrier(cast(JobRecords, NoAnswer())))
     broker.add_middleware(status)
     for store in (False, True, False):
-        dramatiq.actor(broker=broker, actor_name="again", store_results=store)(_nothing)
+        dramatiq.actor(broker=broker, actor_name="again", store_results=store)(lambda: None)
         kept.append((status._kept["again"].store_results, status._kept["again"].is_plain))
         del broker.actors["again"]
 
     assert kept == [(False, True), (True, False), (False, True)]
-
-
-def _nothing() -> None:
-    """Do nothing."""
 
 
 ERROR = RuntimeError("no")

@@ -243,8 +243,7 @@ def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkey
     monkeypatch.setattr(overview, "KEPT_FOR", timedelta(hours=1))
     monkeypatch.setattr(overview, "declared_yard", lambda: None)
 
-    assert at is not None
-    assert next((row.name, row.waiting, row.state.word) for row in rows) == ("mail", 3, "Unknown")
+    assert at and next((row.name, row.waiting, row.state.word) for row in rows) == ("mail", 3, "Unknown")
     assert {row.state.word for row in rows} == {"Unknown"}
     assert of_an_hour_ago == kept.old_rows() == ((), None)
 

@@ -177,17 +177,13 @@ def broker() -> StubBroker:
     return broker
 
 
-def imported(code: str, broker: StubBroker) -> None:
-    """Run code as that of a module of actors."""
-    exec(compile(code, FILE, "exec"), {"__name__": "loyalty.actors", "broker": broker})
-
-
 @pytest.mark.parametrize("call", ["enqueue(message)", "enqueue(message=message)", "enqueue_many(messages=[message])"])
 def test_a_message_of_a_module_is_refused_however_it_is_passed(broker, call):
     broker.enqueue_many = lambda messages: None  # type: ignore[attr-defined]
 
     with no_sends(broker), pytest.raises(SendingFile, match=FILE):
-        imported(f"message = broker.get_actor('hello').message()\nbroker.{call}", broker)
+        code = f"message = broker.get_actor('hello').message()\nbroker.{call}"
+        exec(compile(code, FILE, "exec"), {"__name__": "loyalty.actors", "broker": broker})
 
 
 def test_what_else_is_sent_meanwhile_reaches_the_broker(broker):

@@ -255,7 +255,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(child, row):
     row.confirm_flush(row.last_end())
 
     assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
-    assert runs[0].over_at_ns is not None
+    assert runs[0].over_at_ns
     assert (at_work, child.slots.running, row.running()) == ([held], [], [])
     assert [(found.id, found.lane, found.token) for found in row.finished()] == [(b"a", 1, 5)]
     assert row.read().done == 1
