@@ -48,6 +48,8 @@ def test_a_quantile_is_a_value_that_was_measured(share, expected):
 def test_ratios_pair_runs_of_one_round_and_leave_out_failed_ones():
     assert ratios([10.0, None, 30.0, 8.0], [5.0, 5.0, None, 2.0]) == [2.0, 4.0]
     assert ratios([10.0, 20.0], [5.0]) == [2.0]
+    values = runs(switchyard=[10.0, 200.0, 30.0], dramatiq=[1.0, 100.0, 3.0])
+    assert judge(over("dramatiq", at_least=9), values).median == pytest.approx(10)
 
 
 def test_waits_are_milliseconds_from_sending_to_the_start():
@@ -103,12 +105,6 @@ def test_a_ratio_holds_when_its_lower_quartile_or_the_upper_of_one_to_stay_low_i
     found = judge(over("dramatiq", **bound), runs(switchyard=ours, dramatiq=[theirs] * len(ours)))
 
     assert (found.holds, found.decides) == (holds, True)
-
-
-def test_pairs_are_runs_of_one_round():
-    values = runs(switchyard=[10.0, 200.0, 30.0], dramatiq=[1.0, 100.0, 3.0])
-
-    assert judge(over("dramatiq", at_least=9), values).median == pytest.approx(10)
 
 
 @pytest.mark.parametrize(

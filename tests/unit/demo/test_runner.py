@@ -275,12 +275,14 @@ def test_another_terminal_needs_no_more_than_the_state_folder(tmp_path):
     assert config.storage.folder == str(state.media)
 
 
-def test_next_free_port_follows_one_that_is_taken():
+def test_next_free_port_follows_one_that_is_taken_and_a_server_that_chooses_itself_gets_zero_for_it():
     with addresses.listen(0) as taken:
         first = addresses.port_of(taken)
 
+        assert addresses.free_again(first) == 0
         with addresses.listen_near(first) as found:
             assert first < addresses.port_of(found) <= first + addresses.NEXT_PORTS
+    assert (addresses.free_again(first), addresses.free_again(0)) == (first, 0)
 
 
 def test_port_of_last_time_is_taken_again_where_it_is_free():
@@ -289,14 +291,6 @@ def test_port_of_last_time_is_taken_again_where_it_is_free():
     with addresses.listen_near(port, next_ports=1) as again, addresses.listen_near(port, next_ports=1) as other:
         assert addresses.port_of(again) == port
         assert addresses.port_of(other) != port
-
-
-def test_port_for_a_server_that_chooses_itself_is_zero_when_taken():
-    with addresses.listen(0) as taken:
-        port = addresses.port_of(taken)
-
-        assert addresses.free_again(port) == 0
-    assert (addresses.free_again(port), addresses.free_again(0)) == (port, 0)
 
 
 RECEIVER = "http://127.0.0.1:9"

@@ -54,7 +54,7 @@ def test_csv_leaves_numbers_unquoted_and_quotes_text(tmp_path):
     )
 
 
-def test_xlsx_keeps_numbers_and_dates_typed_and_styles_its_heading(tmp_path):
+def test_xlsx_keeps_numbers_and_dates_typed_but_a_day_that_excel_cannot_hold_and_styles_its_heading(tmp_path):
     book, rows = read_xlsx(write(tmp_path / "a.xlsx", [ROW], "xlsx"))
 
     sheet = book.worksheets[0]
@@ -65,8 +65,6 @@ def test_xlsx_keeps_numbers_and_dates_typed_and_styles_its_heading(tmp_path):
     assert sheet["B2"].number_format == "#,##0.00"
     assert (sheet.freeze_panes, sheet.column_dimensions["A"].width) == ("A2", pytest.approx(20, abs=1))
 
-
-def test_a_day_that_excel_cannot_hold_is_written_as_text(tmp_path):
     _, rows = read_xlsx(write(tmp_path / "a.xlsx", [("Ada", None, None, datetime.date(1899, 5, 1), None)], "xlsx"))
 
     assert rows[1][3] == "1899-05-01"

@@ -284,15 +284,13 @@ def test_the_refused_part_has_a_path(value, path, fact, remedy):
     assert found[1].startswith(fact)
 
 
-def test_the_path_of_a_deep_value_is_cut():
+def test_the_path_of_a_deep_value_is_cut_and_one_too_deep_for_what_is_left_of_the_stack_is_refused_whole():
     for value in (DEEP, CYCLE):
         path, fact, _ = refused_part(value, "result")
 
         assert (len(path), path[-1]) == (41, "…")
         assert fact.startswith("is nested deeper")
 
-
-def test_a_value_that_is_too_deep_for_what_is_left_of_the_stack_is_refused_whole():
     def below(frames: int) -> tuple[str, str, str]:
         return below(frames - 1) if frames else refused_part(CYCLE, "result")
 
