@@ -74,8 +74,7 @@ def test_slots_double_until_a_step_gains_less_than_a_tenth():
     assert steps == [(1, 100.0), (2, 200.0), (4, 400.0), (8, 800.0), (16, 1_200.0), (32, 1_200.0)]
     assert plateau_of(steps) == 16
     assert plateau_of(none := climb(lambda slots: 50.0 - slots, 128)) == 1
-    assert [slots for slots, _ in none] == [1, 2]
-    assert [slots for slots, _ in climb(float, 8)] == [1, 2, 4, 8]
+    assert ([slots for slots, _ in none], [slots for slots, _ in climb(float, 8)]) == ([1, 2], [1, 2, 4, 8])
 
 
 DRAIN = "drain_1x8_per_s"

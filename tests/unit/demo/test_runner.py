@@ -150,8 +150,7 @@ def test_part_has_the_exit_code_and_the_log_of_its_job(tmp_path):
     wait_for(lambda: all(part.exit_code() is not None for part in parts))
 
     assert [part.exit_code() for part in parts] == [78, 0]
-    assert (tmp_path / "pools.log").read_text() == "refused\n"
-    assert (tmp_path / "history.log").read_text() == ""
+    assert ((tmp_path / "pools.log").read_text(), (tmp_path / "history.log").read_text()) == ("refused\n", "")
 
 
 def line(event: str, job_id: str = "7", **fields: object) -> str:
@@ -234,8 +233,7 @@ def test_children_reach_exactly_the_demos_own_parts(tmp_path):
     assert config.allowed_private_addresses == {("127.0.0.1", 8003)}
     assert (config.library.broker_url, config.smtp_url) == (ADDRESSES.broker_url, "smtp://127.0.0.1:8002")
     assert config.library.public_url == "http://127.0.0.1:8001"
-    assert config.payment_secret == identity.payment_secret
-    assert config.secret_key == identity.django_secret_key
+    assert (config.payment_secret, config.secret_key) == (identity.payment_secret, identity.django_secret_key)
     assert config.library.alert_urls == ("log:", "mailto:operations@switchyard.example")
     assert config.database_url == f"sqlite:///{tmp_path}/db.sqlite3"
     assert (config.storage.folder, config.library.state_dir) == (f"{tmp_path}/media", tmp_path)
@@ -524,5 +522,4 @@ def test_private_file_is_replaced_whole(tmp_path):
     with pytest.raises(TypeError):
         write_private(path, {"a": object()})
 
-    assert read_private(path) == {"a": 1}
-    assert [entry.name for entry in tmp_path.iterdir()] == ["secrets.json"]
+    assert (read_private(path), [entry.name for entry in tmp_path.iterdir()]) == ({"a": 1}, ["secrets.json"])

@@ -247,10 +247,7 @@ def test_an_actor_that_shortens_them_is_named(options):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"max_retries": 0},
-        {"max_retries": 9},
-        {"backoff": lambda retry: 600_000},
+        *({}, {"max_retries": 0}, {"max_retries": 9}, {"backoff": lambda retry: 600_000}),
         {"max_retries": None, "max_backoff": 10_000},
         {"min_backoff": 600_000, "max_retries": 2},
         {"max_retries": 3, "retry_when": lambda retries, exception: True},

@@ -287,10 +287,7 @@ def test_every_kind_of_parameter_has_its_type():
     [
         ("Nothing", "its names cannot be resolved, NameError: name 'Nothing' is not defined"),
         (str | datetime.date, "Type unions may not contain more than one str-like type"),
-        (User, ""),
-        (list[User], ""),
-        (Iterable[str], ""),
-        (Callable[[], None], ""),
+        *((User, ""), (list[User], ""), (Iterable[str], ""), (Callable[[], None], "")),
     ],
 )
 def test_an_annotation_that_cannot_be_compared_counts_as_none(annotation, fault):
