@@ -4,15 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from switchyard.actors.queries import (
-    DAY_MS,
-    ActorFacts,
-    ActorHistory,
-    AttemptFigures,
-    EndedRow,
-    FailureGroup,
-    _dead_since,
-)
+from switchyard.actors import queries
+from switchyard.actors.queries import ActorFacts, ActorHistory, AttemptFigures, EndedRow
 from switchyard.actors.views import Judgement, Row, held_back, in_order, of
 from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import ActorPause
@@ -35,7 +28,7 @@ def lately(hour: AttemptFigures, day: AttemptFigures | None = None) -> Lately:
 
 def failed(*exceptions: str) -> ActorHistory:
     moments = datetime_of(0), datetime_of(1)
-    return ActorHistory(tuple(FailureGroup(each, each, "text", 1, *moments) for each in exceptions))
+    return ActorHistory(tuple(queries.FailureGroup(each, each, "text", 1, *moments) for each in exceptions))
 
 
 @pytest.mark.parametrize(
@@ -61,18 +54,15 @@ def failed(*exceptions: str) -> ActorHistory:
             "6 jobs of 100 that ended in the last hour gave up, of 2 causes.",
         ),
         (lately(count(20, dead=20)), None, "Failing", "bad", "20 jobs of 20 that ended in the last hour gave up."),
+        (
+            lately(count(100, dead=41)), replace(failed("KeyError"), dead_since="2026.11.3"), "Failing", "bad",
+            "41 jobs of 100 that ended in the last hour gave up, all with KeyError; since release 2026.11.3, before it "
+            "none did.",
+        ),
     ],
 )  # fmt: skip
-def test_an_actor_is_judged_by_its_last_hour(lately, ended, word, level, sentence):
+def test_an_actor_is_judged_by_its_last_hour_with_the_release_that_alone_fails(lately, ended, word, level, sentence):
     assert of(lately, ended) == Judgement(word, level, sentence)
-
-
-def test_a_release_is_named_where_it_alone_fails():
-    ended = replace(failed("KeyError"), dead_since="2026.11.3")
-
-    assert of(lately(count(100, dead=41)), ended).sentence.endswith(
-        "gave up, all with KeyError; since release 2026.11.3, before it none did."
-    )
 
 
 def row(at: int, state: str, release: str) -> EndedRow:
@@ -91,7 +81,7 @@ def row(at: int, state: str, release: str) -> EndedRow:
     ],
 )
 def test_a_release_fails_alone_after_jobs_of_another_one(rows, release):
-    assert _dead_since(rows) == release
+    assert queries._dead_since(rows) == release
 
 
 def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy():
@@ -101,12 +91,11 @@ def test_an_actor_whose_circuit_is_open_or_that_is_paused_is_not_called_healthy(
 
     assert held_back(healthy, [open_]) == Judgement("Circuit open", "warn", "fine")
     assert held_back(healthy, [paused]) == Judgement("Paused", "warn", "fine")
-    assert held_back(healthy, [by_value]) == healthy
-    assert held_back(failing, [open_]) == failing
+    assert (held_back(healthy, [by_value]), held_back(failing, [open_])) == (healthy, failing)
 
 
 def row_with(name: str, counts: dict[int, int] | None) -> Row:
-    ran = None if counts is None else AttemptFigures("last day", DAY_MS, counts)
+    ran = None if counts is None else AttemptFigures("last day", queries.DAY_MS, counts)
     return ActorFacts(name, "default", (), "m", "m.py:1", "", (), None), ran
 
 

@@ -12,17 +12,7 @@ import msgspec
 import pytest
 from django.test import override_settings
 
-from switchyard.alerts import sending
-from switchyard.alerts.channels import (
-    AppriseChannel,
-    ChannelFailed,
-    EmailChannel,
-    LogChannel,
-    WebhookChannel,
-    channels,
-    parse,
-    refuse_unusable,
-)
+from switchyard.alerts import channels, sending
 from switchyard.alerts.checks import check_alert_urls, check_apprise
 from switchyard.alerts.intake import chosen, further
 from switchyard.alerts.jira import JiraChannel
@@ -52,13 +42,16 @@ BOTH = [FIRST, SECOND]
 
 
 def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_log():
-    mail = EmailChannel(("ops@example.com", "on-call@example.com"))
+    mail = channels.EmailChannel(("ops@example.com", "on-call@example.com"))
     urls = ["log:", "mailto:ops@example.com,on-call@example.com", SECRET, "http://127.0.0.1:9000/x"]
 
-    assert list(channels([*urls, "log:", SECRET]).values()) == [
-        *(LogChannel(), mail, WebhookChannel(SECRET), WebhookChannel(urls[-1])),
+    assert list(channels.channels([*urls, "log:", SECRET]).values()) == [
+        *(channels.LogChannel(), mail, channels.WebhookChannel(SECRET), channels.WebhookChannel(urls[-1])),
     ]  # fmt: skip
-    assert channels([]) == {"log": LogChannel()}
+    assert channels.channels([]) == {"log": channels.LogChannel()}
+    assert isinstance(channels.parse("jira://0b1c7b9e-canary/@ada", 1)[1], channels.AppriseChannel), (
+        "an address of Jira without a host"
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,26 +69,22 @@ def test_each_scheme_makes_its_channel_once_and_without_urls_alerts_go_to_the_lo
     ],
 )
 def test_address_of_jira_names_credential_place_project_and_type(url, found):
-    name, channel = parse(url, 1)
+    name, channel = channels.parse(url, 1)
 
     assert channel == JiraChannel(*found)
     assert name == channel.name == f"jira {found[1].partition('://')[2]}/{found[2]}"
     assert "canary" not in channel.name + repr(channel)
 
 
-def test_address_of_jira_without_a_host_is_apprise_s():
-    assert isinstance(parse("jira://0b1c7b9e-canary/@ada", 1)[1], AppriseChannel)
-
-
 def test_two_urls_of_one_host_are_two_channels_without_their_secrets_and_a_label_names_one():
-    found = channels(["https://hooks.example.com/a-canary", "https://hooks.example.com/b-canary"])
+    found = channels.channels(["https://hooks.example.com/a-canary", "https://hooks.example.com/b-canary"])
 
     assert len(found) == 2
     assert all("hooks.example.com" in name for name in found)
     assert "canary" not in repr(found)
-    assert channels([f"oncall={SECRET}", f"oncall={SECRET}"]) == {"oncall": WebhookChannel(SECRET)}
+    assert channels.channels([f"oncall={SECRET}", f"oncall={SECRET}"]) == {"oncall": channels.WebhookChannel(SECRET)}
     with pytest.raises(InvalidSetting, match="entry 2 has the label oncall of another entry"):
-        channels([f"oncall={SECRET}", "oncall=log:"])
+        channels.channels([f"oncall={SECRET}", "oncall=log:"])
 
 
 WRONG = [
@@ -112,7 +101,7 @@ WRONG = [
 @pytest.mark.parametrize("url", WRONG)
 def test_wrong_url_is_refused_by_its_place(url):
     with pytest.raises(InvalidSetting, match="entry 3") as refusal:
-        parse(url, 3)
+        channels.parse(url, 3)
 
     assert "canary" not in str(refusal.value)
 
@@ -124,15 +113,14 @@ def test_system_check_names_each_wrong_entry_and_the_fix_and_is_silent_when_all_
         found = check_alert_urls(None)
 
     assert [(error.id, "entry" in error.msg) for error in found] == [("switchyard.E043", True)] * 2
-    assert "mailto:ops@example.com" in str(found[0].hint)
-    assert "canary" not in str(found)
+    assert "mailto:ops@example.com" in str(found[0].hint) and "canary" not in str(found)
 
 
 def test_what_apprise_cannot_use_is_refused_for_a_deployment_and_by_the_scheduler():
     with with_alert_urls("log:", "team=slack://token-canary", "nosuch://canary"):
         at_each_start, deployed = check_alert_urls(None), check_apprise(None)
         with pytest.raises(InvalidSetting, match="entry 2"):
-            refuse_unusable(["log:", "team=slack://token-canary"])
+            channels.refuse_unusable(["log:", "team=slack://token-canary"])
 
     assert at_each_start == []
     assert [(error.id, "entry 2" in error.msg) for error in deployed] == [("switchyard.E043", True)]
@@ -143,7 +131,7 @@ def test_entry_of_a_service_names_the_missing_package_and_its_extra(monkeypatch)
     monkeypatch.setattr("switchyard.setting_values._exists", lambda module: module != "apprise")
 
     with pytest.raises(InvalidSetting, match=r"entry 1, slack: needs the package apprise.*the extra alerts"):
-        parse("slack://token-canary/b/c", 1)
+        channels.parse("slack://token-canary/b/c", 1)
 
 
 def test_no_check_and_no_name_loads_apprise(monkeypatch):
@@ -154,7 +142,7 @@ def test_no_check_and_no_name_loads_apprise(monkeypatch):
     with with_alert_urls(*urls):
         assert check_alert_urls(None) == []
 
-    found = channels(urls)
+    found = channels.channels(urls)
     assert [name.split()[0] for name in found] == ["slack", "email", "pagerduty"]
     assert "canary" not in repr(found)
 
@@ -165,13 +153,13 @@ def batch(answer: Any, notices: list[Notice] = BOTH) -> ChannelBatch:
 
 
 def test_channel_that_refuses_one_message_gets_the_next_and_one_that_does_not_answer_is_left_alone_at_once():
-    refusing = batch([ChannelFailed("c", "answered 400", answered=True), None])
-    silent = batch(ChannelFailed("c", "no connection"))
+    refusing = batch([channels.ChannelFailed("c", "answered 400", answered=True), None])
+    silent = batch(channels.ChannelFailed("c", "no connection"))
 
     send_all([refusing])
     send_all([silent])
 
-    assert isinstance(refusing.results[FIRST.id], ChannelFailed)
+    assert isinstance(refusing.results[FIRST.id], channels.ChannelFailed)
     assert refusing.results[SECOND.id] is None
     assert set(silent.results) == {FIRST.id}
 
@@ -182,7 +170,7 @@ def test_broken_channel_is_a_failure_of_its_own():
     send_all([work, well])
 
     failure = work.results[FIRST.id]
-    assert isinstance(failure, ChannelFailed)
+    assert isinstance(failure, channels.ChannelFailed)
     assert "ZeroDivisionError" in str(failure) and "canary" not in str(failure)
     assert well.results == {FIRST.id: None}
 
@@ -195,7 +183,7 @@ def test_channel_that_hangs_does_not_hold_up_the_others(monkeypatch):
     send_all([hung, well])
 
     assert well.results == {FIRST.id: None, SECOND.id: None}
-    assert isinstance(hung.results[FIRST.id], ChannelFailed)
+    assert isinstance(hung.results[FIRST.id], channels.ChannelFailed)
     assert SECOND.id not in hung.results
     release.set()
 

@@ -8,20 +8,9 @@ import pytest
 from django.conf import settings
 from dramatiq.brokers.stub import StubBroker
 
+from benchmarks import flash_sale
 from benchmarks.figures import drain_rate, quantile, quartiles, ratios, spread, waits
-from benchmarks.flash_sale import (
-    BULK_US,
-    DAY_S,
-    NOON_S,
-    PEAK,
-    Layout,
-    Outcome,
-    draw,
-    made_day,
-    row,
-    simulate,
-    with_sale,
-)
+from benchmarks.flash_sale import Layout, Outcome, row, simulate, with_sale
 from benchmarks.flash_sale_run import Cost, modelled
 from benchmarks.judging import judge
 from benchmarks.plateau import climb, plateau_of
@@ -40,12 +29,10 @@ def starts(*times: tuple[float, int]) -> list[Record]:
     return [Record(0.0, started_s, worker, number) for number, (started_s, worker) in enumerate(times)]
 
 
-def test_quartiles_lie_between_the_runs():
+def test_quartiles_lie_between_the_runs_and_a_spread_needs_at_least_one():
     assert (quartiles([5, 1, 3, 2, 4]), quartiles([1, 2])) == ((2, 3, 4), (1.25, 1.5, 1.75))
     assert quartiles([7]) == (7, 7, 7)
 
-
-def test_a_spread_needs_at_least_one_run():
     row = spread([4, 2, 9])
 
     assert (row.lowest, row.median, row.highest, row.runs) == (2, 4, 9, 3)
@@ -61,6 +48,8 @@ def test_a_quantile_is_a_value_that_was_measured(share, expected):
 def test_ratios_pair_runs_of_one_round_and_leave_out_failed_ones():
     assert ratios([10.0, None, 30.0, 8.0], [5.0, 5.0, None, 2.0]) == [2.0, 4.0]
     assert ratios([10.0, 20.0], [5.0]) == [2.0]
+    values = runs(switchyard=[10.0, 200.0, 30.0], dramatiq=[1.0, 100.0, 3.0])
+    assert judge(over("dramatiq", at_least=9), values).median == pytest.approx(10)
 
 
 def test_waits_are_milliseconds_from_sending_to_the_start():
@@ -85,8 +74,7 @@ def test_slots_double_until_a_step_gains_less_than_a_tenth():
     assert steps == [(1, 100.0), (2, 200.0), (4, 400.0), (8, 800.0), (16, 1_200.0), (32, 1_200.0)]
     assert plateau_of(steps) == 16
     assert plateau_of(none := climb(lambda slots: 50.0 - slots, 128)) == 1
-    assert [slots for slots, _ in none] == [1, 2]
-    assert [slots for slots, _ in climb(float, 8)] == [1, 2, 4, 8]
+    assert ([slots for slots, _ in none], [slots for slots, _ in climb(float, 8)]) == ([1, 2], [1, 2, 4, 8])
 
 
 DRAIN = "drain_1x8_per_s"
@@ -116,12 +104,6 @@ def test_a_ratio_holds_when_its_lower_quartile_or_the_upper_of_one_to_stay_low_i
     found = judge(over("dramatiq", **bound), runs(switchyard=ours, dramatiq=[theirs] * len(ours)))
 
     assert (found.holds, found.decides) == (holds, True)
-
-
-def test_pairs_are_runs_of_one_round():
-    values = runs(switchyard=[10.0, 200.0, 30.0], dramatiq=[1.0, 100.0, 3.0])
-
-    assert judge(over("dramatiq", at_least=9), values).median == pytest.approx(10)
 
 
 @pytest.mark.parametrize(
@@ -171,19 +153,19 @@ RATES = with_sale([1_000.0] * 1_440)
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
     layouts = (
-        Layout("autoscaled", 6, 200, send_us=BULK_US),
-        Layout("early", 6, 200, early=130, send_us=BULK_US),
+        Layout("autoscaled", 6, 200, send_us=flash_sale.BULK_US),
+        Layout("early", 6, 200, early=130, send_us=flash_sale.BULK_US),
         Layout("one by one", 6, 200, early=130),
     )
     return {layout.name: simulate(layout, RATES, slots_with_backlog) for layout in layouts}
 
 
 def test_a_day_has_its_peak_at_the_sale_and_little_of_it_an_hour_later():
-    rates = with_sale(made_day())
+    rates = with_sale(flash_sale.made_day())
 
-    assert len(rates) == DAY_S
-    assert max(rates) == pytest.approx(PEAK, rel=0.02)
-    assert rates[NOON_S - 1] < 2_000 > rates[NOON_S + 3_600]
+    assert len(rates) == flash_sale.DAY_S
+    assert max(rates) == pytest.approx(flash_sale.PEAK, rel=0.02)
+    assert rates[flash_sale.NOON_S - 1] < 2_000 > rates[flash_sale.NOON_S + 3_600]
 
 
 def test_pods_before_the_sale_keep_the_promise_that_an_autoscaler_misses(outcomes):
@@ -205,7 +187,7 @@ def test_what_was_sent_has_started_or_was_refused(outcomes, name):
 
 
 def test_the_picture_is_one_and_the_table_has_a_row_for_each(outcomes):
-    picture = ET.fromstring(draw(list(outcomes.values())))
+    picture = ET.fromstring(flash_sale.draw(list(outcomes.values())))
 
     assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 3 * len(outcomes) + 1
     assert row(outcomes["early"]).startswith("| early | 130 | ")
@@ -232,12 +214,9 @@ def test_a_measured_pool_alone_serves_its_queue_in_a_sound_yard(queue):
 
 
 @pytest.mark.parametrize("arguments", ["[1", "7", '{"no_such_argument": 1}'])
-def test_arguments_that_cannot_be_read_are_refused_with_an_example(arguments):
+def test_arguments_that_cannot_be_read_and_an_unknown_actor_are_refused_with_what_there_is(arguments):
     with pytest.raises(ValueError, match=r"does not take the arguments .*for example '\[1, 2\]'"):
         read_work(sorted(dramatiq.get_broker().actors)[0], arguments)
-
-
-def test_an_unknown_actor_is_refused_with_those_that_are_there():
     with pytest.raises(ValueError, match="no actor 'no_such_actor'; the project has "):
         read_work("no_such_actor", "")
 

@@ -179,19 +179,12 @@ def calls() -> list[tuple[str, list[str], list[Word]]]:
     return wire.calls
 
 
-def test_every_operation_has_a_method_that_calls_it(calls):
+def test_every_operation_has_a_method_whose_calls_pass_what_the_header_declares_and_keys_of_one_hash_tag(calls):
     assert {name for name, _, _ in calls} == NAMES
-
-
-def test_every_call_passes_what_the_header_declares(calls):
     for name, keys, args in calls:
         file = LUA / "queue" / f"{name}.lua"
         assert declared(file, "KEYS").fit(len(keys)), f"{name} is passed {len(keys)} keys"
         assert declared(file, "ARGV").fit(len(args)), f"{name} is passed {len(args)} arguments"
-
-
-def test_all_keys_of_a_call_share_one_hash_tag(calls):
-    for name, keys, _ in calls:
         assert keys, name
         assert {re.findall(r"\{(.*?)\}", key)[0] for key in keys} == {"mail"}, name
 
@@ -237,7 +230,6 @@ BESIDE = re.compile(r"string\.sub\((.+), 1, -\d+\)", re.DOTALL)
 COMMA, AND, OR, JOIN = (re.compile(word) for word in (",", r"\band\b", r"\bor\b", r"\.\."))
 LINE_END = re.compile(r"\n(?!\s*(?:and\b|or\b|\.\.))|;|\b(?:end|then|else|elseif|do|return)\b")
 QUOTED = re.compile(r"\"(?:\\.|[^\"])*\"|'(?:\\.|[^'])*'")
-
 KEYLESS = {"TIME"}
 ALL_KEYS = {"DEL", "EXISTS", "RENAME", "UNLINK"}
 # Another command is to be added with what its keys are.

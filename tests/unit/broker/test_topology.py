@@ -20,11 +20,8 @@ from switchyard.broker.topology import SUPERVISOR_BYTES, Pool, Queue, RetryPolic
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_every_lane_of_this_yard_is_served_by_exactly_one_pool():
+def test_every_lane_of_this_yard_is_served_by_exactly_one_pool_and_no_dead_list_by_any():
     assert {lane: len(YARD.pools_of(lane)) for lane in YARD.lanes} == dict.fromkeys(YARD.lanes, 1)
-
-
-def test_no_pool_serves_a_dead_list():
     assert all(not YARD.pools_of(queue.dead_list) for queue in YARD.queues)
     assert not any(lane.endswith("-dead") for lane in YARD.lanes)
 
@@ -154,15 +151,12 @@ def test_there_are_as_many_children_as_cores_and_memory_carry_and_at_least_one(c
     assert SUMS.children_on(cores, memory_bytes) == children
 
 
-def test_pinned_pool_has_no_more_children_than_cpus():
-    assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
-
-
-def test_pool_of_cores_is_resolved_where_it_runs(monkeypatch):
+def test_pool_of_cores_is_resolved_where_it_runs_and_a_pinned_one_has_no_more_children_than_cpus(monkeypatch):
     monkeypatch.setattr("switchyard.broker.topology.cores_here", lambda: 6)
     monkeypatch.setattr("switchyard.broker.topology.memory_here", lambda: None)
 
     assert (SUMS.children, SUMS.total_slots, SUMS.most_running, SUMS.most_children) == (6, 6, 9, 9)
+    assert replace(SUMS, cpus=(2, 3)).children_on(8, None) == 2
 
 
 def test_yard_on_a_number_of_cores_resolves_only_the_pools_of_cores():
@@ -180,19 +174,16 @@ def test_kind_decides_how_many_isolated_children_a_pool_may_have_that_says_nothi
 HOUR = 3_600_000
 
 
-def test_the_default_lasts_for_hours():
+def test_the_default_lasts_for_hours_and_named_delays_say_how_often_and_when():
     policy = RetryPolicy()
 
     assert (policy.retries, policy.longest_ms(1), policy.span_ms()) == (12, 5_000, (6_157_500, 12_315_000))
 
-
-def test_named_delays_say_how_often_and_when():
     policy = RetryPolicy(delays_ms=(5_000, 300_000))
 
     assert policy.retries == 2
     assert [policy.longest_ms(retry) for retry in (1, 2, 3)] == [5_000, 300_000, 300_000]
-    assert policy.span_ms() == (152_500, 305_000)
-    assert policy.span_ms(retries=3) == (302_500, 605_000)
+    assert (policy.span_ms(), policy.span_ms(retries=3)) == ((152_500, 305_000), (302_500, 605_000))
     assert policy.span_ms(retries=0) == (0, 0)
 
 
@@ -244,9 +235,7 @@ def machine(root: Path, **files: str) -> Path:
     [("max 100000", 16), ("400000 100000", 4), ("250000 100000", 2), ("50000 100000", 1), ("rubbish", 16), ("", 16)],
 )
 def test_quota_of_version_2_is_rounded_down_and_at_least_one(quota, cores, tmp_path):
-    root = machine(tmp_path, proc__self__cgroup="0::/", sys__fs__cgroup__cpu_dot_max=quota)
-
-    assert cores_here(root) == cores
+    assert cores_here(machine(tmp_path, proc__self__cgroup="0::/", sys__fs__cgroup__cpu_dot_max=quota)) == cores
 
 
 def test_lowest_quota_of_all_groups_above_counts(tmp_path):

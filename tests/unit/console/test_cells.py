@@ -22,21 +22,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchyard.api.models import Token
+from switchyard.audit.models import AuditEntry
+from switchyard.audit.services import target_url
 from switchyard.broker.errors import ActRefused, BrokerRefused, BrokerUnavailable
 from switchyard.conf import read, switchyard_settings
-from switchyard.console import export
+from switchyard.console import export, formatting
 from switchyard.console.commands import as_command_error, table
 from switchyard.console.export import MAX_CHARACTERS, TRIGGERS, export_of, safe_text
-from switchyard.console.formatting import (
-    between,
-    duration,
-    parse_until,
-    promise,
-    retries_text,
-    rough_duration,
-    size,
-    times,
-)
+from switchyard.console.formatting import duration, parse_until, promise, rough_duration, times
 from switchyard.console.links import absolute, path_of
 from switchyard.console.lists import ASCENDING, SortColumn, heads_of
 from switchyard.console.room_view import ReadOnly
@@ -117,15 +110,9 @@ def test_no_cell_is_a_formula_where_a_comma_is_the_decimal_sign(text):
     assert [cell for cell in cells if cell.strip("\u200b ").startswith(("=", "@", "\uff1d"))] == []
 
 
-def test_json_has_the_rows_as_they_are():
-    answer = exported("json")
-
-    assert json.loads(answer.content) == {"jobs": ROWS, "cut": False}
-
-
-@pytest.mark.parametrize("given", ["", "xml", "CSV"])
-def test_every_other_address_shows_the_page(given):
-    assert exported(given) is None
+def test_json_has_the_rows_as_they_are_and_every_other_address_shows_the_page():
+    assert json.loads(exported("json").content) == {"jobs": ROWS, "cut": False}
+    assert [exported(given) for given in ("", "xml", "CSV")] == [None] * 3
 
 
 def test_a_long_list_is_cut_and_says_so(monkeypatch):
@@ -150,11 +137,8 @@ def test_a_list_that_cannot_be_read_whole_is_no_file():
     ("address", "path"),
     [
         ("https://yard.example/admin/alerts/?q=1", "/admin/alerts/?q=1"),
-        ("/admin/alerts/", "/admin/alerts/"),
-        ("", ""),
-        ("javascript:alert(1)", ""),
-        ("data:text/html,<script>", ""),
-        ("//evil.example/x.js", "/x.js"),
+        *(("/admin/alerts/", "/admin/alerts/"), ("", ""), ("javascript:alert(1)", "")),
+        *(("data:text/html,<script>", ""), ("//evil.example/x.js", "/x.js")),
         ("https://evil.example//other.example/", "/other.example/"),
         ("/\\other.example/", "/other.example/"),
         ("https://[", ""),
@@ -220,17 +204,19 @@ def test_promises_keep_their_unit(ms, text):
     assert promise(ms) == text
 
 
-def test_sizes_and_ratios():
-    assert (size(118_000_000), size(1_270_000_000)) == ("118 MB", "1.27 GB")
+def test_sizes_ratios_and_spans_of_retries_that_are_never_printed_longer_than_they_are():
+    assert (formatting.size(118_000_000), formatting.size(1_270_000_000)) == ("118 MB", "1.27 GB")
     assert (times(3.44), times(41.2), times(1_234)) == ("3.4 ×", "41 ×", "1,234 ×")
+    assert formatting.retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
+    assert formatting.retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
 
 def test_two_times_name_their_day_once():
     first = datetime(2026, 11, 2, 3, 11, 47, tzinfo=UTC)
 
-    assert between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
-    assert between(first, first.replace(hour=14)) == "2 Nov 2026 03:11 to 14:11 UTC"
-    assert between(first, first.replace(day=12)) == "2 Nov 2026 03:11 to 12 Nov 2026 03:11 UTC"
+    assert formatting.between(first, first.replace(second=59)) == "2 Nov 2026 03:11 UTC"
+    assert formatting.between(first, first.replace(hour=14)) == "2 Nov 2026 03:11 to 14:11 UTC"
+    assert formatting.between(first, first.replace(day=12)) == "2 Nov 2026 03:11 to 12 Nov 2026 03:11 UTC"
 
 
 @pytest.mark.parametrize(
@@ -244,11 +230,6 @@ def test_two_times_name_their_day_once():
 )
 def test_a_span_is_rounded_to_the_cautious_side(ms, down, up):
     assert (rough_duration(ms, up=False), rough_duration(ms, up=True)) == (down, up)
-
-
-def test_the_least_span_of_retries_is_never_printed_longer_than_it_is():
-    assert retries_text(12, (6_176_000, 12_352_000)) == "12 retries over 1 h 42 min to 3 h 26 min"
-    assert retries_text(3, (90_500, 90_500)) == "3 retries over 1 min 30 s"
 
 
 NOW = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
@@ -295,15 +276,12 @@ def test_what_is_away_is_said_with_its_remedy(error, remedy):
     assert str(caught.value).count(remedy) == 1
 
 
-def test_the_setting_that_named_the_broker_is_said():
+def test_the_setting_that_named_the_broker_is_said_and_other_errors_pass():
     own = read({"BROKER_URL": "redis://v:6390/0"}, {}, debug=True)
     with override_settings(SWITCHYARD=own), pytest.raises(CommandError) as caught, as_command_error("tokens"):
         raise BrokerUnavailable("an enqueue", "Timeout reading from v:6390")
 
     assert 'check SWITCHYARD["BROKER_URL"] and that the server is up' in str(caught.value)
-
-
-def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), as_command_error("tokens"):
         raise ZeroDivisionError
 
@@ -337,3 +315,24 @@ def test_rows_are_viewed_by_all_and_deletable_ones_deleted_by_those_with_the_per
     assert page.has_delete_permission(request)
     request.user = User.objects.create_user("ada", is_staff=True)
     assert not page.has_delete_permission(request)
+
+
+@pytest.mark.parametrize(
+    ("act", "target", "detail", "address"),
+    [
+        ("queue.pause", "default", {}, "/admin/operations/queues/default/"),
+        ("job.cancel", "0f8f", {}, "/admin/switchyard_jobs/job/0f8f/"),
+        ("letter.edit", "0f8f", {}, "/admin/switchyard_jobs/job/0f8f/"),
+        (
+            "letter.requeue",
+            "beef",
+            {"group": "beef"},
+            "/admin/switchyard_dead_letters/deadletter/?fingerprint=beef&state=all",
+        ),
+        ("letter.discard", "bulk act 7", {}, "/admin/operations/bulk/7/"),
+        ("bulk.stop", "bulk act 7", {}, "/admin/operations/bulk/7/"),
+        ("settings.change", "x", {}, ""),
+    ],
+)
+def test_what_an_act_names_is_a_link(act, target, detail, address):
+    assert target_url(AuditEntry(act=act, target=target, detail=detail)) == address

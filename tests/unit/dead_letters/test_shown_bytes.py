@@ -1,14 +1,21 @@
-"""Bytes and tracebacks of a dead letter as its page shows them."""
+"""Payloads, bytes and tracebacks as the pages of letters and jobs show them."""
 
 import json
+from typing import Any
 
 import dramatiq
 import pytest
 from django.conf import settings
+from hypothesis import given
+from hypothesis import strategies as st
 
+from switchyard import payload
 from switchyard.broker.shapes import Unreadable
+from switchyard.database import storable
 from switchyard.dead_letters.presentation import marked, own_frame, short_paths, unreadable_summary
 from switchyard.dead_letters.queries import hex_dump, shown_bytes
+from switchyard.middleware.redaction import HIDDEN
+from switchyard.payload import readable
 
 INSIDE = f"{settings.BASE_DIR}/apps/shop/months.py"
 PACKAGE = f"{settings.BASE_DIR}/.venv/lib/python3.11/site-packages/dramatiq/worker.py"
@@ -65,7 +72,7 @@ def test_bytes_are_shown_by_offset_with_printable_text_only():
     assert lines[1].startswith("000010  00 00 00 00")
 
 
-def test_innermost_frame_of_the_project_is_marked_with_its_source_line():
+def test_innermost_frame_of_the_project_is_marked_with_its_source_line_and_none_without_one():
     shown = marked(TRACEBACK)
 
     assert [line for line, is_own in shown if is_own] == [
@@ -74,8 +81,6 @@ def test_innermost_frame_of_the_project_is_marked_with_its_source_line():
     ]
     assert (len(shown), own_frame(TRACEBACK)) == (len(TRACEBACK.splitlines()), "apps/shop/months.py:19 first_day")
 
-
-def test_traceback_without_a_frame_of_the_project_marks_nothing():
     foreign = f'Traceback\n  File "{PACKAGE}", line 9, in last\n    go()\nKeyError: 1\n'
 
     assert not any(is_own for _, is_own in marked(foreign))
@@ -95,3 +100,56 @@ def test_files_are_named_from_the_project_or_their_package(path, shown):
     frame = f'  File "{path}", line 3, in run\n    go()\n'
 
     assert short_paths(frame) == f'  File "{shown}", line 3, in run\n    go()\n'
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+def message(**changes: Any) -> dict[str, Any]:
+    return {"actor_name": "no_such_actor", "args": [], "kwargs": {}, "options": {}, **changes}
+
+
+@given(JSON)
+def test_whatever_comes_is_a_value_that_postgresql_takes(value):
+    shown = str(payload.json_value(value))
+
+    shown.encode("utf-8")
+    assert "\x00" not in shown
+    assert not any(isinstance(part, float) and part != part for part in [payload.json_value(value)])
+
+
+@pytest.mark.parametrize("name", ["password", "api_key", "AuthToken", "client_secret", "Authorization"])
+def test_what_is_named_like_a_secret_is_hidden_in_options_too(name):
+    assert "canary" not in str(readable(message(options={"nested": [{name: "canary"}]})))
+
+
+def test_long_text_is_cut_with_its_length_deep_nesting_ends_and_surrogates_and_nul_are_escaped():
+    assert readable(message(options={"text": "x" * 5_000}))["options"]["text"].endswith("… (5000 characters)")
+
+    value: Any = "bottom"
+    for _ in range(200):
+        value = [value]
+
+    assert "nested too deep" in str(readable(message(options={"value": value})))
+    assert storable("a\x00\udcff") == "a\\x00\\udcff"
+
+
+def test_arguments_behind_the_named_ones_are_all_shown_and_all_hidden():
+    def take(first: int, *more: int, last: int = 0, **extra: int) -> None: ...
+
+    broker = dramatiq.get_broker()
+    fields = {"actor_name": "take", "args": [1, 2, 3], "kwargs": {"last": 4, "other": 5}, "options": {}}
+    try:
+        dramatiq.actor(actor_name="take")(take)
+        plain = readable(fields)["arguments"]
+        broker.actors["take"].options["redact"] = ("more", "extra")
+        hidden = readable(fields)["arguments"]
+    finally:
+        broker.actors.pop("take", None)
+
+    assert plain == {"first": 1, "more": 2, "argument 3": 3, "last": 4, "other": 5}
+    assert hidden == {"first": 1, "more": HIDDEN, "argument 3": HIDDEN, "last": 4, "other": HIDDEN}

@@ -46,7 +46,6 @@ SOURCES = [
 ]
 # Public in spite of the underscore, or our own.
 NOT_PRIVATE = {"_exit", "_current_frames", "_replace", "_meta", "_base_manager", "_default_manager", "_invoice_count"}
-
 Canary = Callable[[], None]
 canaries: dict[str, Canary] = {}
 

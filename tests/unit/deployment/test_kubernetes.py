@@ -24,7 +24,6 @@ from tests.unit.deployment.yards import SPARE, VANS, YARD
 VERSIONS = ("1.31.0", kubernetes_validate.latest_version())
 ROOT = settings.BASE_DIR
 OVERLAYS = ("ops/kubernetes/production", "ops/kubernetes/production/jobs")
-
 Document = dict[str, Any]
 
 

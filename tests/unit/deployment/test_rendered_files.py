@@ -26,22 +26,14 @@ from switchyard.broker.topology import MOST_ALONE, Yard
 from switchyard.conf import DEFAULT_YARD
 from switchyard.database import RESERVED_CONNECTIONS, SPARE_CONNECTIONS, WEB_CONNECTIONS, planned_connections
 from switchyard.deployment import rendered_files
-from switchyard.deployment.rendered_files import (
-    BESIDE,
-    COMPOSE_FILE,
-    RENDERED_CORES,
-    memory_mib,
-    render,
-    too_small,
-    write,
-)
+from switchyard.deployment.rendered_files import BESIDE, COMPOSE_FILE, render, too_small
 from switchyard.workers.supervisor.children import KILL_AFTER_GRACE_S
 from switchyard.workers.supervisor.supervisor import GRACE_S
 from tests.factories.endpoints import Answering, answers_of
 from tests.unit.deployment.yards import SPARE, VANS, YARD
 
 
-def services_of(yard: Yard, cores: int = RENDERED_CORES) -> dict[str, Any]:
+def services_of(yard: Yard, cores: int = rendered_files.RENDERED_CORES) -> dict[str, Any]:
     return yaml.safe_load(render("compose", yard, cores)[COMPOSE_FILE])["services"]
 
 
@@ -102,9 +94,7 @@ def test_store_is_on_the_inner_network_alone_and_publishes_nothing(name):
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("pool-")])
 def test_pool_is_killed_only_after_it_had_time_to_drain(name):
-    grace_s = int(SERVICES[name]["stop_grace_period"].removesuffix("s"))
-
-    assert grace_s > GRACE_S + 5
+    assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) > GRACE_S + 5
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -270,8 +260,6 @@ def test_drift_is_shown_as_a_diff_from_disk_to_the_yard(tmp_path):
 
 
 GROUPS = yaml.safe_load((settings.BASE_DIR / "ops/prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
-
-
 ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
 
 
@@ -334,7 +322,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def written(folder: Path) -> list[str]:
-    write(folder, render("systemd", YARD, values=HERE))
+    rendered_files.write(folder, render("systemd", YARD, values=HERE))
     return sorted(map(str, (folder / "ops/systemd").iterdir()))
 
 
@@ -355,21 +343,18 @@ def test_pool_has_its_memory_and_is_killed_after_its_drain_alone():
     assert unit["ExecStart"].endswith("manage.py switchyard runpool vans --metrics-port 9191")
     assert int(unit["TimeoutStopSec"]) > GRACE_S + KILL_AFTER_GRACE_S
     assert (unit["KillMode"], unit["RestartPreventExitStatus"]) == ("mixed", "78")
-    assert unit["MemoryMax"] == f"{memory_mib(VANS)}M"
+    assert unit["MemoryMax"] == f"{rendered_files.memory_mib(VANS)}M"
 
 
-def test_systemd_has_nothing_to_say_of_any_unit(tmp_path):
-    done = analyze("verify", *written(tmp_path))
+def test_systemd_has_nothing_to_say_of_any_unit_and_units_may_do_little(tmp_path):
+    paths = written(tmp_path)
+    units = [path for path in paths if path.endswith(".service")]
 
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    verified = analyze("verify", *paths)
+    exposed = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", *units)
 
-
-def test_units_may_do_little(tmp_path):
-    units = [path for path in written(tmp_path) if path.endswith(".service")]
-
-    done = analyze("security", "--offline=true", f"--threshold={MOST_EXPOSED}", *units)
-
-    assert done.returncode == 0, done.stdout
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+    assert exposed.returncode == 0, exposed.stdout
 
 
 YARD_ROOT = Path(__file__).resolve().parents[3]
@@ -484,11 +469,9 @@ def probe(port: int, path: str, *, token: str = "word") -> subprocess.CompletedP
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_answer_200_is_healthy(port):
+def test_answer_200_is_healthy_any_other_and_none_are_unhealthy_and_told_apart(port):
     assert probe(port, "/healthz").returncode == 0
 
-
-def test_any_other_answer_and_none_are_unhealthy_and_told_apart(port):
     other, none = probe(port, "/metrics"), probe(1, "/healthz")
 
     assert (other.returncode, none.returncode) == (1, 1)
@@ -510,12 +493,10 @@ def dashboard() -> ModuleType:
     return module
 
 
-def test_dashboard_has_nothing_wrong_and_no_variable_of_grafana_is_left_in_a_query(dashboard):
+def test_dashboard_has_nothing_wrong_no_variable_of_grafana_is_left_and_queues_tasks_and_workers_are_shown(dashboard):
     assert list(dashboard.problems(copy.deepcopy(DASHBOARD))) == []
     assert not [query for query in dashboard.expressions(DASHBOARD) if "$" in query]
 
-
-def test_dashboard_shows_queues_tasks_and_workers(dashboard):
     wanted = {
         *("queue_depth", "queue_oldest_age_seconds", "message_wait_seconds_bucket", "messages_total", "retries_total"),
         *("message_duration_seconds_bucket", "worker_slots_busy", "worker_memory_bytes", "worker_restarts_total"),

@@ -269,25 +269,14 @@ def test_no_two_public_classes_have_one_name():
 
 # A row of the database, or the permissions of what has no table, and what it mirrors.
 MIRRORED = ("DeadLetter", "Job")
-
-
 TEXT = read(links.PAGE)
-
 HEADINGS = re.findall(r"^#{2,3} (.+)$", TEXT, flags=re.MULTILINE)
-
 ANCHORS = {heading.lower().replace(" ", "-") for heading in HEADINGS}
-
 LABELS = sorted({*(rank.label for rank in PRECEDENCE), *LATE_WORDS, DATABASE_SLOW, DEPENDENCY_SLOW})
-
 GROUPS = yaml.safe_load(read("ops/prometheus/rules.yml"))["groups"]
-
 ALERTS = [rule for group in GROUPS for rule in group["rules"] if "alert" in rule]
-
 TABLES = TEXT.split("## The server")[0]
-
-
 STEPS = reverse("switchyard-steps")
-
 WEB = f"{settings.SWITCHYARD.public_url}{STEPS}"
 
 
@@ -301,8 +290,7 @@ def anchor_of(address: str) -> str:
 def test_every_label_of_a_verdict_has_its_steps_and_a_link(label):
     anchor = anchor_of(runbook(label))
 
-    assert anchor in ANCHORS
-    assert f"[{label}](#{anchor})" in TABLES
+    assert anchor in ANCHORS and f"[{label}](#{anchor})" in TABLES
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
@@ -335,16 +323,12 @@ def test_every_command_of_the_page_is_one_that_its_parser_takes(line):
 
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-
 SWITCHYARD = ROOT / "switchyard"
-
 ROOMS = (
     *("actors", "alerts", "api", "audit", "broker", "bulk", "dead_letters", "frame", "history", "jobs", "middleware"),
     *("operations", "queues", "schedules", "tasks", "testing", "workers"),
 )
-
 ORDER = re.compile(r"Files in reading order: (.+?)(?=\n\n|\.\s+Public|\Z)", re.DOTALL)
-
 PAGES_OF_ROOMS = {
     file.parent.relative_to(SWITCHYARD).as_posix(): page
     for file in [SWITCHYARD / "middleware" / "__init__.py", *SWITCHYARD.rglob("__init__.py")]
@@ -427,14 +411,10 @@ def test_each_page_is_in_it_in_its_contents_and_in_the_list_for_programs(site):
 
 
 @pytest.mark.timeout(180)
-def test_it_is_searched(site):
+def test_it_is_searched_and_its_newest_version_shown_beside_the_others(site):
     index = (site / __version__ / "searchindex.js").read_text(encoding="utf-8")
 
     assert "docs/how-to/requeue-dead-letters" in index
     assert '"requeu":' in index or "requeu:" in index
-
-
-@pytest.mark.timeout(180)
-def test_versions_stand_beside_each_other_and_the_newest_is_shown(site):
     assert json.loads((site / "versions.json").read_text()) == [__version__, "0.9.0", "0.2.1"]
     assert f"url={__version__}/README.html" in (site / "index.html").read_text()

@@ -51,8 +51,6 @@ def test_signature_as_the_guide_makes_it_is_accepted():
 
 
 [PROXY_NETWORKS] = re.findall(r"FORWARDED_ALLOW_IPS:-([^}]+)\}", read("ops/compose.yaml"))
-
-
 GATEWAY, CLIENT, CLAIMED = "172.18.0.1", "192.168.1.5", "203.0.113.7"
 
 
@@ -136,16 +134,12 @@ def test_every_include_of_a_script_is_on_the_page():
 
 
 PAGE = read("docs/reference/dramatiq.md")
-
 ROOT = Path(dramatiq.__file__).parent
 
 # Classes whose methods people call; those of others are for brokers and middleware.
 USED = ("Actor", "Barrier", "Message", "RateLimiter", "ResultBackend", "group", "pipeline")
-
 OPTIONS = "Options of actors and messages"
-
 MODULES = "Modules without names of their own for actors"
-
 MADE: list[middleware.Middleware] = [
     *(made() for made in middleware.default_middleware),
     *(middleware.AsyncIO(), middleware.CurrentMessage(), middleware.GroupCallbacks(LimitsBackend()), Prometheus()),

@@ -8,15 +8,9 @@ import pytest
 
 from switchyard.broker.queue import json_body
 from switchyard.broker.shapes import DeadLetter
+from switchyard.broker.stores import job_record
 from switchyard.broker.stores.history_streams import EndedJob, Failure, LiveJob
-from switchyard.broker.stores.job_record import (
-    FamilyAnswer,
-    Job,
-    job_of_ended,
-    job_of_letter,
-    job_of_live,
-    job_of_message,
-)
+from switchyard.broker.stores.job_record import FamilyAnswer, Job, job_of_ended, job_of_live
 from switchyard.history.filters import search_text
 from switchyard.history.models import AttemptRow, JobRow
 from switchyard.history.queries import job_of_attempt, job_of_row
@@ -50,10 +44,10 @@ def sources() -> dict[str, Job]:
         5_000, 3_000, "f00d",
     )  # fmt: skip
     return {
-        "message": job_of_message("j-1", "default", body(attempts=1), due_at=9_000),
+        "message": job_record.job_of_message("j-1", "default", body(attempts=1), due_at=9_000),
         "live": job_of_live(LiveJob("j-1", "retrying", next_attempt_at=9_000, **ran), answer),
         "ended": job_of_ended(ended, "default"),
-        "letter": job_of_letter(letter, "default"),
+        "letter": job_record.job_of_letter(letter, "default"),
         "row": job_of_row(JobRow(**columns)),
     }
 
@@ -152,7 +146,6 @@ VALUES = [
 @pytest.mark.parametrize("value", VALUES)
 def test_a_plain_value_is_in_its_json_as_it_is_searched_for(value):
     text = search_text(value)
-    assert text is not None
 
     assert not _is_plain(text) or text in json.dumps({"name": value})
 

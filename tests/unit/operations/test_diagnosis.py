@@ -34,7 +34,6 @@ from tests.unit.documentation.pages import read
 from tests.unit.operations.yards import YARD, down, facts, lane, pool, running, state
 
 pytestmark = pytest.mark.usefixtures("small_yard")
-
 LATE = lane("mail", 64, running=4, age_ms=41_000)
 LOCKED = Finding("database", "locked", "error", "the database is locked, by pid 7 (psql): nothing can be written")
 
@@ -322,8 +321,7 @@ def test_many_pools_that_are_down_are_told_in_one_sentence_with_all_that_waits()
         "No pool serves mail, hooks, hooks-retry, retries: no supervisor of them reports; nothing waits there yet."
     )
     assert (found.step, found.also) == ("manage.py switchyard runpools", ())
-    assert some.step == "manage.py switchyard runpool mail"
-    assert needed.level == "bad"
+    assert (some.step, needed.level) == ("manage.py switchyard runpool mail", "bad")
     assert needed.sentence == (
         "No pool serves mail, hooks, hooks-retry, retries: of mail, its supervisor (pid 4711 on web-2) has not "
         "reported for 16 s; 3 jobs wait."
@@ -346,8 +344,7 @@ def test_a_wait_is_late_a_second_past_the_promise_and_never_healthy_before():
     ages = ((1, 999), (3, 1_100), (3, 2_100))
     quick, urgent, long = (state(lane("mail", waits, age_ms=age), pool("mail", busy=4)) for waits, age in ages)
 
-    assert verdict(quick).label == "Healthy"
-    assert verdict(urgent).label == "Just late"
+    assert (verdict(quick).label, verdict(urgent).label) == ("Healthy", "Just late")
     assert verdict(long).label == "Late"
 
 
@@ -558,8 +555,7 @@ def test_every_finding_of_a_cause_has_a_rank():
     named = {name.partition(":")[0] for cause in PRECEDENCE for name in cause.findings}
 
     ranks = {rank.name for rank in RANKS}
-    unknown = {name for name in named - ranks if f"{name.partition('.')[0]}.*" not in ranks}
-    assert unknown == set()
+    assert {name for name in named - ranks if f"{name.partition('.')[0]}.*" not in ranks} == set()
 
 
 @pytest.mark.usefixtures("counted")

@@ -101,8 +101,7 @@ def test_a_queue_whose_node_is_away_is_told_apart_from_the_others():
     part = replace(now, queues=now.queues[1:], server=ServerState(away=AwayPart(("n:1",), ("mail",))))
 
     assert (row("mail", part).state, row("mail", part).waiting) == (AWAY, None)
-    assert row("hooks", part).state.word == "Quiet"
-    assert row("retries", part).waiting == 0
+    assert (row("hooks", part).state.word, row("retries", part).waiting) == ("Quiet", 0)
 
 
 def test_pools_whose_reports_are_unknown_are_not_called_missing():
@@ -113,8 +112,7 @@ def test_pools_whose_reports_are_unknown_are_not_called_missing():
     found = row("mail", unknown)
 
     assert (found.state.word, found.signal, found.slots_known) == ("On time", "open", False)
-    assert draw(found).slots == ()
-    assert row("retries", unknown).state.word == "Quiet"
+    assert (draw(found).slots, row("retries", unknown).state.word) == ((), "Quiet")
     assert not list(pools.look_at_absence(facts(unknown)))
     assert list(pools.look_at_absence(facts(replace(unknown, server=ServerState()))))
 
@@ -159,16 +157,12 @@ def test_backticks_are_code_and_everything_is_escaped(text, shown):
     ],
 )
 def test_loopback_or_the_token(address, headers, allowed):
-    request = RequestFactory(REMOTE_ADDR=address).get("/metrics", **headers)
-
-    assert may_scrape(request, TOKEN) is allowed
+    assert may_scrape(RequestFactory(REMOTE_ADDR=address).get("/metrics", **headers), TOKEN) is allowed
 
 
 @pytest.mark.parametrize("given", ["Bearer", "Bearer ", "Bearer x"])
 def test_no_token_set_lets_no_token_in(given):
-    request = RequestFactory(REMOTE_ADDR="192.0.2.7").get("/metrics", HTTP_AUTHORIZATION=given)
-
-    assert not may_scrape(request, "")
+    assert not may_scrape(RequestFactory(REMOTE_ADDR="192.0.2.7").get("/metrics", HTTP_AUTHORIZATION=given), "")
 
 
 def late(waiting: int = 3, age_ms: int = 3_000) -> Row:
@@ -226,8 +220,7 @@ def test_a_late_queue_is_flooded_by_one_owners_jobs_and_not_by_its_only_owner_or
 def test_only_a_late_queue_has_slots_that_somebody_holds():
     row = next(row for row in yard_rows(YARD, state()) if row.name == "mail")
 
-    assert most_held(row, of(row)) == ("", 0)
-    assert most_held(late(), None) == ("", 0)
+    assert (most_held(row, of(row)), most_held(late(), None)) == (("", 0), ("", 0))
 
 
 def test_done_is_what_ends_in_a_minute():
@@ -250,8 +243,7 @@ def test_the_last_figures_are_kept_without_a_state_for_an_hour_and_a_yard(monkey
     monkeypatch.setattr(overview, "KEPT_FOR", timedelta(hours=1))
     monkeypatch.setattr(overview, "declared_yard", lambda: None)
 
-    assert at is not None
-    assert next((row.name, row.waiting, row.state.word) for row in rows) == ("mail", 3, "Unknown")
+    assert at and next((row.name, row.waiting, row.state.word) for row in rows) == ("mail", 3, "Unknown")
     assert {row.state.word for row in rows} == {"Unknown"}
     assert of_an_hour_ago == kept.old_rows() == ((), None)
 

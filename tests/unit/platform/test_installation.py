@@ -21,21 +21,12 @@ import switchyard
 from switchyard.dramatiq_app import DramatiqConfig
 from switchyard.wiring import build_broker
 from switchyard.workers.checks import installation
-from switchyard.workers.checks.installation import (
-    addresses,
-    foreign_broker,
-    misnamed_middleware,
-    missing_apps,
-    replaced_middleware,
-    routed_models,
-)
+from switchyard.workers.checks.installation import addresses, foreign_broker, missing_apps
 from tests.factories.brokers import the_global_broker
 
 room = path("", include("switchyard.operations.urls"))
 backend = path("admin/", admin.site.urls)
 below = re_path("^yard/", include("switchyard.operations.urls"))
-
-
 WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
     type(name, (), {"urlpatterns": patterns})
     for name, patterns in (
@@ -45,7 +36,7 @@ WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
 )
 
 
-def test_apps_are_all_that_a_project_adds_without_those_that_it_has():
+def test_apps_are_all_that_a_project_adds_without_those_that_it_has_and_labels_begin_with_switchyard():
     added = switchyard.apps(["django_dramatiq", "switchyard.jobs"])
 
     assert switchyard.apps()[:2] == ["switchyard.commands", "switchyard.dramatiq_app.DramatiqConfig"]
@@ -53,19 +44,17 @@ def test_apps_are_all_that_a_project_adds_without_those_that_it_has():
     assert not {"switchyard.jobs", f"switchyard.{switchyard.BROKER_APP}"} & set(added)
     assert "switchyard.api" in added
 
+    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("switchyard.")]
+
+    assert len(own) > 10
+    assert [label for label in own if not label.startswith("switchyard_")] == []
+
 
 def test_a_process_without_the_api_loads_none_of_its_packages():
     program = "import django, sys; django.setup(); print({'ninja', 'pydantic'} & sys.modules.keys())"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
 
     assert ran.stdout == "set()\n"
-
-
-def test_every_label_begins_with_switchyard():
-    own = [config.label for config in installed_apps.get_app_configs() if config.name.startswith("switchyard.")]
-
-    assert len(own) > 10
-    assert [label for label in own if not label.startswith("switchyard_")] == []
 
 
 def test_a_missing_app_is_named(monkeypatch):
@@ -135,10 +124,10 @@ class Replica:
 
 @pytest.mark.parametrize("router", [Elsewhere(), Replica()])
 def test_a_router_that_moves_our_tables_is_named_with_some_of_them(router):
-    assert not list(routed_models())
+    assert not list(installation.routed_models())
 
     with override_settings(DATABASE_ROUTERS=[router]):
-        (found,) = routed_models()
+        (found,) = installation.routed_models()
 
     assert (found.id, found.obj) == ("switchyard.E030", "DATABASE_ROUTERS")
     if isinstance(router, Replica):
@@ -176,10 +165,10 @@ def test_a_missing_middleware_is_named_where_there_is_an_api():
     ],
 )
 def test_a_module_in_place_of_its_middleware_is_named_with_the_right_path(module, name):
-    assert not list(misnamed_middleware())
+    assert not list(installation.misnamed_middleware())
 
     with override_settings(MIDDLEWARE=["django.middleware.common.CommonMiddleware", module]):
-        (found,) = misnamed_middleware()
+        (found,) = installation.misnamed_middleware()
 
     assert (found.id, found.obj, found.hint) == ("switchyard.E030", "MIDDLEWARE", f'Write "{module}.{name}".')
 
@@ -195,7 +184,7 @@ def test_middleware_of_dramatiq_is_left_out_where_ours_does_its_work(settings):
     }
 
     broker = build_broker(listed)
-    (found,) = replaced_middleware()
+    (found,) = installation.replaced_middleware()
 
     kinds = [type(entry) for entry in broker.middleware]
     assert own in broker.middleware and GroupCallbacks in kinds

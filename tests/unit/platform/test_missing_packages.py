@@ -208,16 +208,12 @@ def test_a_command_is_run_with_its_own_arguments():
     assert json.loads(done.stdout)
 
 
-def test_an_unknown_command_is_refused_with_the_nearest_and_without_one_all_are_listed():
+def test_an_unknown_command_is_refused_with_the_nearest_none_with_all_and_test_with_what_runs_them():
     unknown, none = manage("switchyard", "runpol"), manage("switchyard")
 
     assert (unknown.returncode, none.returncode) == (2, 2)
     assert "switchyard: there is no command 'runpol'; did you mean runpool?\n" in unknown.stderr
-    listed = [line.split()[0] for line in none.stdout.partition("commands:\n")[2].splitlines()]
-    assert listed == list(COMMANDS)
-
-
-def test_manage_py_test_is_refused_with_the_command_to_run():
+    assert [line.split()[0] for line in none.stdout.partition("commands:\n")[2].splitlines()] == list(COMMANDS)
     with pytest.raises(CommandError, match=r"run bin/test or \.venv/bin/pytest"):
         call_command("test")
 

@@ -59,12 +59,13 @@ def test_a_schedule_that_is_never_due_has_no_next_tick(spec):
     assert Cron.of(cron(spec)).next(at("2026-11-20T00:00")) is None
 
 
-fields = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 7)]
-values = [
-    st.one_of(st.just("*"), st.lists(st.integers(*span), min_size=1, max_size=4).map(lambda v: ",".join(map(str, v))))
-    for span in fields
-]
-specs = st.tuples(*values).map(" ".join)
+def fields(*spans: tuple[int, int], most: int) -> list[st.SearchStrategy[str]]:
+    """Return a strategy for each field of an expression: any, or up to so many numbers."""
+    numbers = (st.lists(st.integers(*span), min_size=1, max_size=most) for span in spans)
+    return [st.one_of(st.just("*"), each.map(lambda found: ",".join(map(str, found)))) for each in numbers]
+
+
+specs = st.tuples(*fields((0, 59), (0, 23), (1, 31), (1, 12), (0, 7), most=4)).map(" ".join)
 moments = st.integers(0, 8 * 365 * 24 * 3600).map(lambda s: at("2024-01-01T00:00") + datetime.timedelta(seconds=s))
 
 
@@ -158,12 +159,8 @@ def check(schedule: Schedule, spec: str, name: str, change: datetime.datetime) -
     assert forward[:-1] == expected
 
 
-numbers = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 6)]
-drawn_fields = [
-    st.one_of(st.just("*"), st.lists(st.integers(*span), min_size=1, max_size=3).map(lambda v: ",".join(map(str, v))))
-    for span in numbers
-]
-drawn_specs = st.tuples(*drawn_fields[:2], st.just("*"), st.just("*"), drawn_fields[4]).map(" ".join)
+MINUTES, HOURS, DAYS = fields((0, 59), (0, 23), (0, 6), most=3)
+drawn_specs = st.tuples(MINUTES, HOURS, st.just("*"), st.just("*"), DAYS).map(" ".join)
 
 
 @settings(derandomize=True, deadline=None, max_examples=20)
@@ -285,10 +282,6 @@ def test_a_schedule_catches_up_as_it_says_oldest_first_and_a_hundred_ticks_at_mo
     assert declare(cron(spec), **options).due(minutes_ago(minutes), NOW) == [minutes_ago(each) for each in due]
 
 
-def test_this_projects_schedules_pass_the_checks():
-    assert check_schedules(None) == []
-
-
 @pytest.mark.parametrize(
     ("spec", "function", "options", "words"),
     [
@@ -309,7 +302,8 @@ def test_a_schedule_that_cannot_work_is_refused_with_the_fix(spec, function, opt
     assert "actor tick" in error.obj and words in error.hint
 
 
-def test_parameters_with_defaults_are_fine(declare):
+def test_this_projects_schedules_and_parameters_with_defaults_pass_the_checks(declare):
+    assert check_schedules(None) == []
     assert errors_of(declare(cron("@daily"), lambda month="", *rest, **more: None).actor) == []
 
 

@@ -90,12 +90,9 @@ def test_a_month_that_does_not_exist_is_refused(text):
         months.first_day(text)
 
 
-def test_bounds_end_where_the_next_month_begins():
+def test_bounds_end_where_the_next_month_begins_and_the_last_of_the_calendar_has_none():
     assert months.bounds("2026-10") == (datetime.date(2026, 10, 1), datetime.date(2026, 11, 1))
     assert months.bounds("2026-12") == (datetime.date(2026, 12, 1), datetime.date(2027, 1, 1))
-
-
-def test_the_last_month_of_the_calendar_has_no_bounds():
     with pytest.raises(ValueError, match="no day follows it"):
         months.bounds("9999-12")
 
@@ -267,7 +264,7 @@ def test_the_same_day_makes_the_same_shop_and_another_day_another():
     assert first != other
 
 
-def test_nothing_happens_after_the_last_day_nor_before_the_twelve_months():
+def test_nothing_happens_after_the_last_day_nor_before_the_twelve_months_and_totals_are_the_sum_of_the_lines():
     sample.create(customers=30, until=UNTIL)
 
     days = Invoice.objects.order_by("issued_on").values_list("issued_on", flat=True)
@@ -275,11 +272,6 @@ def test_nothing_happens_after_the_last_day_nor_before_the_twelve_months():
     assert list(days)[-1] <= UNTIL
     assert not Payment.objects.filter(received_at__date__gt=UNTIL).exists()
     assert not Customer.objects.filter(created_at__date__gte=days[0]).exists()
-
-
-def test_totals_are_the_sum_of_the_lines():
-    sample.create(customers=10, until=UNTIL)
-
     sums = Invoice.objects.annotate(lines_sum=Sum(F("lines__quantity") * F("lines__unit_price")))
     assert all(Decimal(invoice.lines_sum).quantize(Decimal("0.01")) == invoice.total for invoice in sums)
 

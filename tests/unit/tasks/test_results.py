@@ -17,15 +17,7 @@ from dramatiq.broker import MessageProxy
 from switchyard.broker.stores.job_record import Job, job_of
 from switchyard.middleware.crashes import Poison
 from switchyard.tasks import task_actors
-from switchyard.tasks.task_actors import (
-    OPTION,
-    TRACEBACKS,
-    ResultRefused,
-    TaskAttempts,
-    failed_attempts,
-    moment,
-    result_of_job,
-)
+from switchyard.tasks.task_actors import OPTION, failed_attempts, result_of_job
 
 # Modules of Django 6 by their names there, made of the package that it was before.
 DJANGO_6 = """
@@ -117,7 +109,7 @@ def test_the_first_attempt_is_the_start_the_last_one_is_named_and_what_none_note
 
     result, [error] = result_of_job(declared, record), result_of_job(declared, dead).errors
 
-    assert (result.started_at, result.last_attempted_at) == (moment(1_000), moment(3_000))
+    assert (result.started_at, result.last_attempted_at) == (task_actors.moment(1_000), task_actors.moment(3_000))
     assert (result.worker_ids, result.attempts) == (["one", "two", "three"], 3)
     assert [error.exception_class for error in result.errors] == [ValueError, KeyError]
     assert (error.exception_class, error.traceback) == (Poison, "took its worker down")
@@ -131,7 +123,7 @@ def end_with(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def end(message: MessageProxy, error: BaseException | None) -> None:
         broker: Any = None
-        TaskAttempts().after_process_message(broker, message, exception=error)
+        task_actors.TaskAttempts().after_process_message(broker, message, exception=error)
 
     return end
 
@@ -142,7 +134,7 @@ def _message(actor: str = "a.task", **options: Any) -> MessageProxy:
 
 def test_a_failure_is_added_with_its_worker_and_the_class_of_its_cause_and_nothing_else_is(end_with):
     message, refused, succeeded, actor = _message(task={"backend": "other"}), _message(), _message(), _message("other")
-    error = ResultRefused("a.task", "no JSON")
+    error = task_actors.ResultRefused("a.task", "no JSON")
     error.__cause__ = TypeError("no JSON")
 
     end_with(message, ValueError("no"))
@@ -165,7 +157,9 @@ def test_the_option_does_not_grow_without_end(end_with):
         end_with(message, ValueError("é\ud800" * 10_000))
 
     found = failed_attempts(message.options)
-    assert [bool(each.traceback) for each in found] == [False] * (10 - TRACEBACKS) + [True] * TRACEBACKS
+    assert [bool(each.traceback) for each in found] == [False] * (10 - task_actors.TRACEBACKS) + [
+        True
+    ] * task_actors.TRACEBACKS
     assert len(str(message.options).encode()) < 30_000
 
 

@@ -18,15 +18,7 @@ from switchyard.broker.errors import ActRefused, QueueFull, UnencodablePayload
 from switchyard.broker.interface import facilities
 from switchyard.jobs.services import request_cancel
 from switchyard.middleware.errors import ArgumentMismatch, InvalidOption, UnknownOption
-from switchyard.testing import (
-    MemoryBroker,
-    assert_enqueued,
-    assert_nothing_enqueued,
-    dead_letters,
-    enqueued,
-    in_memory,
-    run_enqueued,
-)
+from switchyard.testing import assert_enqueued, assert_nothing_enqueued, in_memory, run_enqueued
 from tests.factories.letters import requeue
 from tests.unit.documentation.pages import ROOT, read
 
@@ -35,7 +27,7 @@ PAGE = read("docs/reference/testing.md")
 
 
 @pytest.fixture
-def greet(switchyard_broker: MemoryBroker) -> dramatiq.Actor[..., Any]:
+def greet(switchyard_broker: testing.MemoryBroker) -> dramatiq.Actor[..., Any]:
     @dramatiq.actor(queue_name="default")
     def greet(name: str, times: int = 1, tags: object = None) -> None: ...
 
@@ -43,7 +35,7 @@ def greet(switchyard_broker: MemoryBroker) -> dramatiq.Actor[..., Any]:
 
 
 @pytest.fixture
-def part(switchyard_broker: MemoryBroker) -> dramatiq.Actor[..., Any]:
+def part(switchyard_broker: testing.MemoryBroker) -> dramatiq.Actor[..., Any]:
     @dramatiq.actor(queue_name="urgent")
     def part(name: str) -> None: ...
 
@@ -112,9 +104,9 @@ def test_nothing_enqueued_lists_what_was_and_what_has_run_as_well(greet, part):
         assert_nothing_enqueued(greet)
     with pytest.raises(AssertionError):
         assert_nothing_enqueued()
-    assert [message.args for message in enqueued(greet)] == [("Ada",)]
+    assert [message.args for message in testing.enqueued(greet)] == [("Ada",)]
     run_enqueued()
-    assert enqueued() == []
+    assert testing.enqueued() == []
     assert_enqueued(greet, count=1)
 
 
@@ -152,7 +144,7 @@ def test_a_full_queue_and_a_unique_key_act_as_in_production(switchyard_broker):
 
 
 def test_helpers_refuse_the_real_broker_with_the_remedy():
-    for helper in (run_enqueued, enqueued, assert_nothing_enqueued):
+    for helper in (run_enqueued, testing.enqueued, assert_nothing_enqueued):
         with pytest.raises(RuntimeError, match="decorate the test or its class with @in_memory"):
             helper()
 
@@ -221,13 +213,13 @@ class Actors:
 
 
 @pytest.fixture
-def broker() -> Iterator[MemoryBroker]:
+def broker() -> Iterator[testing.MemoryBroker]:
     with in_memory() as yard:
         yield yard.broker
 
 
 @pytest.fixture
-def actors(broker: MemoryBroker) -> Actors:
+def actors(broker: testing.MemoryBroker) -> Actors:
     return Actors()
 
 
@@ -236,9 +228,7 @@ def test_members_run_and_then_the_callbacks(actors):
         jobs.add(actors.member.message(1, adds=2), actors.member.message(2))
     assert_enqueued(actors.member, count=2)
     assert (jobs.progress().state, jobs.progress().open) == ("open", 2)
-    ran = run_enqueued()
-
-    assert [attempt.outcome for attempt in ran] == ["succeeded"] * 6
+    assert [attempt.outcome for attempt in run_enqueued()] == ["succeeded"] * 6
     assert sorted(actors.called) == ["on_complete 4", "on_success 4"]
     found = jobs.progress()
     assert (found.state, found.done, found.name, found.tags) == ("succeeded", 4, "import", ("a",))
@@ -254,7 +244,7 @@ def test_a_failed_member_is_requeued_and_the_batch_succeeds(actors, broker):
         jobs.add(actors.member.message(1), actors.member.message(2))
     run_enqueued(raises=False)
     assert sorted(actors.called) == ["on_complete 1", "on_failure 1"]
-    [dead] = dead_letters()
+    [dead] = testing.dead_letters()
     actors.refused = set()
     requeue(facilities(broker).transport, "default", dead.id)
     run_enqueued()

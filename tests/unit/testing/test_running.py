@@ -19,19 +19,11 @@ from switchyard.broker.interface import facilities
 from switchyard.jobs.queries import find_job
 from switchyard.jobs.services import report_progress, request_cancel
 from switchyard.limits import rate_limiter_backend
-from switchyard.testing import (
-    advance,
-    assert_enqueued,
-    assert_nothing_enqueued,
-    dead_letters,
-    in_memory,
-    run_enqueued,
-)
+from switchyard.testing import advance, assert_enqueued, assert_nothing_enqueued, dead_letters, in_memory, run_enqueued
 from switchyard.testing import running as running_module
 from tests.factories.letters import requeue
 
 pytestmark = pytest.mark.usefixtures("switchyard_broker")
-
 ran: list[Any] = []
 
 
@@ -192,17 +184,14 @@ def test_a_cancelled_job_does_not_run_and_a_running_one_can_read_it():
     @dramatiq.actor(queue_name="default")
     def stops() -> None:
         ran.append("before")
-        message = CurrentMessage.get_current_message()
-        assert request_cancel(message.message_id) == "asked"
+        assert request_cancel(CurrentMessage.get_current_message().message_id) == "asked"
         report_progress(1, 2)
         ran.append("after")
 
     job_id = note.send("never").message_id
     assert request_cancel(job_id) == "cancelled"
     running = stops.send().message_id
-    attempts = run_enqueued(raises=False)
-
-    assert (ran, [attempt.outcome for attempt in attempts]) == (["before"], ["cancelled"])
+    assert (ran, [attempt.outcome for attempt in run_enqueued(raises=False)]) == (["before"], ["cancelled"])
     assert [job.state if (job := find_job(id_)) else None for id_ in (job_id, running)] == ["cancelled"] * 2
 
 

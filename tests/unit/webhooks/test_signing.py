@@ -15,12 +15,8 @@ BODY = b'{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-def at_attempt() -> datetime:
-    return datetime.fromtimestamp(1614265330, tz=UTC)
-
-
 def test_a_known_message_gets_the_known_signature():
-    headers = headers_for(MESSAGE_ID, BODY, SECRET, at_attempt())
+    headers = headers_for(MESSAGE_ID, BODY, SECRET, datetime.fromtimestamp(1614265330, tz=UTC))
 
     assert (headers["webhook-id"], headers["webhook-timestamp"]) == (MESSAGE_ID, "1614265330")
     assert headers["webhook-signature"] == SIGNATURE

@@ -54,11 +54,7 @@ def found(wrong: Yard) -> list[str]:
 
 MISTAKES = {
     "a queue that no pool serves": (yard(FAST_POOL, RETRIES), "E007", "queue long"),
-    "a retry lane that no pool serves": (
-        but(RETRIES, queues=LANE, shared_retries=False),
-        "E007",
-        "retry lane long-retry",
-    ),
+    "a retry lane of no pool": (but(RETRIES, queues=LANE, shared_retries=False), "E007", "retry lane long-retry"),
     "a pool without lanes, which would consume all": (yard(*SOUND.pools, IDLE), "E008", "pool idle"),
     "a pool that serves an undeclared queue": (but(FAST_POOL, queues=("fast", "other")), "E001", "pool fast"),
     "a pool that serves live work beside retries": (but(LONG_POOL, queues=("long", *LANE)), "E009", "pool long"),
@@ -145,13 +141,8 @@ def test_a_misspelt_variable_is_named_with_the_nearest_one_and_without_its_value
     "name",
     [
         *sorted(variable for variable in KEYS.values() if variable),
-        *VARIABLES,
-        "SWITCHYARD_CHILD_MIDDLEWARE",
-        "SWITCHYARD_MEASURED_QUEUE",
-        "SWITCHYARD_SERVICE_HOST",
-        "SWITCHYARD_WEB_SERVICE_PORT_HTTP",
-        "SWITCHYARD_WEB_PORT",
-        "SWITCHYARD_PORT_8000_TCP_ADDR",
+        *(*VARIABLES, "SWITCHYARD_CHILD_MIDDLEWARE", "SWITCHYARD_MEASURED_QUEUE", "SWITCHYARD_SERVICE_HOST"),
+        *("SWITCHYARD_WEB_SERVICE_PORT_HTTP", "SWITCHYARD_WEB_PORT", "SWITCHYARD_PORT_8000_TCP_ADDR"),
         "OTHER_BROKER_ULR",
     ],
 )
@@ -256,10 +247,7 @@ def test_an_actor_that_shortens_them_is_named(options):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"max_retries": 0},
-        {"max_retries": 9},
-        {"backoff": lambda retry: 600_000},
+        *({}, {"max_retries": 0}, {"max_retries": 9}, {"backoff": lambda retry: 600_000}),
         {"max_retries": None, "max_backoff": 10_000},
         {"min_backoff": 600_000, "max_retries": 2},
         {"max_retries": 3, "retry_when": lambda retries, exception: True},
@@ -290,13 +278,12 @@ YARD = Yard(
 )
 
 
-class Limits(Middleware):
-    @property
-    def actor_options(self) -> set[str]:
-        return {"time_limit"}
+def taking(*options: str) -> Middleware:
+    """Return a middleware that knows these options of actors."""
+    return type("Taking", (Middleware,), {"actor_options": set(options)})()
 
 
-def broker_with(middleware: tuple[Middleware, ...] = (Limits(),), **options: Any) -> StubBroker:
+def broker_with(middleware: tuple[Middleware, ...] = (taking("time_limit"),), **options: Any) -> StubBroker:
     broker = StubBroker(middleware=list(middleware))
     dramatiq.actor(lambda: None, actor_name="one", broker=broker, **options)
     return broker
@@ -436,12 +423,7 @@ def test_an_annotation_that_counts_as_none_is_seen():
 
 
 def test_a_lifetime_of_results_that_are_not_stored_is_seen():
-    class Results(Middleware):
-        @property
-        def actor_options(self) -> set[str]:
-            return {"store_results", "result_ttl"}
-
-    middleware = (Limits(), Results())
+    middleware = (taking("time_limit", "store_results", "result_ttl"),)
     without = broker_with(middleware, queue_name="work", result_ttl=60_000)
     stored = broker_with(middleware, queue_name="work", result_ttl=60_000, store_results=True)
 
@@ -470,12 +452,9 @@ def test_a_lifetime_of_results_that_are_not_stored_is_seen():
     ],
 )
 def test_an_option_that_another_one_leaves_without_effect_is_seen(options, words):
-    class Given(Middleware):
-        @property
-        def actor_options(self) -> set[str]:
-            return {"catch_up", "periodic", "search", "redact", "unique_key", "unique_for"}
+    given = taking("time_limit", "catch_up", "periodic", "search", "redact", "unique_key", "unique_for")
 
-    found = check_actors(YARD, broker_with((Limits(), Given()), queue_name="work", **options))
+    found = check_actors(YARD, broker_with((given,), queue_name="work", **options))
 
     assert [message.msg for message in found] == ([words] if words else [])
     assert all(message.id == ("switchyard.W020" if " ms, " in words else "switchyard.W023") for message in found)
@@ -496,7 +475,7 @@ def test_an_actor_without_end_is_seen_with_the_limit_that_it_gets():
 def test_an_async_actor_where_greenlets_run_it_is_refused(pool, lane):
     pools = tuple(replace(each, kind="gevent") if each is YARD.pools[pool] else each for each in YARD.pools)
     yard = Yard(YARD.queues, pools)
-    broker = broker_with((Limits(), AsyncActors()), queue_name="work", time_limit=1_000)
+    broker = broker_with((taking("time_limit"), AsyncActors()), queue_name="work", time_limit=1_000)
 
     @dramatiq.actor(broker=broker, queue_name="work", time_limit=1_000)
     async def fetch() -> None: ...

@@ -122,8 +122,7 @@ def test_what_another_thread_could_not_write_does_not_count_as_written(records, 
         first.result(30)
         second.result(30)
 
-    assert records.written == ["a"]
-    assert steps.written == 2
+    assert (records.written, steps.written) == (["a"], 2)
 
 
 def test_the_background_goes_on_after_a_refusal(records, steps, caplog):

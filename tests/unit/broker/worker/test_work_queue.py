@@ -124,8 +124,7 @@ def take_all(credit: PrefetchCredit) -> int:
 def test_without_stock_no_more_than_the_slots_are_ever_out():
     credit = PrefetchCredit(4, slots=4)
     for _ in range(50):
-        assert take_all(credit) == 4
-        assert credit.acquire("somebody", timeout_s=0) == 0
+        assert (take_all(credit), credit.acquire("somebody", timeout_s=0)) == (4, 0)
         finish(credit, 4)
 
 
@@ -234,7 +233,7 @@ def test_a_supervisor_reads_what_is_held_and_nothing_that_was_released():
     assert sorted(supervisor.read()) == [7, 2**63 - 1]
 
 
-def test_what_finds_no_cell_is_left_out_until_one_is_free():
+def test_what_finds_no_cell_is_left_out_until_one_is_free_and_without_memory_nothing_is_written():
     marks = HeldMarks(memory(1))
     cell = marks.hold(1)
     assert cell == 0
@@ -242,7 +241,4 @@ def test_what_finds_no_cell_is_left_out_until_one_is_free():
     assert marks.hold(2) is None
     marks.release(cell)
     assert (marks.hold(3), marks.read()) == (0, [3])
-
-
-def test_without_memory_nothing_is_written():
     assert HeldMarks(memory(0)).hold(1) is None

@@ -14,15 +14,7 @@ from switchyard.broker.errors import CHECK_THE_ADDRESS
 from switchyard.conf import SwitchyardSettings, read
 from switchyard.operations.findings import examine
 from switchyard.operations.findings.database import REFUSALS
-from switchyard.operations.findings.examine import (
-    ABANDONED_S,
-    FORGOTTEN_S,
-    SELDOM_S,
-    SOON_S,
-    Check,
-    KeptCheck,
-    KeptFindings,
-)
+from switchyard.operations.findings.examine import SELDOM_S, SOON_S, KeptFindings
 from switchyard.operations.findings.finding import Button, Finding, FindingGroup, ranked
 from switchyard.operations.overview import KEPT_MS, SETTLES_MS, Headline, keep
 from tests.waiting import wait_for
@@ -45,8 +37,11 @@ class Looks:
         self.may_end = threading.Event()
         self.may_end.set()
 
-    def checks(self) -> tuple[Check, ...]:
-        return (Check(SOON, lambda: self._look(SOON), SOON_S), Check(SELDOM, lambda: self._look(SELDOM), SELDOM_S))
+    def checks(self) -> tuple[examine.Check, ...]:
+        return (
+            examine.Check(SOON, lambda: self._look(SOON), SOON_S),
+            examine.Check(SELDOM, lambda: self._look(SELDOM), SELDOM_S),
+        )
 
     def _look(self, group: FindingGroup) -> Iterator[Finding]:
         assert self.may_end.wait(30)
@@ -84,7 +79,7 @@ def test_a_check_that_takes_long_leaves_what_was_found_before_but_not_what_was_l
     looks.may_end.clear()
 
     assert seen(kept, 0.01) == ["run 1", "run 1"]
-    looks.now_s += FORGOTTEN_S + 1
+    looks.now_s += examine.FORGOTTEN_S + 1
     monkeypatch.setattr(examine, "DEADLINE_S", 0.01)
     assert seen(kept) is None
 
@@ -106,12 +101,12 @@ def test_a_check_that_hangs_for_hours_holds_two_threads(looks, monkeypatch):
         asked.append(1)
         return looks._look(SOON)
 
-    check = KeptCheck(Check(SOON, look, SOON_S), lambda: looks.now_s)
+    check = examine.KeptCheck(examine.Check(SOON, look, SOON_S), lambda: looks.now_s)
     looks.may_end.clear()
     assert check.ask() is None
 
     for _ in range(10):
-        looks.now_s += ABANDONED_S + 1
+        looks.now_s += examine.ABANDONED_S + 1
         [found] = check.ask() or []
         assert found.code == "hangs"
     assert len(asked) == 2
@@ -119,8 +114,7 @@ def test_a_check_that_hangs_for_hours_holds_two_threads(looks, monkeypatch):
     looks.may_end.set()
     wait_for(lambda: looks.runs[SOON.name] == 2)
     monkeypatch.setattr(examine, "DEADLINE_S", 10.0)
-    assert [one.code for one in check.ask() or []] == ["ok"]
-    assert len(asked) == 2
+    assert ([one.code for one in check.ask() or []], len(asked)) == (["ok"], 2)
 
 
 @pytest.fixture
@@ -198,8 +192,6 @@ LATE = late()
 CHANGED = late(seen="mail is 5 × behind its promise, because all 4 slots are busy", button=SHOW, word="")
 FAILING = Finding("actors", "failing", "warning", "all of sync's jobs fail: 9 of 9", subject="mail", actor="sync")
 PARKED = Finding("queues", "parked", "warning", "default: 1 message waits", subject="default")
-
-
 LOCKED = Finding("database", "locked", "warning", "the database is locked")
 QUIETED = Finding("pools", "quieted", "error", "hooks starts nothing", subject="hooks")
 PAST = replace(FAILING, code="failed_before")

@@ -62,8 +62,7 @@ def test_an_open_circuit_and_the_calls_before_it_are_one_finding(monkeypatch):
 
     assert [each.finding.name for each in found] == ["actors.dependency_down"]
     assert found[0].sentence.startswith("crm is down: its circuit is open in mail since")
-    assert by_value.name == "queues.circuit_open"
-    assert examine.examine() == both
+    assert (by_value.name, examine.examine()) == ("queues.circuit_open", both)
 
 
 @pytest.mark.parametrize(("messages", "said"), [(0, []), (2, ["lapsed"])])
@@ -71,9 +70,7 @@ def test_a_lease_that_expired_without_messages_is_no_fault(messages, said):
     stats = QueueStats("mail", lane("mail"), LaneStats("mail-retry", 0, 0, 0, None), 0, 0)
     held = QueueFacts(stats, {"w": 9.0}, messages, {}, {}, {}, ())
 
-    found = queues.look(Snapshot(now_ms(), {"mail": held}, [], state()))
-
-    assert [each.code for each in found] == said
+    assert [each.code for each in queues.look(Snapshot(now_ms(), {"mail": held}, [], state()))] == said
 
 
 @pytest.mark.parametrize(

@@ -6,35 +6,14 @@ from unittest.mock import Mock
 import pytest
 from django.db import OperationalError, ProgrammingError
 
+from switchyard.broker.stores import yard_facts
 from switchyard.broker.stores.pool_reports import PoolReport
-from switchyard.broker.stores.yard_facts import (
-    DEFERRED,
-    GROWN_BYTES,
-    PROCESSOR_MS,
-    RETRIED,
-    RUN_MS,
-    SENT,
-    SQL_MS,
-    SUCCEEDED,
-    Counts,
-)
+from switchyard.broker.stores.yard_facts import SENT, SUCCEEDED, Counts
 from switchyard.operations.findings import spending
 from switchyard.operations.findings.actors import MOST_ROWS, host_of, kind_of
 from switchyard.operations.findings.database import database_away
 from switchyard.operations.findings.finding import FindingGroup
 from switchyard.operations.findings.pools import MemoryReplacements
-from switchyard.operations.findings.spending import (
-    DATABASE_SLOW,
-    DEPENDENCY_SLOW,
-    down,
-    goes_to,
-    grew,
-    in_database,
-    leaking,
-    look,
-    loops,
-    outrun,
-)
 from switchyard.operations.past import Usual
 
 USUAL = Usual("at this hour", mean_ms=100.0, sql_ms=20.0, processor_ms=10.0)
@@ -43,8 +22,12 @@ MIB = 2**20
 
 def ran(jobs: int, run_ms: int, **spent: int) -> dict[int, int]:
     """Return counts of jobs that each ran for so long."""
-    codes = {"sql": SQL_MS, "processor": PROCESSOR_MS, "grown": GROWN_BYTES}
-    return {SUCCEEDED: jobs, RUN_MS: jobs * run_ms, **{codes[name]: jobs * each for name, each in spent.items()}}
+    codes = {"sql": yard_facts.SQL_MS, "processor": yard_facts.PROCESSOR_MS, "grown": yard_facts.GROWN_BYTES}
+    return {
+        SUCCEEDED: jobs,
+        yard_facts.RUN_MS: jobs * run_ms,
+        **{codes[name]: jobs * each for name, each in spent.items()},
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +38,9 @@ def dependencies(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 def calls(*buckets: tuple[int, int]) -> list[Counts]:
-    return [{SUCCEEDED: answered, RETRIED: failed} if answered or failed else {} for answered, failed in buckets]
+    return [
+        {SUCCEEDED: answered, yard_facts.RETRIED: failed} if answered or failed else {} for answered, failed in buckets
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +56,7 @@ def calls(*buckets: tuple[int, int]) -> list[Counts]:
     ],
 )
 def test_a_dependency_of_which_most_calls_fail_is_down(buckets, said):
-    found = list(down("bank", {"call_bank": "default", "mail": "urgent", "refund": "hooks"}, buckets))
+    found = list(spending.down("bank", {"call_bank": "default", "mail": "urgent", "refund": "hooks"}, buckets))
 
     assert [each.name for each in found] == ["actors.dependency_down"] * bool(said)
     for each in found:
@@ -91,8 +76,8 @@ def test_a_dependency_of_which_most_calls_fail_is_down(buckets, said):
     ],
 )
 def test_an_actor_is_bound_by_the_database_where_nearly_all_of_its_time_goes_there(counts, bound):
-    assert in_database(USUAL, counts) is bound
-    assert not in_database(Usual("at this hour"), counts), "nothing is usual of it"
+    assert spending.in_database(USUAL, counts) is bound
+    assert not spending.in_database(Usual("at this hour"), counts), "nothing is usual of it"
 
 
 def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch):
@@ -101,8 +86,8 @@ def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch):
     bucket = {"a:vat": ran(6, 900, sql=800), "a:export": ran(8, 9_000, sql=8_000)}
     usual = {"a:vat": USUAL, "a:export": USUAL}
 
-    [found] = look([(0, bucket)], usual)
-    alone = list(look([(0, {"a:vat": bucket["a:vat"]})], usual))
+    [found] = spending.look([(0, bucket)], usual)
+    alone = list(spending.look([(0, {"a:vat": bucket["a:vat"]})], usual))
 
     assert (found.name, found.subject, found.also) == ("actors.database_bound", "slow", ("default",))
     assert found.seen == (
@@ -115,16 +100,16 @@ def test_a_database_that_holds_up_two_actors_is_said_once(monkeypatch):
 @pytest.mark.parametrize(
     ("actor", "counts", "word", "says"),
     [
-        ("vat", ran(5, 900, sql=700), DATABASE_SLOW, ", most of it in SQL"),
+        ("vat", ran(5, 900, sql=700), spending.DATABASE_SLOW, ", most of it in SQL"),
         ("vat", ran(5, 900, processor=700), "", ", most of it on a processor"),
         ("vat", ran(5, 900), "", ""),
-        ("call_bank", ran(5, 900), DEPENDENCY_SLOW, "; it calls bank"),
-        ("call_bank", ran(5, 900, sql=700), DATABASE_SLOW, ", most of it in SQL"),
-        ("call_bank", {}, DEPENDENCY_SLOW, "; it calls bank"),  # none has ended yet
+        ("call_bank", ran(5, 900), spending.DEPENDENCY_SLOW, "; it calls bank"),
+        ("call_bank", ran(5, 900, sql=700), spending.DATABASE_SLOW, ", most of it in SQL"),
+        ("call_bank", {}, spending.DEPENDENCY_SLOW, "; it calls bank"),  # none has ended yet
     ],
 )
 def test_what_takes_longer_is_named_where_it_is_known(actor, counts, word, says):
-    assert goes_to(actor, USUAL, counts)[:2] == (word, says)
+    assert spending.goes_to(actor, USUAL, counts)[:2] == (word, says)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +123,9 @@ def test_what_takes_longer_is_named_where_it_is_known(actor, counts, word, says)
     ],
 )
 def test_an_actor_leaks_whose_processes_grow_all_the_time(grown, leaks):
-    found = list(leaking({"export": "slow"}, {"export": grew([ran(1, 100, grown=each) for each in grown])}))
+    found = list(
+        spending.leaking({"export": "slow"}, {"export": spending.grew([ran(1, 100, grown=each) for each in grown])})
+    )
 
     assert [each.seen for each in found] == [
         "export leaks about 2.1 MB a job: its processes grew by 126 MB in 10 min, within 60 jobs"
@@ -166,7 +153,9 @@ def test_an_actor_leaks_that_grew_two_processes_of_a_pool_which_replaced_two_for
         report = PoolReport("slow", "h", 7, "processes", 2, 0, 0, 0, "up", restarts=counts)
         seen.note([report], 900_000 + seconds * 2_000)
 
-    found = list(look([(at, {"a:export": ran(1, 100, grown=each * 1_000_000)}) for at, each in enumerate(grown)], {}))
+    found = list(
+        spending.look([(at, {"a:export": ran(1, 100, grown=each * 1_000_000)}) for at, each in enumerate(grown)], {})
+    )
 
     said = "export leaks about 200 MB a job: its processes grew by 600 MB in 10 min, within 3 jobs"
     assert [each.seen for each in found] == [said] * leaks
@@ -189,7 +178,7 @@ def test_actors_that_run_in_processes_that_grow_are_told_as_one_leak():
     grown = dict.fromkeys(("export", "vat"), (0, 0, 0)) | {"sync": (9_000_000, 6, 450_000)}
     grown |= {"cart": (374_000_000, 1_097, 36_000), "catalog": (377_000_000, 267, 27_000)}
 
-    [found] = leaking(actors, grown)
+    [found] = spending.leaking(actors, grown)
 
     assert found.seen == (
         "catalog, cart or sync leaks: processes that ran them grew by 760 MB in 10 min, within 267 jobs of catalog"
@@ -200,16 +189,16 @@ def test_an_actor_that_is_sent_more_than_its_limit_starts_is_told(monkeypatch):
     options = {"rate_limit": "6/m"}
     broker = Mock(actors={"push": Mock(options=options), "mail": Mock(options={})})
     monkeypatch.setattr(spending.dramatiq, "get_broker", lambda: broker)
-    floods: list[Counts] = [{SENT: 20, SUCCEEDED: 1, DEFERRED: 20}] * 12
+    floods: list[Counts] = [{SENT: 20, SUCCEEDED: 1, yard_facts.DEFERRED: 20}] * 12
     floods = [*[{SENT: 1, SUCCEEDED: 1}] * 4, *floods[:8], {SENT: 3}]
-    burst: list[Counts] = [{SENT: 2_000, DEFERRED: 1_999}, *[{SUCCEEDED: 1, DEFERRED: 2}] * 12]
+    burst: list[Counts] = [{SENT: 2_000, yard_facts.DEFERRED: 1_999}, *[{SUCCEEDED: 1, yard_facts.DEFERRED: 2}] * 12]
 
-    [found] = outrun("push", "default", floods)
+    [found] = spending.outrun("push", "default", floods)
 
     assert found.seen == (
         "push is sent 120 times a minute, and its limit lets 6 start: what waits of it grows by 114 a minute"
     )
-    assert not [*outrun("push", "default", burst), *outrun("mail", "default", floods)]
+    assert not [*spending.outrun("push", "default", burst), *spending.outrun("mail", "default", floods)]
 
 
 def test_an_actor_that_sends_itself_without_an_end_is_told(monkeypatch):
@@ -218,14 +207,14 @@ def test_an_actor_that_sends_itself_without_an_end_is_told(monkeypatch):
     steady: list[Counts] = [{SENT: 1_350, SUCCEEDED: 1_350}] * 13
     usual = Usual("at this hour", sent_a_minute=20.0)
 
-    [found] = loops("poll", "default", usual, steady)
+    [found] = spending.loops("poll", "default", usual, steady)
 
     assert found.seen == "jobs of poll send poll again and again: 8,100 a minute, usually 20 at this hour"
     assert found.button is not None and found.button.label == "Pause poll…"
-    assert not [*loops("poll", "default", usual, [{SENT: 20_000}, *[{SENT: 20}] * 12])]
-    assert not [*loops("poll", "default", Usual("at this hour", sent_a_minute=8_000.0), steady)]
+    assert not [*spending.loops("poll", "default", usual, [{SENT: 20_000}, *[{SENT: 20}] * 12])]
+    assert not [*spending.loops("poll", "default", Usual("at this hour", sent_a_minute=8_000.0), steady)]
     itself[0] = False
-    assert not [*loops("poll", "default", usual, steady)]
+    assert not [*spending.loops("poll", "default", usual, steady)]
 
 
 SERVER = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '

@@ -37,23 +37,14 @@ from switchyard.middleware.outcomes import outcome_of
 from switchyard.middleware.wait_for_broker import retry_until_available
 from switchyard.workers.child import hygiene, main, slot_tracking
 from switchyard.workers.child.hygiene import LOADED_BYTES, LOADS_S, ChildHygiene
-from switchyard.workers.child.main import (
-    Assignment,
-    copy_log,
-    drain,
-    make_worker,
-    read_assignment,
-    release_all,
-    release_unstarted,
-)
 from switchyard.workers.child.slot_tracking import REST_BYTES, MemoryGuard, SlotTracking, memory_meter
 from switchyard.workers.shared.child_table import ChildRow, ChildTable
 from tests.factories.yards import small_yard
 
 
-def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) -> Assignment:
+def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) -> main.Assignment:
     slots = 1 if isolated else pool.slots
-    return Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, isolated=isolated)
+    return main.Assignment(pool, "title", "child.1", 1, lanes, slots, grace_s=25.0, isolated=isolated)
 
 
 @pytest.mark.parametrize(
@@ -63,31 +54,29 @@ def assignment(pool: Pool, lanes: tuple[str, ...], *, isolated: bool = False) ->
 def test_a_pool_prefetches_what_it_declares_or_twice_its_slots(name, isolated, prefetch):
     pool = settings.SWITCHYARD.topology.pool(name)
 
-    worker = make_worker(assignment(pool, pool.queues, isolated=isolated), StubBroker())
+    worker = main.make_worker(assignment(pool, pool.queues, isolated=isolated), StubBroker())
 
     assert (worker.queue_prefetch, worker.worker_threads) == (prefetch, 1 if isolated else pool.slots)
 
 
-def test_a_worker_consumes_its_lanes_and_no_others():
+def test_a_worker_consumes_its_lanes_and_no_others_and_a_pool_without_lanes_has_none():
     pool = settings.SWITCHYARD.topology.pool("retries")
 
-    worker = make_worker(assignment(pool, settings.SWITCHYARD.topology.served_by(pool)), StubBroker())
+    worker = main.make_worker(assignment(pool, settings.SWITCHYARD.topology.served_by(pool)), StubBroker())
 
     assert worker.consumer_whitelist == set(settings.SWITCHYARD.topology.served_by(pool))
     assert "webhook-retry" not in worker.consumer_whitelist
 
-
-def test_a_pool_without_lanes_never_becomes_a_worker_of_all_queues():
     idle = Pool("idle", "threads", (), processes=1, slots=1)
 
     with pytest.raises(ValueError, match="pool idle: it serves no lane"):
-        make_worker(assignment(idle, ()), StubBroker())
+        main.make_worker(assignment(idle, ()), StubBroker())
 
 
 def test_an_assignment_comes_through_a_command_line_as_it_is():
     given = assignment(settings.SWITCHYARD.topology.pool("webhook"), ("webhook", "webhook-retry"))
 
-    assert read_assignment(json.loads(json.dumps(given.to_fields()))) == given
+    assert main.read_assignment(json.loads(json.dumps(given.to_fields()))) == given
 
 
 @pytest.mark.parametrize(
@@ -128,7 +117,7 @@ def test_the_log_is_copied_for_the_supervisor_and_handlers_go_on(root_logger, tm
     file = logging.handlers.RotatingFileHandler(tmp_path / "log", maxBytes=10_000)
     root_logger.handlers[:] = [logging.StreamHandler(printed), file]
 
-    copy_log(row)
+    main.copy_log(row)
     logging.getLogger("switchyard.workers").error("something is wrong")
     file.close()
 
@@ -179,9 +168,9 @@ def worker() -> Any:
 
 
 def test_prefetched_messages_wait_on_where_the_broker_is_away_and_are_released_when_it_is_back(worker):
-    release_unstarted(worker)
+    main.release_unstarted(worker)
     waiting = {each.message.message_id for each in worker.work_queue.waiting()}
-    release_unstarted(worker)
+    main.release_unstarted(worker)
 
     assert (waiting, worker.consumers["work"].released) == ({"9", "11"}, ["9", "11"])
     assert worker.work_queue.waiting() == []
@@ -192,7 +181,7 @@ def test_what_a_quiet_child_does_not_start_is_released_later(worker, monkeypatch
     worker.work_queue = WorkQueue()
     message = item("9").message
 
-    release_all(worker, message)
+    main.release_all(worker, message)
 
     assert (worker.consumers["work"].released, message.moved) == (["9"], True)
 
@@ -209,7 +198,7 @@ def test_threads_start_nothing_before_the_hooks_of_a_shutdown_run(worker, monkey
     monkeypatch.setattr(main, "facilities", lambda broker: flush)
     hygiene: Any = SimpleNamespace(slots=SimpleNamespace(running=[]), row=SimpleNamespace(retired=False))
 
-    assert drain(worker, hygiene, 1.0) == 0
+    assert main.drain(worker, hygiene, 1.0) == 0
 
     assert seen == ["drain", "stop", "hooks", "end"]
 
@@ -266,7 +255,7 @@ def test_a_slot_is_busy_until_its_message_is_acknowledged(child, row):
     row.confirm_flush(row.last_end())
 
     assert [(found.id, found.lane, found.token) for found in runs] == [(b"a", 1, 5)]
-    assert runs[0].over_at_ns is not None
+    assert runs[0].over_at_ns
     assert (at_work, child.slots.running, row.running()) == ([held], [], [])
     assert [(found.id, found.lane, found.token) for found in row.finished()] == [(b"a", 1, 5)]
     assert row.read().done == 1

@@ -41,9 +41,7 @@ def test_a_thousand_ended_children_lose_no_count_and_leave_one_file(tmp_path):
         fold(tmp_path, pid)
     count(tmp_path, 5_000, 1)
 
-    text = text_of(tmp_path)
-
-    assert f'jobs_total{{actor="a"}} {1_000 * 1_001 / 2 + 1}' in text
+    assert f'jobs_total{{actor="a"}} {1_000 * 1_001 / 2 + 1}' in text_of(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"counter_ended.db", "counter_5000.db"}
 
 

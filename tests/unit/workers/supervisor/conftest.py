@@ -16,17 +16,17 @@ from switchyard.workers.supervisor.leases import ChildLeases, Served
 
 SERVED = Served(("work",), (("work", "live"),))
 ISOLATED = Served(("work-alone",), (("work", "alone"),))
+# As a server refuses where a key is of a wrong type.
+REFUSED = BrokerRefused("backlog", "WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
 class Server:
-    """A server that grants every lease and has nothing waiting, or refuses everything.
+    """A server that grants every lease and has nothing waiting, or answers everything with an error, if it has one."""
 
-    Args:
-        refuses: Answer with an error, as a server does where a key is of a wrong type.
-    """
+    addon = None
 
     def __init__(self) -> None:
-        self.refuses = False
+        self.error: Exception | None = None
         self.lost: list[str] = []
         self.waiting = self.isolated = self.suspects = self.quiet = 0
         self.works: dict[str, str] = {}
@@ -52,8 +52,8 @@ class Server:
         """Close nothing."""
 
     def _refuse(self) -> None:
-        if self.refuses:
-            raise BrokerRefused("backlog", "WRONGTYPE Operation against a key holding the wrong kind of value")
+        if self.error:
+            raise self.error
 
 
 def make_leases(pool: Pool, server: Server) -> ChildLeases:
@@ -67,10 +67,9 @@ def make_children(pool: Pool, server: Server) -> ChildManager:
     return ChildManager(pool, make_leases(pool, server), grace_s=1.0)
 
 
-def begin(row: ChildRow) -> int:
-    slot = row.start(0, b"id", b"1", 0)
-    assert slot is not None
-    return slot
+def begin(row: ChildRow, id_: bytes = b"id") -> int:
+    """Start a message in a child's row, and return its slot."""
+    return row.start(0, id_, b"1", 0)
 
 
 @pytest.fixture

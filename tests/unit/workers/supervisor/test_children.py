@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from math import inf
+from types import SimpleNamespace
 
 import dramatiq
 import pytest
@@ -25,7 +26,7 @@ from switchyard.workers.supervisor.children import (
 )
 from switchyard.workers.supervisor.leases import ChildLeases, Leftovers, connect_leases
 from switchyard.workers.supervisor.processes import ExitCause, Process, ProcessSet, suspects_of
-from tests.unit.workers.supervisor.conftest import SERVED, Server, begin, make_children, make_leases
+from tests.unit.workers.supervisor.conftest import REFUSED, SERVED, Server, begin, make_children, make_leases
 
 POOL = Pool("work", queues=("work",), kind="threads", processes=1, slots=4)
 
@@ -194,8 +195,6 @@ def test_a_process_is_reaped_and_noted_when_it_has_ended():
 
 OVER = Running(lane=0, id=b"over", token=1, start_ns=0, limit_ns=2_000_000_000)
 NEIGHBOUR = Running(lane=0, id=b"neighbour", token=2, start_ns=0, limit_ns=60_000_000_000)
-
-
 ENDED = Running(lane=0, id=b"ended", token=3, start_ns=0, limit_ns=0)
 
 
@@ -224,9 +223,7 @@ def test_a_pause_in_the_middle_of_a_replacement_does_not_end_all_replacements():
     row = children.rows[1]
     row.lease(9e8)
     for _ in range(10):
-        slot = row.start(0, b"id", b"1", 0)
-        assert slot is not None
-        row.end(slot, worked_off=True)
+        row.end(begin(row), worked_off=True)
     assert recycling.enforce() == POLL_SUCCESSOR_S
     assert children.own[1].wanted
 
@@ -290,20 +287,18 @@ def test_a_lost_lease_is_reported_once(leases, server, monkeypatch):
 def test_a_server_that_refuses_to_show_cancellations_does_not_end_the_supervisor():
     def refuse(running: object) -> set[tuple[int, Running]]:
         server = Server()
-        server.refuses = True
+        server.error = REFUSED
         server.call(None, None, [])
         return set()
 
-    cancellations = CancellationWatch(refuse)
-
-    assert 0.9 * POLL_AGAIN_S < cancellations.update({1: [RAN]}) <= POLL_AGAIN_S
+    assert 0.9 * POLL_AGAIN_S < CancellationWatch(refuse).update({1: [RAN]}) <= POLL_AGAIN_S
 
 
 def test_a_refused_backlog_ends_nothing(leases, server, caplog):
     server.waiting = 3
     leases.tick({})
     assert leases.backlog.waiting
-    server.refuses = True
+    server.error = REFUSED
     leases.backlog._poll_at_s = 0.0
 
     leases.tick({})
@@ -327,18 +322,16 @@ class SlowServer(Server):
 
 def test_many_suspects_on_a_slow_server_cost_a_second_and_are_isolated_in_turn(monkeypatch):
     server = SlowServer()
-    for module in (
-        "switchyard.broker.queue.leases",
-        "switchyard.broker.queue.leases",
-        "switchyard.workers.supervisor.leases",
-    ):
+    for module in ("switchyard.broker.queue.leases", "switchyard.workers.supervisor.leases"):
         monkeypatch.setattr(f"{module}.time", server)
     leases = make_leases(Pool("work", "threads", ("work",), processes=1, slots=20), server)
     leases.keeper.reclaim = lambda child, leftovers: None  # type: ignore[method-assign]
     leases._suspects = [("work", None)] * 20  # type: ignore[list-item]
     for queue in leases._queues.values():
         monkeypatch.setattr(
-            queue, "isolate", lambda lease, budget_s: server.call(Named("isolate"), [], [], budget_s=budget_s)
+            queue,
+            "isolate",
+            lambda lease, budget_s: server.call(SimpleNamespace(name="isolate"), [], [], budget_s=budget_s),
         )
 
     began_s = server.now_s
@@ -362,11 +355,6 @@ def test_a_cancelled_job_costs_at_most_a_second_without_a_server(monkeypatch, ti
     leases.close()
 
 
-class Named:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
 def oldest(leases: ChildLeases, server: Server, row: ChildRow) -> list[str]:
     """Return what a report a second later says of a child: how many of its oldest leases may run, and ids."""
     leases._report_at_s = 0.0
@@ -383,15 +371,13 @@ def test_a_report_tells_stock_from_what_runs(server, monkeypatch):
     row.lease(time.monotonic() + 60)
 
     idle = oldest(leases, server, row)
-    first, second = (row.start(0, b"%d" % number, b"1", 0) for number in (1, 2))
+    first, second = begin(row, b"1"), begin(row, b"2")
     begun = oldest(leases, server, row)
     full = oldest(leases, server, row)
     monkeypatch.setattr("switchyard.workers.supervisor.leases.LONG_S", 0.0)
     long = oldest(leases, server, row)
-    assert first is not None and second is not None
     row.end(first, worked_off=True)
-    first = row.start(0, b"1", b"1", 0)
-    assert first is not None
+    first = begin(row, b"1")
     one_done = oldest(leases, server, row)
     for slot in (first, second):
         row.end(slot, worked_off=True)
@@ -410,9 +396,7 @@ def test_what_ended_before_another_in_the_only_slot_is_unblamed(server, slots, b
     for runs in (False, True):
         leases.adopt(1, row, SERVED, slots=slots)
         row.lease(time.monotonic() + 60)
-        ended = row.start(0, b"1", b"1", 0)
-        assert ended is not None
-        row.end(ended, worked_off=True)
+        row.end(begin(row, b"1"), worked_off=True)
         if runs:
             row.start(0, b"2", b"2", 0)
         left.append([ran.id for ran in leases.leftovers(1, row).unwritten])

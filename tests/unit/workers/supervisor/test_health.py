@@ -25,22 +25,11 @@ class SetClock:
         return self.now_s
 
 
-class AwayServer(Server):
-    """A server that may be away."""
-
-    away = False
-    addon = None
-
-    def _refuse(self) -> None:
-        if self.away:
-            raise BrokerUnavailable("renew", "away")
-
-
 class Bench:
     """A pool with two children that work, one free position, and messages that wait."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.server = AwayServer()
+        self.server = Server()
         self.server.waiting = 7
         self.children = make_children(Pool("work", queues=("work",), kind="threads", processes=2, slots=4), self.server)
         for process in self.children.own[:2]:
@@ -72,7 +61,7 @@ class Bench:
         self.poll()
 
     def lose_the_broker(self) -> None:
-        self.server.away = True
+        self.server.error = BrokerUnavailable("renew", "away")
         self.poll()
 
 
@@ -123,7 +112,7 @@ def test_a_broker_that_was_away_gives_a_pool_all_its_time_anew(bench):
     bench.clock.now_s = 2 * STUCK_S
     assert bench.reason() == ""
 
-    bench.server.away = False
+    bench.server.error = None
     bench.poll()
 
     bench.clock.now_s += 1
@@ -175,7 +164,6 @@ def test_a_child_that_runs_nothing_and_gives_no_sign_hangs(watched):
 def test_who_held_the_interpreter_for_long_may_end_in_peace_once_its_task_has(watched):
     watched.row.lease(time.monotonic_ns() / 1e9 + 60)
     slot = watched.row.start(0, b"holds", b"1", 60_000_000_000)
-    assert slot is not None
     assert watched.silent_after(17) == []
 
     watched.row.end(slot, worked_off=True)  # the thread that ran it is the first to go on; the one that beats follows
@@ -263,11 +251,6 @@ def poll(children: ChildManager) -> None:
     children.work()
 
 
-def exclusive(children: ChildManager) -> Process:
-    assert children.exclusive is not None
-    return children.exclusive
-
-
 def end(children: ChildManager, process: Process) -> None:
     process.pid, process.wanted = 0, False
 
@@ -279,9 +262,9 @@ def open_period(periods: QuietPeriods, children: ChildManager, clock: Clock) -> 
     periods.work()
     periods.work()
     children.work()
-    assert children.rows[exclusive(children).index].quiet, "it starts as quiet as the others"
+    assert children.rows[children.exclusive.index].quiet, "it starts as quiet as the others"
     periods.work()
-    assert not children.rows[exclusive(children).index].quiet
+    assert not children.rows[children.exclusive.index].quiet
 
 
 def test_the_exclusive_child_takes_nothing_before_all_others_have_ended(children, clock):
@@ -293,13 +276,13 @@ def test_the_exclusive_child_takes_nothing_before_all_others_have_ended(children
     periods.work()
     children.work()
     periods.work()
-    while_busy = [children.rows[index].quiet for index in (1, 2, exclusive(children).index)]
+    while_busy = [children.rows[index].quiet for index in (1, 2, children.exclusive.index)]
     busy.end(slot, worked_off=True)
     periods.work()
 
     assert while_busy == [True, True, True]
     assert busy.start(0, b"id", b"1", 0) is None
-    assert not children.rows[exclusive(children).index].quiet
+    assert not children.rows[children.exclusive.index].quiet
 
 
 def test_its_leases_say_that_it_runs_alone_others_nothing(children, clock, server):
@@ -308,14 +291,14 @@ def test_its_leases_say_that_it_runs_alone_others_nothing(children, clock, serve
     children.leases.tick(children.rows)
 
     reports = {owner.rsplit(".", 2)[1]: work.split()[:2] for owner, work in server.works.items()}
-    assert reports == {"1": ["0", "0"], "2": ["0", "0"], str(exclusive(children).index): ["1", "1"]}
+    assert reports == {"1": ["0", "0"], "2": ["0", "0"], str(children.exclusive.index): ["1", "1"]}
 
 
 @late
 def test_a_period_ends_and_the_pool_works_as_long_after_it(children, clock, late_s):
     periods = QuietPeriods(children)
     open_period(periods, children, clock)
-    last, row = exclusive(children), children.rows[exclusive(children).index]
+    last, row = children.exclusive, children.rows[children.exclusive.index]
     row.working = True
     begin(row)
     periods.work()
@@ -340,7 +323,7 @@ def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children, cloc
     for how in ("idle", "gone", "never works"):
         periods = QuietPeriods(children)
         open_period(periods, children, clock)
-        row = children.rows[exclusive(children).index]
+        row = children.rows[children.exclusive.index]
         if how == "idle":
             row.working = True
             row.progressed()
@@ -350,7 +333,7 @@ def test_a_period_whose_child_is_idle_or_gone_or_never_works_ends(children, cloc
         if how != "gone":
             periods.work()
             assert row.retired
-        end(children, exclusive(children))
+        end(children, children.exclusive)
         periods.work()
         assert not children.quiet, how
         poll(children)
@@ -389,11 +372,11 @@ def test_a_long_task_puts_periods_off_and_doubles_waits(children, clock, late_s)
         periods.work()
         children.work()
         since_s = clock.ahead_s
-        while not children.rows[exclusive(children).index].retired:
+        while not children.rows[children.exclusive.index].retired:
             clock.ahead_s += 1
             periods.work()
         waited_s.append(clock.ahead_s - since_s)
-        end(children, exclusive(children))
+        end(children, children.exclusive)
         periods.work()
         poll(children)
         assert not children.quiet
@@ -417,7 +400,7 @@ def test_a_long_task_holds_a_period_up_if_nothing_waits(children, clock, server)
     clock.ahead_s += 100 * PATIENCE_S
     periods.work()
 
-    assert children.quiet and not children.rows[exclusive(children).index].retired
+    assert children.quiet and not children.rows[children.exclusive.index].retired
 
 
 def test_an_isolated_child_that_runs_for_long_puts_a_period_off(children, clock):

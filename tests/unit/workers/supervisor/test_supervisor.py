@@ -201,14 +201,12 @@ GREENLETS = """GreenletTree
 """
 
 
-def test_threads_are_told_by_file_line_and_function():
+def test_threads_and_greenlets_are_told_by_file_line_and_function_and_nothing_else():
     assert read_stacks(THREADS) == [
         Stack("thread", ["redis/client.py:12 read", "apps/mail/actors.py:9 send"]),
         Stack("running thread", ["/usr/lib/python3.11/threading.py:5 wait"]),
     ]
 
-
-def test_greenlets_are_told_without_arguments_locals_source_and_where_they_were_made():
     stacks = read_stacks(GREENLETS)
 
     assert stacks == [Stack("greenlet Greenlet-3", ["/usr/lib/deliver.py:7 deliver", "/usr/lib/run.py:906 run"])]
@@ -258,12 +256,10 @@ def test_a_request_that_is_read_again_is_answered_once(monkeypatch):
 WEBHOOK, RETRIES, URGENT = (settings.SWITCHYARD.topology.pool(name) for name in ("webhook", "webhook-retry", "urgent"))
 
 
-def test_gevent_pools_share_a_parent_and_begin_first_a_single_one_is_below_its_own_supervisor():
+def test_gevent_pools_share_a_parent_and_begin_first_and_a_single_one_and_those_below_it_do_not(monkeypatch):
     assert pool_group._parts([URGENT, WEBHOOK, RETRIES]) == ((WEBHOOK, RETRIES), (URGENT,))
     assert pool_group._parts([URGENT, WEBHOOK]) == ((WEBHOOK,), (URGENT,))
 
-
-def test_below_the_shared_parent_each_has_a_supervisor(monkeypatch):
     monkeypatch.setattr(pool_group, "is_patched", lambda: True)
 
     assert pool_group._parts([WEBHOOK, RETRIES]) == ((WEBHOOK,), (RETRIES,))
