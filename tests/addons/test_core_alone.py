@@ -14,7 +14,7 @@ ADDONS = ("switchyard/addons/", "tests/addons/")
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def core(tmp_path_factory) -> Path:
     """The copy, a repository of its own."""
     folder = tmp_path_factory.mktemp("core")
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -36,13 +35,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+def server(server_name, tmp_path) -> Iterator[ServerUnderTest]:
     with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
         yield server
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path) -> Iterator[Ledger]:
     """An empty ledger; its account is printed at the end."""
     ledger = Ledger(tmp_path / "ledger")
     yield ledger
@@ -58,7 +57,7 @@ def proxy() -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def broker_on(ledger: Ledger) -> Iterator[BrokerOn]:
+def broker_on(ledger) -> Iterator[BrokerOn]:
     """Build brokers that share their keys, each with the job of :mod:`tests.chaos.load`: ``broker_on(url)``."""
     keys = Keys(f"chaos-{uuid.uuid4().hex[:8]}")
 
@@ -76,7 +75,7 @@ def broker_on(ledger: Ledger) -> Iterator[BrokerOn]:
 
 
 @pytest.fixture
-def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+def pools_on(ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools: ``pools_on("threads", url).start("runpool", "work")``; the server is to be empty."""
     made: list[Pools] = []
 
@@ -96,13 +95,13 @@ def yard() -> str:
 
 
 @pytest.fixture
-def pools(pools_on: PoolsOn, valkey_url: str, yard: str) -> Pools:
+def pools(pools_on, valkey_url, yard) -> Pools:
     """Pools of the yard that a test is parametrized with."""
     return pools_on(yard, valkey_url)
 
 
 @pytest.fixture
-def deaths(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def deaths(moment, tmp_path, monkeypatch) -> Callable[[], int]:
     """Have children of ``dying_settings`` die at a moment; the number of those that did."""
     monkeypatch.setenv("CHAOS_MOMENT", moment)
     monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))
@@ -110,7 +109,7 @@ def deaths(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 @pytest.fixture
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon_again(monkeypatch) -> None:
     """Let workers of this process come back from a fault in a tenth of a second, where a deployment takes seconds."""
     for pause in (
         "dramatiq.worker.CONSUMER_RESTART_DELAY_SECS",

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-import redis
 from dramatiq.message import Message
 
 from project.topology import YARD
@@ -38,7 +37,6 @@ from tests.chaos.databases import (
     sqlite_writer,
     steadily,
 )
-from tests.chaos.ledger import Ledger
 from tests.chaos.load import let_pass, wait_until_drained
 from tests.chaos.pools import ROOT
 from tests.chaos.postgres import PostgresUnderTest
@@ -60,7 +58,7 @@ DEVIATIONS = 3
 
 
 @pytest.fixture(scope="module")
-def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresUnderTest]:
+def postgres(valkey_url, tmp_path_factory) -> Iterator[PostgresUnderTest]:
     """A PostgreSQL with the platform's tables, for all tests of the module."""
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
@@ -70,7 +68,7 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def yard_on(valkey: redis.Redis, valkey_url: str, ledger: Ledger) -> Iterator[Any]:
+def yard_on(valkey, valkey_url, ledger) -> Iterator[Any]:
     """Start real pools on a database: ``yard_on(url)``."""
     started: list[DatabaseYard] = []
 
@@ -87,13 +85,13 @@ def yard_on(valkey: redis.Redis, valkey_url: str, ledger: Ledger) -> Iterator[An
 
 
 @pytest.fixture
-def postgres_yard(postgres: PostgresUnderTest, yard_on: Any) -> DatabaseYard:
+def postgres_yard(postgres, yard_on) -> DatabaseYard:
     """Real pools on PostgreSQL."""
     return yard_on(postgres.url)
 
 
 @pytest.fixture
-def sqlite_path(tmp_path: Path, valkey_url: str) -> Path:
+def sqlite_path(tmp_path, valkey_url) -> Path:
     """An SQLite database with the platform's tables."""
     path = tmp_path / "db.sqlite3"
     manage(environment(tmp_path, valkey_url, f"sqlite:///{path}"), "migrate", "--verbosity=0")
@@ -422,7 +420,7 @@ def emptied() -> Iterator[PostgresUnderTest]:
 
 
 @pytest.fixture
-def yard_with(emptied: PostgresUnderTest, valkey: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Any]:
+def yard_with(emptied, valkey, valkey_url, tmp_path) -> Iterator[Any]:
     """Build a yard on an empty database of PostgreSQL: ``yard_with(speed=100, SWITCHYARD_SMTP_URL=…)``."""
     made: list[OutageYard] = []
 

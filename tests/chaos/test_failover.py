@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ def down_ms() -> int:
 
 
 @pytest.fixture
-def watched(server_name: str, tmp_path: Path, down_ms: int) -> Iterator[Watched]:
+def watched(server_name, tmp_path, down_ms) -> Iterator[Watched]:
     """A master with a replica and three sentinels."""
     with Watched(tmp_path / "sentinels", server_binary(server_name), down_ms=down_ms) as servers:
         yield servers
@@ -174,14 +173,14 @@ def test_a_lock_has_one_holder_while_its_master_is_replaced(watched, run_worker)
 
 
 @pytest.fixture
-def replica(server: ServerUnderTest, server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+def replica(server, server_name, tmp_path) -> Iterator[ServerUnderTest]:
     with ServerUnderTest(tmp_path / "replica", server_binary(server_name)) as replica:
         follow(replica, server)
         yield replica
 
 
 @pytest.fixture
-def address(server: ServerUnderTest) -> Iterator[FaultProxy]:
+def address(server) -> Iterator[FaultProxy]:
     """The name that clients know, which leads to one server and then to the other."""
     with FaultProxy(server.port) as proxy:
         yield proxy

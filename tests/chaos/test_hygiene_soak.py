@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-import redis
 from dramatiq.message import Message
 
 from switchyard.broker.errors import BrokerUnavailable
@@ -217,7 +216,7 @@ def new_database(folder: Path) -> str:
 
 
 @pytest.fixture
-def soak_in(valkey: redis.Redis, valkey_url: str) -> Iterator[Callable[[Path], Soak]]:
+def soak_in(valkey, valkey_url) -> Iterator[Callable[[Path], Soak]]:
     """Start the pools of a soak that keeps its files in a folder: ``soak_in(folder)``."""
     with contextlib.ExitStack() as started:
 

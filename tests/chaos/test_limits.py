@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ import pytest
 from switchyard.batches.services import NewBatch
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import batch_of
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.linked_jobs import (
     ADDED,
     AT_ONCE,
@@ -95,7 +93,7 @@ Lossy = tuple[str, Callable[[], object]]
 
 
 @pytest.fixture(params=["killed, its file synced each second", "replaced by a sentinel"])
-def lossy(request: pytest.FixtureRequest, tmp_path: Path, server_name: str) -> Iterator[Lossy]:
+def lossy(request, tmp_path, server_name) -> Iterator[Lossy]:
     """The address of a server, and an act after which it may have forgotten its last writes."""
     if request.param.startswith("killed"):
         with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
@@ -141,9 +139,7 @@ def test_a_server_that_forgets_its_last_writes_leaves_no_place_taken(pools_on, l
 
 
 @pytest.fixture
-def batch_pools(
-    pools_on: PoolsOn, valkey_url: str, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Pools]:
+def batch_pools(pools_on, valkey_url, process_environment, monkeypatch) -> Iterator[Pools]:
     monkeypatch.setenv("DATABASE_URL", process_environment["DATABASE_URL"])
     pools = pools_on("batches", valkey_url)
     with the_global_broker(pools.broker):

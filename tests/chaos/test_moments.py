@@ -4,7 +4,6 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,9 +59,7 @@ Execute = Callable[[str], list[tuple[Any, ...]]]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def execute(
-    request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Execute]:
+def execute(request, tmp_path, valkey_url, monkeypatch) -> Iterator[Execute]:
     """Run a statement on the pools' database, which has the platform's tables and ``chaos_row``."""
     with contextlib.ExitStack() as stack:
         if request.param == "postgres":

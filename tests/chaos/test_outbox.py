@@ -71,14 +71,14 @@ Answer = tuple[int, dict[str, Any]]
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+def server(tmp_path) -> Iterator[EmbeddedServer]:
     server = EmbeddedServer(tmp_path / "valkey").start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def greet(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[dramatiq.Actor[..., Any]]:
+def greet(server, monkeypatch) -> Iterator[dramatiq.Actor[..., Any]]:
     """An actor on a server and a broker of its own, whose rows are relayed at any age."""
     monkeypatch.setattr(relay, "LEFT_TO_SENDER_MS", -1_000)
     broker = build_yard(YARD, connect(server.url), Keys("outbox"), sends="outbox")
@@ -359,7 +359,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, process_environment: dict[str, str]) -> Iterator[Bench]:
+def bench(tmp_path, process_environment) -> Iterator[Bench]:
     owner = api_user("ada")
     _, plain = create_token(owner=owner, scopes=["submit"], name="test")
     for number in range(ENDPOINTS):

@@ -4,7 +4,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from math import inf
-from typing import Any
 
 import dramatiq
 import pytest
@@ -21,7 +20,6 @@ from switchyard.wiring import build_yard
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import DELAY_MS, QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import RunningPool
-from tests.chaos.server import ServerUnderTest
 from tests.factories.yards import small_yard
 from tests.waiting import wait_for
 
@@ -195,7 +193,7 @@ def seconds_until_one_completes(ledger: Ledger, timeout_s: float = 60.0) -> floa
 
 
 @pytest.fixture
-def broker(server: ServerUnderTest, settings: Any, tmp_path: Any) -> Iterator[RedisBroker]:
+def broker(server, settings, tmp_path) -> Iterator[RedisBroker]:
     """A broker whose records hold the results, and large ones a folder."""
     server.sync_each_write()
     settings.MEDIA_ROOT = str(tmp_path / "media")

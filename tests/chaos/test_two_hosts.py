@@ -43,7 +43,7 @@ FROM generate_series(1, %s) AS n
 
 
 @pytest.fixture(scope="module")
-def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresUnderTest]:
+def postgres(valkey_url, tmp_path_factory) -> Iterator[PostgresUnderTest]:
     """A PostgreSQL with the platform's tables."""
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
@@ -52,14 +52,14 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def without_database(tmp_path: Path) -> Iterator[TwoHosts]:
+def without_database(tmp_path) -> Iterator[TwoHosts]:
     two = TwoHosts(tmp_path, 0)
     yield two
     two.close()
 
 
 @pytest.fixture
-def two(tmp_path: Path, postgres: PostgresUnderTest) -> Iterator[TwoHosts]:
+def two(tmp_path, postgres) -> Iterator[TwoHosts]:
     two = TwoHosts(tmp_path, postgres.port)
     yield two
     two.close()
@@ -303,7 +303,7 @@ class WebYard:
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebYard]:
+def yard(tmp_path, monkeypatch) -> Iterator[WebYard]:
     for name, value in (CREDENTIALS | SECRETS).items():
         monkeypatch.setenv(name, value)
     with contextlib.ExitStack() as opened:

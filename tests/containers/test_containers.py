@@ -297,7 +297,7 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def yard(engine: Engine, tmp_path: Path) -> Iterator[ContainerYard]:
+def yard(engine, tmp_path) -> Iterator[ContainerYard]:
     """A yard on a PostgreSQL and a Redis of this machine, which takes TLS alone and the users of the rendered file."""
     users = re.sub(
         r"user (\S+) off",

@@ -92,7 +92,7 @@ def test_crashes_are_read_as_they_were_written(crashes):
 
 
 @pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
+def valkey_server(tmp_path_factory) -> Iterator[ServerUnderTest]:
     """One server for all: each example begins with an empty one."""
     with ServerUnderTest(tmp_path_factory.mktemp("defects"), server_binary("valkey-server")) as server:
         yield server

@@ -178,7 +178,7 @@ def render_into(folder: Path, web_port: int, ports: list[int], services: Receive
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
+def watched(tmp_path) -> Iterator[Watched]:
     extra = {"SWITCHYARD_METRICS_TOKEN": TOKEN, "SWITCHYARD_PUBLIC_URL": PUBLIC_URL}
     state = tmp_path / "state"
     state.mkdir()

@@ -12,14 +12,14 @@ from tests.integration.operations.conftest import watcher as watcher
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+def cluster(tmp_path_factory) -> Iterator[ClusterUnderTest]:
     """A cluster of three masters for all tests; each moves back what it moves."""
     with ClusterUnderTest(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+def calls(cluster) -> Iterator[RedisCalls]:
     """The access to an emptied cluster."""
     cluster.flush()
     calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)

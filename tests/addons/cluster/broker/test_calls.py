@@ -39,7 +39,7 @@ QUEUES = ("b", "c", "a")
 
 
 @pytest.fixture
-def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+def calls(cluster) -> Iterator[RedisCalls]:
     """The access to an emptied cluster."""
     cluster.flush()
     calls = calls_on(connect(cluster.url))
@@ -260,7 +260,7 @@ def test_queues_on_several_nodes_are_paused_and_resumed(calls):
 
 
 @pytest.fixture
-def broker(cluster: ClusterUnderTest) -> Iterator[RedisBroker]:
+def broker(cluster) -> Iterator[RedisBroker]:
     cluster.flush()
     made = build_yard(two_queues(), connect(cluster.url), Keys(f"test-{uuid.uuid4().hex[:8]}"))
     with the_global_broker(made):

@@ -252,7 +252,7 @@ class Move:
 
 
 @pytest.fixture(params=["no key of the queue", "no key moved", "every key moved"])
-def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRequest) -> Iterator[Move]:
+def move(cluster, calls, request) -> Iterator[Move]:
     """The move of a queue's slot, in each state in which it may be interrupted."""
     queue = next(NAMES)
     key = HALVES.queue(queue).bodies

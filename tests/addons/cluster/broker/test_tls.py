@@ -37,13 +37,13 @@ REFUSED = r"NOPERM|can't run this command|no permission"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority(tmp_path_factory) -> Authority:
     """The authority that clients trust."""
     return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 
 @pytest.fixture(scope="module")
-def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+def secure(authority, tmp_path_factory) -> Iterator[ClusterUnderTest]:
     """Three masters of Redis that speak TLS alone."""
     folder = tmp_path_factory.mktemp("secure")
     with ClusterUnderTest(folder, binary=server_binary("redis-server"), authority=authority) as cluster:
@@ -51,13 +51,13 @@ def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def url(secure: ClusterUnderTest, authority: Authority) -> str:
+def url(secure, authority) -> str:
     """Address of the cluster for a client that trusts the authority."""
     return f"{secure.url}?ssl_ca_certs={authority.file}"
 
 
 @pytest.fixture
-def calls(url: str) -> Iterator[RedisCalls]:
+def calls(url) -> Iterator[RedisCalls]:
     """The access to the cluster."""
     calls = calls_on(connect(url))
     yield calls
@@ -138,14 +138,14 @@ class Guarded(ClusterUnderTest):
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Guarded]:
+def cluster(tmp_path) -> Iterator[Guarded]:
     """An empty cluster of three masters: keys of other tests would be of the same prefix."""
     with Guarded(tmp_path) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def room(cluster: Guarded) -> Iterator[RedisCalls]:
+def room(cluster) -> Iterator[RedisCalls]:
     """The access of a web."""
     calls = calls_on(connect(cluster.url_of("room")))
     yield calls
@@ -153,9 +153,7 @@ def room(cluster: Guarded) -> Iterator[RedisCalls]:
 
 
 @pytest.fixture
-def pools(
-    cluster: Guarded, tmp_path: Path, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Pools]:
+def pools(cluster, tmp_path, process_environment, monkeypatch) -> Iterator[Pools]:
     """Starts processes of a yard with one queue, on this test's database; the test itself is a producer."""
     monkeypatch.setenv("DATABASE_URL", process_environment["DATABASE_URL"])
     ledger = Ledger(tmp_path / "ledger")
@@ -166,7 +164,7 @@ def pools(
 
 
 @pytest.fixture
-def manage(cluster: Guarded, pools: Pools, tmp_path: Path) -> Callable[..., str]:
+def manage(cluster, pools, tmp_path) -> Callable[..., str]:
     """Run ``manage.py`` as the room, and return what it printed."""
 
     def run(*arguments: str) -> str:
@@ -186,7 +184,7 @@ def manage(cluster: Guarded, pools: Pools, tmp_path: Path) -> Callable[..., str]
 
 
 @pytest.fixture
-def scheduler(cluster: Guarded, pools: Pools) -> RunningPool:
+def scheduler(cluster, pools) -> RunningPool:
     process = pools.start("runscheduler", url=cluster.url_of("scheduler"), ready=False)
     process.wait_for_log("leading")
     return process

@@ -8,7 +8,6 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -124,7 +123,7 @@ class Load:
 
 
 @pytest.fixture
-def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
+def run(run_worker) -> Callable[[ClusterUnderTest], Any]:
     """Run a yard on a cluster, under load: ``with run(cluster) as load: …``."""
 
     class Running:
@@ -158,7 +157,7 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
 
 
 @pytest.fixture
-def own_cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+def own_cluster(tmp_path) -> Iterator[ClusterUnderTest]:
     """A cluster of three masters."""
     with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield cluster

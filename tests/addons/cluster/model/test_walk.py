@@ -1,7 +1,6 @@
 """The invariants hold on a cluster whose nodes are filled, forget their scripts and are killed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -44,7 +43,7 @@ class FamilysNode:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(tmp_path) -> Iterator[Bench]:
     """A bench on a cluster of three masters."""
     with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield bench_on(cast(ServerUnderTest, FamilysNode(cluster)), Scripts())

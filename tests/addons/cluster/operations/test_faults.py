@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -54,7 +53,7 @@ YARD = Yard(
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+def cluster(tmp_path) -> Iterator[ClusterUnderTest]:
     """The project's yard is on three masters without replicas."""
     with ClusterUnderTest(tmp_path / "cluster") as cluster:
         yard = declared_yard()
@@ -268,7 +267,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster, watcher
 
 
 @pytest.fixture
-def two_queues(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+def two_queues(tmp_path) -> Iterator[ClusterUnderTest]:
     with ClusterUnderTest(tmp_path / "cluster") as cluster:
         broker = build_yard(YARD, connect(cluster.url), YARD.keys)
         own = replace(settings.SWITCHYARD, broker_url=cluster.url, topology=YARD)

@@ -160,7 +160,7 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard, 
 
 
 @pytest.fixture
-def proxy(rabbitmq_server: Any) -> Iterator[FaultProxy]:
+def proxy(rabbitmq_server) -> Iterator[FaultProxy]:
     """A network between a broker and the server."""
     with FaultProxy(rabbitmq_server.port) as proxy:
         yield proxy
@@ -373,7 +373,7 @@ ALL = [name for lane in ("whole", "bare", "missing") for name in QUEUES.every(la
 
 
 @pytest.fixture
-def connection(rabbitmq_server: Any) -> Iterator[Any]:
+def connection(rabbitmq_server) -> Iterator[Any]:
     """A connection to a server that has the lane ``whole``, and the lane ``bare`` without its rejected messages."""
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
     channel = connection.channel()

@@ -227,7 +227,7 @@ def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard):
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def impatient(tmp_path_factory) -> Iterator[dict[str, Any]]:
     """How a yard is built on a server that takes back what a worker holds for longer than 4 s."""
     server = RabbitServer(tmp_path_factory.mktemp("impatient"), consumer_timeout_s=TIMEOUT_S).start()
     yield {"keys": "timeout", "url": server.url, "consumer_timeout_s": TIMEOUT_S}

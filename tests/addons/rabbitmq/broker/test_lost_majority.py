@@ -5,13 +5,11 @@ import gc
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pika
 import pytest
-import redis
 from django.conf import settings
 from django.test import Client, override_settings
 
@@ -34,7 +32,7 @@ EMPTY = "switchyard.EMPTY"
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[tuple[RabbitServer, ...]]:
+def nodes(tmp_path) -> Iterator[tuple[RabbitServer, ...]]:
     """Three nodes of one cluster."""
     first = RabbitServer(tmp_path / "0").start()
     others = [RabbitServer(tmp_path / str(number), beside=first) for number in (1, 2)]
@@ -48,7 +46,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[RabbitServer, ...]]:
 
 
 @pytest.fixture
-def yard_on(valkey: redis.Redis) -> Iterator[Any]:
+def yard_on(valkey) -> Iterator[Any]:
     """Put the project's yard on a node: ``yard_on(node.url, queue_type="classic")``."""
     before, built = dramatiq.get_broker(), list[Any]()
 

@@ -22,12 +22,12 @@ DAY_MS = 24 * 3_600_000
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority(tmp_path_factory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 
 @pytest.fixture(scope="module")
-def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+def guarded(authority, tmp_path_factory) -> Iterator[RabbitServer]:
     """A server that takes TLS, with a certificate for 127.0.0.1."""
     certificate = (authority.file, *authority.issue("server"))
     server = RabbitServer(tmp_path_factory.mktemp("guarded"), certificate=certificate).start()

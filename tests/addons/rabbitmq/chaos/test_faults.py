@@ -66,7 +66,7 @@ TAKEN_OVER_AT_ONCE_S = 10.0
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RabbitServer]:
+def server(tmp_path) -> Iterator[RabbitServer]:
     """A RabbitMQ server of this test's own."""
     server = RabbitServer(tmp_path / "rabbitmq").start()
     yield server
@@ -75,14 +75,14 @@ def server(tmp_path: Path) -> Iterator[RabbitServer]:
 
 
 @pytest.fixture
-def pools_on_rabbitmq(server: RabbitServer, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+def pools_on_rabbitmq(server, valkey_url, ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools of a yard: ``pools_on_rabbitmq("load").start("runpools")``."""
     with contextlib.ExitStack() as stack:
         yield lambda yard: _pools(stack, tmp_path, ledger, server, yard, beside=valkey_url)
 
 
 @pytest.fixture
-def rabbit_pools_on(rabbitmq_server: Any, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+def rabbit_pools_on(rabbitmq_server, valkey_url, ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools of a yard on the server of all tests, whose queues are emptied."""
     with contextlib.ExitStack() as stack:
 
@@ -364,7 +364,7 @@ def test_a_host_that_is_killed_five_times_blames_no_message(rabbit_pools_on, led
 
 
 @pytest.fixture(scope="module")
-def hosts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+def hosts_server(tmp_path_factory) -> Iterator[RabbitServer]:
     """A RabbitMQ server of this module's own."""
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server
@@ -373,7 +373,7 @@ def hosts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitSer
 
 
 @pytest.fixture
-def two(tmp_path: Path, hosts_server: RabbitServer) -> Iterator[TwoHosts]:
+def two(tmp_path, hosts_server) -> Iterator[TwoHosts]:
     """Hosts whose messages are on RabbitMQ, and whose jobs need no database."""
     two = TwoHosts(tmp_path, 0, place=on_rabbitmq, place_url=hosts_server.url)
     yield two

@@ -137,7 +137,7 @@ def followed(
 
 
 @pytest.fixture
-def senders(valkey_url: str, rabbitmq_server: Any, ledger: Ledger) -> Iterator[tuple[Any, Any]]:
+def senders(valkey_url, rabbitmq_server, ledger) -> Iterator[tuple[Any, Any]]:
     """Brokers of this process that send, as the web does: to Redis, and to RabbitMQ with the same Redis beside it."""
     on_redis = build_yard(YARD, connect(valkey_url), Keys())
     on_rabbitmq = build_rabbit_yard(YARD, connect(valkey_url), Keys(), url=rabbitmq_server.url)

@@ -22,7 +22,6 @@ from switchyard.broker.shapes import Moved
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard
-from tests.addons.rabbitmq.server import RabbitServer
 from tests.integration.broker.conformance.subjects import YARD, Meanwhile, Promises, Subject
 from tests.integration.broker.conformance.test_letters import *  # noqa: F403
 from tests.integration.broker.conformance.test_letters import dead_letter
@@ -139,7 +138,7 @@ class Rabbit(Subject):
 
 
 @pytest.fixture(params=["quorum", pytest.param("classic", marks=pytest.mark.long)])
-def subject(request: pytest.FixtureRequest, valkey: redis.Redis, rabbitmq_server: RabbitServer) -> Iterator[Rabbit]:
+def subject(request, valkey, rabbitmq_server) -> Iterator[Rabbit]:
     """The transport, with nothing in it."""
     subject = Rabbit(valkey, rabbitmq_server.url, request.param)
     yield subject

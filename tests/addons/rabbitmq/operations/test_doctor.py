@@ -39,12 +39,12 @@ RIGHTS = {
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+def authority(tmp_path_factory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 
 @pytest.fixture(scope="module")
-def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+def guarded(authority, tmp_path_factory) -> Iterator[RabbitServer]:
     """A server with users of few rights; over TLS it asks for a certificate."""
     certificate = (authority.file, *authority.issue("server"))
     folder = tmp_path_factory.mktemp("guarded")
