@@ -96,7 +96,6 @@ class Watched:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
         return self.url_of(self.sentinels, "" if self._authority is None else f"?ssl_ca_certs={self._authority.file}")
 
     def url_of(self, sentinels: Sequence[Sentinel], query: str = "", *, plain: bool = False) -> str:
@@ -106,7 +105,6 @@ class Watched:
         return f"{kind}+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/{NAME}/0{query}"
 
     def port_of(self, process: ServerUnderTest | Sentinel) -> int:
-        """Return the port that clients use."""
         return self._tls_ports.get(process, process.port)
 
     @property
@@ -116,11 +114,9 @@ class Watched:
 
     @property
     def replica(self) -> ServerUnderTest:
-        """The other one."""
         return next(server for server in self.servers if self.port_of(server) != self.master_port())
 
     def master_port(self) -> int:
-        """Return the port of the master, as the first sentinel says."""
         return int(self.sentinels[0].state()["port"])
 
     def fail_over(self) -> None:

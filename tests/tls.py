@@ -30,7 +30,6 @@ class Authority:
         self.file = self._write("ca", self._key, self._signed(self._name, self._key, authority=True))
 
     def issue(self, name: str, *, address: str = "127.0.0.1", days: int = 1) -> tuple[Path, Path]:
-        """Return the files of a certificate and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         file = self._write(name, key, self._signed(subject, key, address=address, days=days))

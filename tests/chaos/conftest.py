@@ -51,7 +51,6 @@ def ledger(tmp_path) -> Iterator[Ledger]:
 
 @pytest.fixture
 def proxy() -> Iterator[FaultProxy]:
-    """A way to the Valkey of the tests."""
     with FaultProxy(SERVER.port) as proxy:
         yield proxy
 
@@ -96,7 +95,6 @@ def yard() -> str:
 
 @pytest.fixture
 def pools(pools_on, valkey_url, yard) -> Pools:
-    """Pools of the yard that a test is parametrized with."""
     return pools_on(yard, valkey_url)
 
 

@@ -69,11 +69,9 @@ class StartedYard:
         return self._log.read_text(errors="replace")
 
     def dead(self) -> int:
-        """Return how many jobs were given up."""
         return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in self._yard.queues)
 
     def manage(self, *arguments: str) -> str:
-        """Run ``manage.py`` with arguments and return what it printed."""
         return manage(self.environment, *arguments)
 
 
@@ -94,16 +92,13 @@ class DatabaseYard(StartedYard):
         self._numbers = itertools.count()
 
     def processes(self) -> list[psutil.Process]:
-        """Return the parent, the supervisors and the children."""
         parent = psutil.Process(self._pools.pid)
         return [parent, *parent.children(recursive=True)]
 
     def reports(self) -> list[PoolReport]:
-        """Return what the supervisors say of themselves."""
         return facilities(self.broker).pools.read_all()
 
     def live(self) -> dict[str, int]:
-        """Return pool -> status of its liveness."""
         return {report.pool: status_of(f"http://127.0.0.1:{report.metrics_port}/health") for report in self.reports()}
 
     def send(self, actor: str, queue: str, ms: int = 0) -> str:
@@ -125,7 +120,6 @@ class DatabaseYard(StartedYard):
         wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
 
     def attempts_spent(self) -> int:
-        """Return how many starts there were beyond one a job."""
         return sum(count - 1 for count in Counter(self.ledger.jobs("started")).values())
 
     def waits_ms(self, jobs: list[str]) -> list[float]:

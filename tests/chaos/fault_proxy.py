@@ -179,7 +179,6 @@ class FaultProxy:
         self._do(lambda: self._faults.append(Fault("cut", n, of)))
 
     def close(self) -> None:
-        """Close every connection and end the thread."""
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(60)

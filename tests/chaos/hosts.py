@@ -143,14 +143,12 @@ class Host:
         return self.start("runpool", name, release=release, ready=f"pool {name}: ready")
 
     def terminate(self, started: RunningPool) -> None:
-        """Have a process end in peace, and wait for it."""
         parent = psutil.Process(started.pid)
         [found] = parent.children() if self._first else [parent]
         found.terminate()
         started.process.wait(60)
 
     def cut(self) -> None:
-        """Cut the host off from everything."""
         if self._first:
             _run("ip", "link", "set", self._link, "down")
         else:
@@ -178,11 +176,9 @@ class Host:
         wait_for(lambda: not any(is_alive(pid) for pid in below), what=f"end of {self.name}")
 
     def log(self) -> str:
-        """Return the end of what its processes printed."""
         return "\n".join(f"--- {self.name} {one.log_path.name}\n{one.log()[-3_000:]}" for one in self._started)
 
     def close(self) -> None:
-        """Kill it, and remove what it had."""
         if self._first and Path(f"/sys/class/net/{self._link}").exists():
             _run("ip", "link", "delete", self._link)  # connections that nobody answers would keep it
         self.kill()
@@ -306,7 +302,6 @@ def running_on(host: Host) -> set[str]:
 
 
 def begun_at(host: Host, job: str) -> float:
-    """Return when a job began on a host; 0 before."""
     found = host.ledger.of("started", job)
     return found[0].at_s if found else 0.0
 

@@ -149,7 +149,6 @@ class Producers:
 
     @property
     def refused_count(self) -> int:
-        """Jobs that were not accepted so far."""
         return len(self.refused_after_s)
 
     def start(self) -> None:
@@ -169,7 +168,6 @@ class Producers:
         assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
 
     def finish(self, more: int = 60) -> None:
-        """Stop once so many more jobs are accepted, and wait until all work is done."""
         self.wait_for_accepted(more)
         self.stop()
         wait_until_drained(self._broker)
@@ -209,7 +207,6 @@ def load(
     first: int = 0,
     caught_up_s: float = 0.0,
 ) -> Iterator[Producers]:
-    """Keep a broker under load for the time of the block."""
     producers = Producers(
         broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain, first=first, caught_up_s=caught_up_s
     )

@@ -76,7 +76,6 @@ class RunningPool:
             os.kill(pid, signum)
 
     def kill(self) -> None:
-        """Kill it and everything below, where anything is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
@@ -160,7 +159,6 @@ def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 60.0) -
 
 
 def begin(pools: Pools, ledger: Ledger, jobs: list[str], ms: int, how: str = "sleep", queue: str = QUEUE) -> None:
-    """Send jobs and wait until they run."""
     for job in jobs:
         enqueue(pools.broker, ledger, job, ms, how, queue=queue)
     for job in jobs:

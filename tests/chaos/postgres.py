@@ -29,7 +29,6 @@ class DatabaseServer:
 
     @property
     def url(self) -> str:
-        """Address for Django."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
@@ -106,7 +105,6 @@ class PostgresUnderTest(DatabaseServer):
         return self._process is not None and self._process.poll() is None
 
     def signal(self, signum: int) -> None:
-        """Signal the process that takes new connections."""
         if self._process is not None:
             self._process.send_signal(signum)
 
@@ -127,13 +125,11 @@ class PostgresUnderTest(DatabaseServer):
                     member.resume()
 
     def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement over a connection of its own and return its rows."""
         with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
     def cut_connections(self) -> int:
-        """End every client's connection and return how many there were."""
         return len(
             self.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

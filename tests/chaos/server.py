@@ -140,7 +140,6 @@ class ServerUnderTest:
         self.config_set("maxmemory", used_bytes + spare_bytes if spare_bytes else 1)
 
     def make_room(self) -> None:
-        """Take back what :meth:`fill` did."""
         self.config_set("maxmemory", 0)
 
     def config_set(self, name: str, value: str | int) -> None:

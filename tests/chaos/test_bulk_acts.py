@@ -57,7 +57,6 @@ RARE, USUAL_MS, LONGEST_MS = 5_000, 10.0, 50.0
 
 @contextlib.contextmanager
 def scheduler(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a scheduler, which does bulk acts, in a process group of its own."""
     command = [sys.executable, "manage.py", "switchyard", "runscheduler"]
     process = subprocess.Popen(
         command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -100,7 +99,6 @@ def watch(valkey: redis.Redis) -> None:
 
 
 def report(act: BulkAct, valkey: redis.Redis) -> None:
-    """Print what an act took; check that it went by steps."""
     seconds = (act.ended_at - act.started_at).total_seconds()  # type: ignore[operator]
     calls = valkey.info("commandstats")["cmdstat_evalsha"]
     longest = max((entry["duration"] for entry in valkey.slowlog_get(100_000)), default=0)
@@ -113,7 +111,6 @@ def report(act: BulkAct, valkey: redis.Redis) -> None:
 
 
 def bury(count: int) -> list[str]:
-    """Put letters into the dead list, and their rows into the database."""
     broker = dramatiq.get_broker()
     keys = broker.keys.queue(QUEUE)
     first = now_ms() - count - 1_000
@@ -204,7 +201,6 @@ class MeasuredCalls(RedisCalls):
         self.took_ms: defaultdict[str, list[float]] = defaultdict(list)
 
     def call(self, operation: Any, *args: Any, **options: Any) -> Any:
-        """Run an operation between two readings."""
         before_s = self._cpu_s()
         answer = super().call(operation, *args, **options)
         self.took_ms[operation.name].append((self._cpu_s() - before_s) * 1_000)

@@ -86,7 +86,6 @@ def yard_on(valkey, valkey_url, ledger) -> Iterator[Any]:
 
 @pytest.fixture
 def postgres_yard(postgres, yard_on) -> DatabaseYard:
-    """Real pools on PostgreSQL."""
     return yard_on(postgres.url)
 
 
@@ -101,7 +100,6 @@ def sqlite_path(tmp_path, valkey_url) -> Path:
 
 
 def accounted(yard: DatabaseYard) -> None:
-    """Check that no job was lost, none was unexpected, and none became a dead letter."""
     found = yard.ledger.account()
     assert (found.lost, found.unexpected, yard.dead()) == ((), (), 0)
 
@@ -292,14 +290,12 @@ def connections_of(yard: DatabaseYard, port: int) -> list[int]:
 
 
 def locked_table(server: PostgresUnderTest) -> AbstractContextManager[Any]:
-    """Hold a lock on the whole table for the time of the block."""
     connection = psycopg.connect(server.url)
     connection.execute("LOCK TABLE chaos_row IN ACCESS EXCLUSIVE MODE")
     return connection
 
 
 def plain_waits(yard: DatabaseYard, seconds: float) -> list[float]:
-    """Return how long jobs that need no database waited for their start, ordered."""
     with steadily(lambda: yard.send("plain_job", PLAIN), 0.02) as plain:
         let_pass(seconds)
     yard.wait_for_completed(plain)
@@ -332,14 +328,12 @@ class SideServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it listens."""
         self._process = subprocess.Popen(
             self._command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent(signal.SIGTERM)
         )
         assert "ready" in self._process.stdout.readline()
 
     def stop(self) -> None:
-        """End it: connections are refused from now on."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -358,13 +352,11 @@ class OutageYard(StartedYard):
         self.speed = speed
 
     def rows(self, kind: str, count: int, *more: str) -> list[dict[str, Any]]:
-        """Write the rows that jobs need, and return the arguments of each job."""
         command = [sys.executable, "-m", "tests.chaos.outage_yard.rows", kind, str(count), *more]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True)
         return list(json.loads(done.stdout))
 
     def send(self, queue: str, actor: str, arguments: list[dict[str, Any]]) -> list[str]:
-        """Enqueue a job for each set of arguments and return their ids."""
         sent = []
         for kwargs in arguments:
             message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=(), kwargs=kwargs, options={})
@@ -376,7 +368,6 @@ class OutageYard(StartedYard):
         wait_for(lambda: wanted <= {failure.job for failure in self.failures()}, 120, what="first attempts")
 
     def pass_minutes(self, minutes: float) -> None:
-        """Let so many of the yard's hurried minutes pass."""
         threading.Event().wait(minutes * MINUTE_S / self.speed)
 
     def probe(self, queue: str, jobs: list[str], timeout_s: float) -> list[float]:
@@ -437,7 +428,6 @@ def yard_with(emptied, valkey, valkey_url, tmp_path) -> Iterator[Any]:
 
 
 def outlast(yard: OutageYard, queue: str, jobs: list[str], come_back: Callable[[], None]) -> None:
-    """Let the outage pass, bring the provider back, and check how the jobs ended."""
     yard.wait_until_all_failed(jobs)
     yard.pass_minutes(OUTAGE_MIN)
     come_back()

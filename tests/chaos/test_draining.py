@@ -178,14 +178,12 @@ def test_a_pool_without_tasks_that_drains_without_its_server_ends_at_once(pools,
 
 
 def held_by(broker: RedisBroker, pool: RunningPool) -> set[str]:
-    """Return the ids of what a pool's children hold, as the server knows it."""
     family = broker.families[QUEUE]
     owners = [owner for owner in family.owners() if owner.startswith(f"work.{socket.gethostname()}.{pool.pid}.")]
     return {str(lease.id, "utf-8") for owner in owners for lease in family.held(owner)}
 
 
 def held_until_it_ends(broker: RedisBroker, pool: RunningPool, timeout_s: float) -> set[str]:
-    """Wait until a pool has ended, and return the ids of all that it was seen to hold meanwhile."""
     held: set[str] = set()
     deadline = time.monotonic() + timeout_s
     while pool.process.poll() is None:
@@ -231,7 +229,6 @@ def test_a_pool_that_was_stopped_as_a_whole_commits_nothing_that_another_has_tak
 
 
 def holds(pools: Pools) -> dict[bytes, str]:
-    """Return the id of every held message, and whose it is."""
     family = pools.broker.families[QUEUE]
     return {lease.id: owner for owner in family.owners() for lease in family.held(owner)}
 

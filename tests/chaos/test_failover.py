@@ -41,7 +41,6 @@ def down_ms() -> int:
 
 @pytest.fixture
 def watched(server_name, tmp_path, down_ms) -> Iterator[Watched]:
-    """A master with a replica and three sentinels."""
     with Watched(tmp_path / "sentinels", server_binary(server_name), down_ms=down_ms) as servers:
         yield servers
 
@@ -288,7 +287,6 @@ def wait_until_replicated(server: ServerUnderTest, replica: ServerUnderTest, led
 
 
 def offset_of(replica: ServerUnderTest) -> int:
-    """Return how far a replica has got in what its server has written."""
     got: Any = replica.admin.info("replication")
     return int(got["slave_repl_offset"])
 

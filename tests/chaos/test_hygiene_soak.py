@@ -131,7 +131,6 @@ class Soak:
         return {"round": number, "seed": seed, "database": DATABASE, "bad": numbers.bad, "good": numbers.good, **took}
 
     def stop(self) -> None:
-        """End the pools, whatever state they are in."""
         self._yard.stop()
         self._ledger.close()
 
@@ -153,7 +152,6 @@ class Soak:
             let_pass(0.05)
 
     def _room(self) -> dict[str, int]:
-        """Return how many more jobs each queue takes."""
         room = dict(MOST)
         for name in room:
             stats = self._transport.stats(name)

@@ -198,12 +198,10 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(pools
 
 
 def workers(pool: RunningPool) -> set[int]:
-    """Return the pids of a pool's own children."""
     return {pid for title, pid in pool.children().items() if title.startswith("work child")}
 
 
 def seconds_until_again(ledger: Ledger, killed: dict[int, float]) -> list[float]:
-    """Return how long after the kill each job started that a killed child was running."""
     took_s = []
     running: dict[str, int] = {}
     for entry in ledger.entries():
@@ -217,7 +215,6 @@ def seconds_until_again(ledger: Ledger, killed: dict[int, float]) -> list[float]
 
 
 def siblings_interrupted(ledger: Ledger, killed: set[int]) -> int:
-    """Return how many jobs started and did not complete in children that were not killed."""
     began = {(entry.job, entry.pid) for entry in ledger.entries() if entry.phase == "started"}
     ended = {(entry.job, entry.pid) for entry in ledger.entries() if entry.phase == "completed"}
     return sum(pid not in killed for _, pid in began - ended)
@@ -269,7 +266,6 @@ def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
 
 
 def health(pools: Pools) -> tuple[int, str]:
-    """Return what the pool's probe is answered."""
     [report] = PoolReports(RedisCalls(pools.broker.client), Keys()).read_all()
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/health", timeout=30) as answer:

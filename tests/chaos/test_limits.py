@@ -164,7 +164,6 @@ def open_batches(broker: Any, made: list[NewBatch]) -> list[str]:
 
 
 def wait_until_ended(broker: Any, made: list[NewBatch], still_s: float) -> None:
-    """Wait until every batch has ended; fail when none did for so long."""
     left = len(made)
     while left:
 

@@ -168,14 +168,12 @@ def test_an_enqueue_whose_answer_is_lost_is_there_exactly_once(proxy, broker_on,
 
 
 def do_jobs(broker: Any, ledger: Ledger, name: str, count: int = 10) -> None:
-    """Enqueue some jobs and wait until they are done."""
     for number in range(count):
         enqueue(broker, ledger, f"{name}-{number}")
     wait_until_drained(broker)
 
 
 def all_alive(worker: Worker) -> bool:
-    """Return whether every thread that a worker started still runs."""
     return all(thread.is_alive() for thread in (*worker.workers, *worker.consumers.values()))
 
 

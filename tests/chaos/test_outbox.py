@@ -88,7 +88,6 @@ def greet(server, monkeypatch) -> Iterator[dramatiq.Actor[..., Any]]:
 
 
 def in_process(act: Callable[[], object]) -> None:
-    """Run an act in a process that dies at its end, if it does not before."""
     connections.close_all()
     if (pid := os.fork()) == 0:
         try:
@@ -306,7 +305,6 @@ class Bench:
     answers: list[Answer] = field(default_factory=list)
 
     def prepare(self, count: int) -> None:
-        """Make new requests: thumbnails, events and exports in turn."""
         self.requests = []
         for number in range(count):
             kind, body = (
@@ -317,8 +315,6 @@ class Bench:
             self.requests.append((str(uuid.uuid4()), kind, body))
 
     def send_all(self) -> list[Answer]:
-        """Send every request once, and return the answers in order."""
-
         def send(request: tuple[str, str, dict[str, Any]]) -> Answer:
             key, path, body = request
             return self.web.post(path, body, self.headers | {"Idempotency-Key": key})
@@ -409,7 +405,6 @@ def half_claimed(bench: Bench, count: int) -> Iterator[None]:
 
 
 def killed_server(bench: Bench, count: int) -> None:
-    """Kill the server while requests are under way."""
     with half_claimed(bench, count):
         bench.server.kill()
     bench.proxy.pass_()
@@ -417,7 +412,6 @@ def killed_server(bench: Bench, count: int) -> None:
 
 
 def killed_web_before_the_answer(bench: Bench, count: int) -> None:
-    """Kill the web while it waits for the server's answer."""
     with half_claimed(bench, count):
         bench.web.kill()
     bench.proxy.pass_()
@@ -493,7 +487,6 @@ def drain(broker: RedisBroker) -> None:
 
 
 def assert_once(bench: Bench, done: int) -> None:
-    """Assert that every request left its rows once, and every job ran once."""
     third = done // 3
     assert (Picture.objects.count(), Thumbnail.objects.count()) == (third, third)
     assert (Event.objects.count(), Delivery.objects.count()) == (third, third * ENDPOINTS)

@@ -181,12 +181,10 @@ def test_a_loss_of_power_costs_what_came_last_and_the_ledger_tells(server, broke
 
 
 def p99(ordered: list[float]) -> float:
-    """Return the 99th percentile of ordered figures."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
 def seconds_until_one_completes(ledger: Ledger, timeout_s: float = 60.0) -> float:
-    """Return how long it takes until one more job is completed."""
     before, started_s = len(ledger.jobs("completed")), time.monotonic()
     wait_for(lambda: len(ledger.jobs("completed")) > before, timeout_s, what="a job completed")
     return time.monotonic() - started_s
@@ -268,5 +266,4 @@ def test_pools_outlive_kills_of_their_server_and_lose_nothing(
 
 
 def processes_of(pool: RunningPool) -> set[int]:
-    """Return the pids of all pools: supervisors and children."""
     return {pool.pid, *pool.children().values()}

@@ -44,7 +44,6 @@ FROM generate_series(1, %s) AS n
 
 @pytest.fixture(scope="module")
 def postgres(valkey_url, tmp_path_factory) -> Iterator[PostgresUnderTest]:
-    """A PostgreSQL with the platform's tables."""
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
         manage(environment(folder, valkey_url, server.url, SETTINGS), "migrate", "--verbosity=0")
@@ -209,12 +208,10 @@ def test_each_minute_has_one_tick_whichever_host_leads(two, postgres, fault):
 
 
 def until(moment: datetime) -> None:
-    """Wait until a moment has come."""
     let_pass(max((moment - datetime.now(UTC)).total_seconds(), 0))
 
 
 def ticks_of(postgres: PostgresUnderTest) -> dict[datetime, str]:
-    """Return the minute -> job of all ticks that were sent, oldest first."""
     sent = "SELECT due_at, job_id FROM switchyard_schedules_scheduletick WHERE outcome = 'sent' ORDER BY due_at"
     return {due.astimezone(UTC): job for due, job in postgres.execute(sent)}
 
@@ -263,7 +260,6 @@ class WebYard:
         self.hosts: list[Host] = []
 
     def prepare(self) -> None:
-        """Make tables, rows and a token."""
         own = environment(self._folder, SERVER.url, self._postgres.url, PROJECT)
         manage(own, "migrate", "--verbosity=0")
         self._token = manage(own, "shell", "--no-imports", "-c", TOKEN).strip()
@@ -279,7 +275,6 @@ class WebYard:
         return self.hosts[-1]
 
     def ask(self, path: str, body: Any = None) -> bytes:
-        """Return the answer of the web on the first host."""
         connection = http.client.HTTPConnection(self.hosts[0].address, PORT, timeout=30)
         headers = {"Host": "localhost", "Authorization": self._token, "Content-Type": "application/json"}
         with contextlib.closing(connection):
@@ -298,7 +293,6 @@ class WebYard:
         return False
 
     def log(self) -> str:
-        """Return the end of what all hosts printed."""
         return "\n".join(host.log() for host in self.hosts)
 
 

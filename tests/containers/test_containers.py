@@ -82,7 +82,6 @@ class Engine:
         return done
 
     def make_base(self) -> None:
-        """Make the base image of Debian's packages."""
         base = self.folder / "base.tar"
         excluded = [f"--dpkgopt=path-exclude={path}" for path in WITHOUT]
         command = ["mmdebstrap", "--variant=minbase", f"--include={INCLUDE}", *excluded, f"--customize-hook={CLEAN}"]
@@ -132,7 +131,6 @@ class Engine:
         return self.podman("run", *detached, *confined, *options, f"{IMAGE}:{release}", *command).stdout
 
     def logs(self, name: str) -> str:
-        """Return what a container printed."""
         done = self.podman("logs", name, check=False)
         return done.stdout + done.stderr
 
@@ -142,7 +140,6 @@ class Engine:
         return bool(found["State"]["Running"]), int(found["State"]["ExitCode"])
 
     def remove(self) -> None:
-        """Take containers and images away."""
         for name in dict.fromkeys(self.names):
             self.podman("rm", "--force", "--time", "5", name, check=False)
         self.podman("volume", "rm", "--all", "--force", check=False)
@@ -218,7 +215,6 @@ class ContainerYard:
         return self.engine.run("command", release, options, ["python", "manage.py", *command], wait=True)
 
     def prepare(self) -> None:
-        """Migrate, make sample rows and a token."""
         self.manage("migrate", "--noinput")
         self.manage("seed")
         self.token = self.manage("shell", "--verbosity=0", "-c", TOKEN).split()[-1]
@@ -240,7 +236,6 @@ class ContainerYard:
         return False
 
     def is_up(self, pool: str) -> bool:
-        """Return whether a pool's ``/health`` is green."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[pool], timeout=5)
         with contextlib.closing(connection), contextlib.suppress(OSError):
             connection.request("GET", "/health")
@@ -272,7 +267,6 @@ class ContainerYard:
         return self.engine.state(name)[1]
 
     def close(self) -> None:
-        """Remove every container."""
         for name in dict.fromkeys(self.engine.names):
             self.engine.podman("rm", "--force", "--time", "2", name, check=False)
         self.engine.podman("volume", "rm", "--all", "--force", check=False)
@@ -366,7 +360,6 @@ def large_png() -> bytes:
 
 
 def picture(content: bytes) -> bytes:
-    """Return a form with a picture and its size."""
     fields = [
         f'--{PART}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n64\r\n'.encode()
         for name in ("width", "height")

@@ -16,6 +16,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def server(server_name, tmp_path) -> Iterator[ServerUnderTest]:
-    """A server of this test's own."""
     with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
         yield server

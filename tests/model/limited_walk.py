@@ -155,7 +155,6 @@ class Walk:
             self.family.enqueue(entries, delay_ms=700 if delayed else 0)
 
     def add_members(self) -> None:
-        """Add members to the batch, and send those that it counts."""
         count, first = self.dice.randint(1, 3), len(self.members)
         ids = [member_id(BATCH, str(first + number)) for number in range(count)]
         callbacks = {name: self._callback(name) for name in CALLBACKS}
@@ -169,7 +168,6 @@ class Walk:
     # Workers.
 
     def fetch(self) -> None:
-        """Fetch as a consumer does, with some acknowledgements."""
         owner = self.dice.choice(self.owners)
         held = [lease for lease in self.grants if lease.owner == owner]
         acked = self.dice.sample(held, min(len(held), self.dice.randint(0, 2)))
@@ -183,7 +181,6 @@ class Walk:
             self._granted(owner, again)
 
     def ack(self) -> None:
-        """Acknowledge some of what an owner holds, perhaps again."""
         owner = self.dice.choice(self.owners)
         held = [lease for lease in self.grants if lease.owner == owner]
         self._ack(owner, self.dice.sample(held, min(len(held), 3)))
@@ -202,7 +199,6 @@ class Walk:
         self.grants.remove(lease)
 
     def bury(self) -> None:
-        """Move what an owner holds to the dead list."""
         if self.grants:
             lease = self.dice.choice(self.grants)
             self.grants.remove(lease)
@@ -225,7 +221,6 @@ class Walk:
             assert dead_lists.discard(self.family, [letter], nonce=str(len(self.history)))[id_] == "moved"
 
     def release(self) -> None:
-        """Return unstarted what an owner holds."""
         owner = self.dice.choice(self.owners)
         held = [lease for lease in self.grants if lease.owner == owner]
         going = self.dice.sample(held, min(len(held), 2))
@@ -249,7 +244,6 @@ class Walk:
         self.grants += [suspect.lease for suspect in found.suspects if suspect.lease is not None]
 
     def isolate(self) -> None:
-        """Move what an owner holds to the lane whose messages run alone."""
         if self.grants:
             lease = self.dice.choice(self.grants)
             self.grants.remove(lease)
@@ -269,7 +263,6 @@ class Walk:
     # Operators, and time.
 
     def cancel(self) -> None:
-        """Cancel a message, wherever it is."""
         places = self.found.places()
         open_ids = [id_ for id_ in self.sent if places.get(id_, [""])[0] in UNFINISHED]
         if open_ids:
@@ -279,14 +272,12 @@ class Walk:
                 self._outcome(id_, "cancelled")
 
     def pause(self) -> None:
-        """Pause the queue, or resume it."""
         if self.found.paused:
             administration.resume(self.family)
         else:
             administration.pause(self.family)
 
     def pause_actor(self) -> None:
-        """Pause an actor or one value of its argument, or resume one that is paused."""
         if self.paused:
             field_ = self.dice.choice(sorted(self.paused))
             self.paused.remove(field_)
@@ -299,7 +290,6 @@ class Walk:
         self.paused.add(made.field)
 
     def amend(self) -> None:
-        """Change the arguments of a message that does not run."""
         places = self.found.places()
         waiting = [id_ for id_ in self.sent if places.get(id_, [""])[0] in (WAITING, SCHEDULED)]
         if waiting:
@@ -322,7 +312,6 @@ class Walk:
             one.out_of_turn |= scheduled[id_] < FOR_A_LIMIT  # that of a pause, or of its delay
 
     def declare_again(self) -> None:
-        """Change a limit while messages wait for it."""
         self.declared["sync"] = {"concurrency": f"{self.dice.randint(1, 3)} per customer_id"}
         self._declare()
 
@@ -588,7 +577,6 @@ class Walk:
         assert not left, f"a fetch left {len(left)} messages in {lane} that are due, or stand in a line"
 
     def _in_line(self) -> Counter[str]:
-        """Return how many messages stand in the line of each customer."""
         return Counter(
             str(self.sent[id_].customer) for id_, at in self.found.scheduled["live"].items() if at >= IN_A_LINE
         )

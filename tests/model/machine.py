@@ -74,7 +74,6 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
 
     @rule(stray=st.sampled_from(STRAYS), lane=consumed)
     def stray(self, stray: str, lane: Lane) -> None:
-        """Push an id without a body into a lane, as an operator might by hand."""
         self._stray(stray, lane)
 
     # Consumers.

@@ -50,7 +50,6 @@ class Crashes:
 
     @classmethod
     def of_note(cls, note: str) -> Crashes:
-        """Return the crashes that a note says."""
         first, _, counted = note.partition("\n@")
         _, since_ms, cause = first.split(" ", 2)
         times, _, lapses = counted.partition(" ")
@@ -130,7 +129,6 @@ class Model:
     # Places of messages.
 
     def place(self, message_id: str) -> str:
-        """Return a message's state."""
         return self.messages[message_id].place if message_id in self.messages else NOWHERE
 
     def held_by(self, owner: str) -> list[Message]:
@@ -139,11 +137,9 @@ class Model:
         return sorted(held, key=lambda m: m.token)
 
     def valid(self, lease: Lease) -> bool:
-        """Whether the lease's owner holds the message under its token."""
         return self._active(lease.owner, lease) is not None
 
     def scheduled(self, lane: Lane) -> list[Message]:
-        """Return what is scheduled in a lane, first one first."""
         found = [m for m in self.messages.values() if m.place == SCHEDULED and m.lane == lane]
         return sorted(found, key=lambda m: (m.due_ms, m.id))
 
@@ -176,7 +172,6 @@ class Model:
     # The operations.
 
     def advance(self, ms: int) -> None:
-        """Let time pass, and finished ids be forgotten."""
         self.now_ms += ms
         self.messages = {
             id_: m

@@ -63,7 +63,6 @@ def bench_on(
     scripts: Scripts,
     family_class: Callable[[RedisCalls, Any], QueueOperations] = QueueOperations,
 ) -> Bench:
-    """Return a bench on a running server."""
     family = family_class(calls_on(connect(server.url)), Keys("model").queue("q"))
     return Bench(server, family, scripts, Coverage())
 
@@ -372,7 +371,6 @@ class Steps:
         return [lease for lease in self.grants if self.model.valid(lease)]
 
     def _begin_work(self) -> None:
-        """Have something leased, if anything can be."""
         free = [id_ for id_ in IDS if self.model.place(id_) == NOWHERE]
         if free:
             self._enqueue([Entry(free[0], self._body(len(free) % 2 == 0))], "live")
@@ -440,6 +438,5 @@ class Steps:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return what differs between two mappings, by name."""
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     return "; ".join(f"{name}: {before.get(name)} → {after.get(name)}" for name in names)

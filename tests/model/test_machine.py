@@ -169,7 +169,6 @@ class Workers:
         return not found.stale
 
     def end(self, how: str, number: int) -> None:
-        """Finish a message that an owner holds, with or without success."""
         if not self.held:
             return
         lease = self.held.pop(number % len(self.held)).lease

@@ -52,13 +52,11 @@ class Receiver:
     got: list[tuple[str, float, dict[str, Any]]] = field(default_factory=list)
 
     def of(self, service: str) -> list[tuple[float, dict[str, Any]]]:
-        """Return what a service was sent, in order."""
         return [(at_s, body) for path, at_s, body in list(self.got) if path == f"/{service}"]
 
 
 @contextlib.contextmanager
 def receiver() -> Iterator[Receiver]:
-    """Serve on a free port of loopback until the block ends."""
     found = Receiver()
 
     class Handler(Answering):
@@ -114,7 +112,6 @@ class Monitoring:
             return json.load(answer)["data"]
 
     def values(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Return labels and value of each series that a query finds now."""
         return [(found["metric"], float(found["value"][1])) for found in self.ask("query", query=query)["result"]]
 
 
@@ -323,6 +320,5 @@ def test_rules_dashboard_and_autoscalers_find_their_figures_in_a_yard_that_works
 
 
 def evaluated(prometheus: Monitoring) -> list[dict[str, Any]]:
-    """Return the groups of rules once each was evaluated."""
     groups: list[dict[str, Any]] = prometheus.ask("rules")["groups"]
     return groups if all(rule["health"] != "unknown" for group in groups for rule in group["rules"]) else []

@@ -49,7 +49,6 @@ class Node:
 
     @property
     def admin(self) -> redis.Redis:
-        """A client of this node alone."""
         if self._authority is None:
             return connect_once(f"redis://{self.address}")
         return connect_once(f"rediss://{self.address}?ssl_ca_certs={self._authority.file}")
@@ -97,7 +96,6 @@ class Node:
                 connection.disconnect()
 
     def facts(self) -> dict[str, str]:
-        """Return what it says of the cluster."""
         lines = str(self.ask("CLUSTER", "INFO"), "ascii").splitlines()
         return dict(line.split(":", 1) for line in lines)
 
@@ -145,7 +143,6 @@ class ClusterUnderTest:
 
     @property
     def url(self) -> str:
-        """Address for clients: all nodes."""
         return f"{self._scheme}+cluster://{','.join(node.address for node in self.nodes)}"
 
     def start(self) -> None:
@@ -165,7 +162,6 @@ class ClusterUnderTest:
             wait_for(lambda node=replica: b"master_link_status:up" in node.ask("INFO", "replication"))  # type: ignore[misc]
 
     def wait_until_whole(self) -> None:
-        """Wait until every node knows all others and all slots."""
         for node in self.nodes:
             wait_for(lambda node=node: self._is_whole(node), what=f"{node.address} knows the cluster")
 
@@ -183,7 +179,6 @@ class ClusterUnderTest:
         return owner
 
     def _owner_by(self, node: Node, slot: int) -> Node | None:
-        """Return the master of a slot, as one node says."""
         with node.admin as client:
             connection = client.connection_pool.get_connection()
             connection.send_command("CLUSTER", "SLOTS")
@@ -200,7 +195,6 @@ class ClusterUnderTest:
         )
 
     def replica_of(self, master: Node) -> Node:
-        """Return a node that follows a master."""
         return next(node for node in self.nodes if f"myself,slave {master.id} ".encode() in _own_line(node))
 
     def another(self, than: Node) -> Node:

@@ -64,12 +64,10 @@ class RabbitServer:
 
     @property
     def secure_url(self) -> str:
-        """Address of the node over TLS."""
         return f"amqps://guest:guest@127.0.0.1:{self.secure_port}/"
 
     @property
     def url(self) -> str:
-        """Address of the node."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def start(self) -> RabbitServer:
@@ -92,7 +90,6 @@ class RabbitServer:
                 time.sleep(0.1)
 
     def kill(self) -> None:
-        """Kill the node at once, as a power cut does."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:

@@ -48,7 +48,6 @@ def calls(cluster) -> Iterator[RedisCalls]:
 
 
 def family(calls: RedisCalls, queue: str = "moving") -> QueueOperations:
-    """Return the operations of a queue."""
     return QueueOperations(calls, KEYS.queue(queue))
 
 

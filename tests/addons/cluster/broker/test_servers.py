@@ -35,7 +35,6 @@ def watch_on(calls: RedisCalls) -> Watch:
 
 
 def prepared(calls: RedisCalls, keys: Keys = KEYS, queues: Sequence[str] = QUEUES) -> Watch:
-    """Return a watch that has marked the keyspace."""
     watch = Watch(calls, keys, queues, production=True)
     watch.generation.prepare()
     return watch
@@ -245,7 +244,6 @@ class Move:
         return HALVES.queue(self.queue).bodies
 
     def end(self) -> None:
-        """Go on with it to its end."""
         for _ in self.steps:
             pass
         self.cluster.wait_until_agreed(self.key, self.target)

@@ -38,13 +38,11 @@ REFUSED = r"NOPERM|can't run this command|no permission"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory) -> Authority:
-    """The authority that clients trust."""
     return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 
 @pytest.fixture(scope="module")
 def secure(authority, tmp_path_factory) -> Iterator[ClusterUnderTest]:
-    """Three masters of Redis that speak TLS alone."""
     folder = tmp_path_factory.mktemp("secure")
     with ClusterUnderTest(folder, binary=server_binary("redis-server"), authority=authority) as cluster:
         yield cluster
@@ -52,13 +50,11 @@ def secure(authority, tmp_path_factory) -> Iterator[ClusterUnderTest]:
 
 @pytest.fixture
 def url(secure, authority) -> str:
-    """Address of the cluster for a client that trusts the authority."""
     return f"{secure.url}?ssl_ca_certs={authority.file}"
 
 
 @pytest.fixture
 def calls(url) -> Iterator[RedisCalls]:
-    """The access to the cluster."""
     calls = calls_on(connect(url))
     yield calls
     calls.close()
@@ -120,7 +116,6 @@ class Guarded(ClusterUnderTest):
         super().__init__(folder / "nodes", binary=server_binary("redis-server"), authority=self.authority)
 
     def start(self) -> None:
-        """Start the nodes, and load the users."""
         super().start()
         for line in acl.render(acl.roles([Keys().queue(QUEUE)])).splitlines():
             _, name, *rules = re.findall(r"\([^)]*\)|\S+", line)  # what is in parentheses is one rule
@@ -128,12 +123,10 @@ class Guarded(ClusterUnderTest):
                 node.ask("ACL", "SETUSER", name, "on", f">{name}", *(rule for rule in rules if rule != "off"))
 
     def url_of(self, role: str) -> str:
-        """Return the address for a role."""
         login = f"switchyard-{role}:switchyard-{role}@"
         return f"{self.url.replace('://', f'://{login}')}?ssl_ca_certs={self.authority.file}"
 
     def refusals(self) -> list[Any]:
-        """Return what the nodes refused to users."""
         return [entry for node in self.nodes for entry in node.ask("ACL", "LOG")]
 
 
@@ -146,7 +139,6 @@ def cluster(tmp_path) -> Iterator[Guarded]:
 
 @pytest.fixture
 def room(cluster) -> Iterator[RedisCalls]:
-    """The access of a web."""
     calls = calls_on(connect(cluster.url_of("room")))
     yield calls
     calls.close()

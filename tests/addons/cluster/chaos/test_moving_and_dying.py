@@ -92,7 +92,6 @@ class Load:
             thread.join(60)
 
     def done(self, queue: str) -> int:
-        """Return how many messages of a queue have run."""
         return len(self.delays_s[queue])
 
     def per_s(self) -> str:
@@ -100,11 +99,9 @@ class Load:
         return ", ".join(f"{queue} {len(self.sent[queue]) / self._lasted_s:.0f}/s" for queue in QUEUES)
 
     def lost(self, queues: Sequence[str] = QUEUES) -> list[str]:
-        """Return what was sent and did not run."""
         return [id_ for queue in queues for id_ in self.sent[queue] if id_ not in self.runs]
 
     def wait_for_more(self, queue: str, more: int = 20) -> None:
-        """Wait until some more messages of a queue have run."""
         before = self.done(queue)
         wait_for(lambda: self.done(queue) >= before + more, what=f"{more} more of {queue} run")
 
@@ -118,7 +115,6 @@ class Load:
         return max(pairwise([since_s, *self.starts(queue, since_s)]), key=lambda pause: pause[1] - pause[0])
 
     def started_within(self, queue: str, pause: tuple[float, float]) -> int:
-        """Return how many messages of a queue began to run in another queue's pause."""
         return sum(pause[0] < at_s < pause[1] for at_s in self.starts(queue, pause[0]))
 
 
@@ -158,7 +154,6 @@ def run(run_worker) -> Callable[[ClusterUnderTest], Any]:
 
 @pytest.fixture
 def own_cluster(tmp_path) -> Iterator[ClusterUnderTest]:
-    """A cluster of three masters."""
     with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield cluster
 

@@ -42,7 +42,6 @@ class SpreadRecords(Records):
         self.away: set[str] = set()
 
     def write(self, steps: Sequence[Step]) -> None:
-        """Write, where the node answers."""
         if {step.queue for step in steps} & self.away:
             raise BrokerUnavailable("job_write", "away")
         super().write(steps)

@@ -161,13 +161,11 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard, 
 
 @pytest.fixture
 def proxy(rabbitmq_server) -> Iterator[FaultProxy]:
-    """A network between a broker and the server."""
     with FaultProxy(rabbitmq_server.port) as proxy:
         yield proxy
 
 
 def through(proxy: FaultProxy, query: str = "") -> str:
-    """Return the server's address behind a proxy."""
     return f"amqp://guest:guest@127.0.0.1:{proxy.port}/{query}"
 
 
@@ -388,7 +386,6 @@ def connection(rabbitmq_server) -> Iterator[Any]:
 
 
 def existing(connection: Any) -> list[str]:
-    """Return the queues of all lanes that the server has."""
     found = []
     for name in ALL:
         try:
@@ -434,7 +431,6 @@ class Records(JobRecords):
 
 
 def send(claims: UniqueClaims, id_: str) -> str:
-    """Return the holder of the key once a message was sent with it."""
     with claims.sending(keyed(id_), "work") as holder:
         return holder
 

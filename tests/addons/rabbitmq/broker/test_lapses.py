@@ -24,13 +24,11 @@ TIMEOUT_S = 4
 
 
 def sent(broker: Any, count: int = 1) -> list[str]:
-    """Send jobs that do nothing, and return their ids."""
     job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
     return [job.send().message_id for _ in range(count)]
 
 
 def held(broker: Any, count: int = 1, lane: str = QUEUE) -> tuple[Any, list[Any]]:
-    """Return a consumer, and so many messages that it hands out."""
     broker.declare_queue(lane)
     consumer = broker.consume(lane, prefetch=8, timeout=200)
     found = [wait_for(lambda: next(consumer), what="a message") for _ in range(count)]
@@ -44,7 +42,6 @@ def killed(consumer: Any) -> None:
 
 
 def refused(*_: Any, **__: Any) -> None:
-    """Answer nothing, as a server that is away."""
     raise BrokerUnavailable("a test", "it is away", outcome="refused")
 
 

@@ -33,7 +33,6 @@ EMPTY = "switchyard.EMPTY"
 
 @pytest.fixture
 def nodes(tmp_path) -> Iterator[tuple[RabbitServer, ...]]:
-    """Three nodes of one cluster."""
     first = RabbitServer(tmp_path / "0").start()
     others = [RabbitServer(tmp_path / str(number), beside=first) for number in (1, 2)]
     try:
@@ -75,7 +74,6 @@ def readiness() -> tuple[int, str, float]:
 
 
 def examined(node: RabbitServer) -> dict[str, Any]:
-    """Return the errors that the doctor finds on a node, by code."""
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(node.url))):
         return of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 4.0), "error")
 

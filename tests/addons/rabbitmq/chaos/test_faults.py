@@ -67,7 +67,6 @@ TAKEN_OVER_AT_ONCE_S = 10.0
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[RabbitServer]:
-    """A RabbitMQ server of this test's own."""
     server = RabbitServer(tmp_path / "rabbitmq").start()
     yield server
     server.stop()
@@ -256,7 +255,6 @@ class RabbitPools(Pools):
         return [*yard.lanes, *(queue.alone_lane for queue in yard.queues)]
 
     def empty(self) -> None:
-        """Drop what other tests left on the server."""
         for lane in self._lanes:
             self.broker.declare_queue(lane)
             self.broker.flush(lane)
@@ -267,7 +265,6 @@ class RabbitPools(Pools):
         return sum(self.broker.count((lane, name) for lane in self._lanes for name in queues.every(lane)))
 
     def suspects(self) -> list[str]:
-        """Return the ids of the lapse suspects."""
         return [id_ for queue in YARDS[self._yard].queues for id_ in self.broker.redeliveries.suspects(queue.name)]
 
 
@@ -365,7 +362,6 @@ def test_a_host_that_is_killed_five_times_blames_no_message(rabbit_pools_on, led
 
 @pytest.fixture(scope="module")
 def hosts_server(tmp_path_factory) -> Iterator[RabbitServer]:
-    """A RabbitMQ server of this module's own."""
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server
     server.stop()

@@ -109,7 +109,6 @@ class FollowedPage:
         return self._started[-1]
 
     def kill(self) -> None:
-        """End what still runs."""
         for running in self._started:
             running.kill()
 
@@ -188,14 +187,12 @@ def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
 
 
 def ready(page: FollowedPage, pools: RunningPool) -> RunningPool:
-    """Wait until pools print the line of the page."""
     [line] = re.findall(r"Wait until it says `(.+?)`", page.text)
     pools.wait_for_log(re.escape(line))
     return pools
 
 
 def wait_until_empty(page: FollowedPage, count: str) -> None:
-    """Repeat the page's count of the old queues until nothing is left in them."""
     wait_for(lambda: left(page, count) == 0, what="the old queues are empty")
 
 
@@ -208,7 +205,6 @@ def left(page: FollowedPage, count: str) -> int:
 
 
 def drain(page: FollowedPage, pools: RunningPool) -> None:
-    """Stop pools as the page says."""
     assert "`SIGTERM` to each `runpools`: they drain and exit with 0" in page.text
     pools.process.terminate()
     assert pools.process.wait(60) == 0, pools.log()
@@ -247,7 +243,6 @@ def test_what_stock_dramatiq_left_goes_on_here(valkey_url, rabbitmq_server, proc
 
 
 def send_to_stock(urls: tuple[str, str], ledger: Ledger) -> None:
-    """Send with the old release: what waits, and what is delayed."""
     for number, url in enumerate(urls):
         broker = stock_worker.stock_broker(url)
         declare_job(broker, ledger)

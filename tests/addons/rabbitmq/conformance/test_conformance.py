@@ -34,7 +34,6 @@ ON_RABBITMQ = Promises(
 
 
 def requeues(subject: Rabbit) -> Callable[[str], Moved]:
-    """Return a function that requeues one letter with a nonce."""
     made = dead_letter(subject)
     return lambda nonce: subject.transport.requeue("work", {made.id: made.died_at}, nonce=nonce)[made.id]
 
@@ -139,7 +138,6 @@ class Rabbit(Subject):
 
 @pytest.fixture(params=["quorum", pytest.param("classic", marks=pytest.mark.long)])
 def subject(request, valkey, rabbitmq_server) -> Iterator[Rabbit]:
-    """The transport, with nothing in it."""
     subject = Rabbit(valkey, rabbitmq_server.url, request.param)
     yield subject
     subject.close()

@@ -181,7 +181,6 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
 
 
 def broker_command(url: str, *arguments: str) -> tuple[int, str]:
-    """Run the command with a RabbitMQ; return its exit code and what it prints."""
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(url))):
         return end_of("broker", *arguments)
 

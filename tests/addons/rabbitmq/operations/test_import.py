@@ -31,7 +31,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def broker(rabbitmq_server) -> Iterator[Any]:
-    """Stock Dramatiq's broker with an empty queue."""
     broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
     broker.declare_queue("default", ensure=True)
     broker.flush("default")
@@ -42,7 +41,6 @@ def broker(rabbitmq_server) -> Iterator[Any]:
 
 @pytest.fixture
 def stock(broker, facilities, rabbitmq_server) -> tuple[Any, str]:
-    """Stock Dramatiq's broker, and its address."""
     return broker, rabbitmq_server.url
 
 

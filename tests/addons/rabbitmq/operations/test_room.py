@@ -45,7 +45,6 @@ def on_rabbitmq(valkey, rabbitmq_server) -> Iterator[Any]:
 
 @pytest.fixture
 def admin() -> Client:
-    """A superuser with a token."""
     client, user = (
         Client(raise_request_exception=False),
         User.objects.create_user("ada", is_staff=True, is_superuser=True),

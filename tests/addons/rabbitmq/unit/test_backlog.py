@@ -18,8 +18,6 @@ KEYS = Keys("test")
 
 
 class Beside:
-    """The Redis server beside RabbitMQ."""
-
     def __init__(self) -> None:
         self.hashes: dict[str, dict[bytes, bytes]] = {}
 
@@ -49,7 +47,6 @@ class Server:
 
 
 def backlog(server: Server, beside: Any, lanes: Sequence[Any] = (("work", "live"), ("work", "retry"))) -> RabbitBacklog:
-    """Return the backlog of a pool of the queue ``work``."""
     queues = {"work": QueueOperations(beside, KEYS.queue("work"))}
     return RabbitBacklog(beside, queues, lanes, keys=KEYS, count=server.count)
 

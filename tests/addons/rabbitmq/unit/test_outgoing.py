@@ -198,7 +198,6 @@ def test_a_publish_without_a_connection_is_known_to_have_done_nothing():
 
 
 def ours(**fields: Any) -> pika.BasicProperties:
-    """Return the properties of a message of this library."""
     return pika.BasicProperties(content_type=CONTENT_TYPE, **fields)
 
 

@@ -21,7 +21,6 @@ from tests.waiting import wait_for
 
 @pytest.fixture
 def bench(valkey, valkey_url, tmp_path, rabbitmq_server) -> Iterator[RabbitBench]:
-    """A bench on RabbitMQ with empty queues."""
     bench = RabbitBench(valkey_url, tmp_path, rabbitmq_server.url)
     yield bench
     bench.stop_all()
