@@ -1,5 +1,6 @@
 """Servers to harm, brokers on them, workers that do not wait long, and the ledger of what they did."""
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,6 @@ from tests.chaos.pools import Pools
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 from tests.environment import SERVER
 
-BrokerOn = Callable[[str], RedisBroker]
 PoolsOn = Callable[..., Pools]
 ON_BOTH = ("test_pools_outlive_kills_of_their_server_and_lose_nothing",)
 
@@ -43,10 +43,9 @@ def server(server_name, tmp_path) -> Iterator[ServerUnderTest]:
 @pytest.fixture
 def ledger(tmp_path) -> Iterator[Ledger]:
     """An empty ledger; its account is printed at the end."""
-    ledger = Ledger(tmp_path / "ledger")
-    yield ledger
-    print(ledger.account())
-    ledger.close()
+    with contextlib.closing(Ledger(tmp_path / "ledger")) as ledger:
+        yield ledger
+        print(ledger.account())
 
 
 @pytest.fixture
@@ -56,35 +55,24 @@ def proxy() -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def broker_on(ledger) -> Iterator[BrokerOn]:
+def broker_on(ledger) -> Iterator[Callable[[str], RedisBroker]]:
     """Build brokers that share their keys, each with the job of :mod:`tests.chaos.load`: ``broker_on(url)``."""
     keys = Keys(f"chaos-{uuid.uuid4().hex[:8]}")
+    with contextlib.ExitStack() as opened:
 
-    built: list[RedisBroker] = []
+        def build(url: str) -> RedisBroker:
+            broker = opened.enter_context(contextlib.closing(build_yard(YARD, connect(url), keys)))
+            declare_job(broker, ledger)
+            return broker
 
-    def build(url: str) -> RedisBroker:
-        broker = build_yard(YARD, connect(url), keys)
-        declare_job(broker, ledger)
-        built.append(broker)
-        return broker
-
-    yield build
-    for broker in built:
-        broker.close()
+        yield build
 
 
 @pytest.fixture
 def pools_on(ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools: ``pools_on("threads", url).start("runpool", "work")``; the server is to be empty."""
-    made: list[Pools] = []
-
-    def make(yard: str, url: str) -> Pools:
-        made.append(Pools(tmp_path, ledger, url, yard))
-        return made[-1]
-
-    yield make
-    for pools in made:
-        pools.stop_all()
+    with contextlib.ExitStack() as opened:
+        yield lambda yard, url: opened.enter_context(Pools(tmp_path, ledger, url, yard))
 
 
 @pytest.fixture

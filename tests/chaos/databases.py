@@ -5,7 +5,6 @@ import itertools
 import os
 import sqlite3
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -25,7 +24,7 @@ from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
 from tests.chaos.database_yard import YARD
 from tests.chaos.ledger import Ledger
-from tests.chaos.pools import ROOT, RunningPool
+from tests.chaos.pools import MANAGE, RunningPool
 from tests.waiting import wait_for
 
 SETTINGS = "tests.chaos.database_yard.settings"
@@ -50,12 +49,8 @@ class StartedYard:
         self._pools: RunningPool | None = None
 
     def start(self, *pools: str) -> None:
-        with self._log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "runpools", *pools], env=self.environment, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._pools = RunningPool(process, self._log)
+        self._pools = RunningPool.started([*MANAGE, "runpools", *pools], self._log, env=self.environment)
+        process = self._pools.process
         wait_for(lambda: "pools: all ready" in self.log() or process.poll() is not None, 120, what="pools ready")
         assert process.poll() is None, self.log()
 
@@ -104,10 +99,7 @@ class DatabaseYard(StartedYard):
     def send(self, actor: str, queue: str, ms: int = 0) -> str:
         job = f"{actor}-{next(self._numbers):06d}"
         self.ledger.note("attempted", job)
-        message: Message[Any] = Message(
-            queue_name=queue, actor_name=actor, args=(job, ms), kwargs={}, options={}, message_id=job
-        )
-        self.broker.enqueue(message)
+        self.broker.enqueue(Message(queue, actor, (job, ms), {}, {}, job))
         self.ledger.note("accepted", job)
         return job
 
@@ -143,9 +135,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     Raises:
         AssertionError: it failed.
     """
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), *arguments], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([*MANAGE, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -164,13 +154,9 @@ def status_of(url: str) -> int:
 @contextlib.contextmanager
 def sqlite_writer(path: Path) -> Iterator[None]:
     """Hold the writer's lock of an SQLite database for the time of the block."""
-    holder = sqlite3.connect(path, isolation_level=None, timeout=10)
-    holder.execute("BEGIN IMMEDIATE")
-    try:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
         yield
-    finally:
-        holder.execute("ROLLBACK")
-        holder.close()
 
 
 @contextlib.contextmanager

@@ -120,8 +120,7 @@ def test_a_planned_failover_with_writes_held_back_loses_nothing(watched, pools_o
         f"{len(found.accepted)} accepted jobs {len(found.lost)} were lost and {len(found.duplicated)} ran twice; "
         f"longest time without an end {max(later - at for at, later in pairwise(ends)):.1f} s"
     )
-    assert found.unexpected == ()
-    assert found.lost == ()
+    assert (found.unexpected, found.lost) == ((), ())
     assert max(back_s) < WORST_S
 
 
@@ -188,7 +187,7 @@ def address(server) -> Iterator[FaultProxy]:
 def follow(replica: ServerUnderTest, primary: ServerUnderTest) -> None:
     primary.config_set("repl-diskless-sync-delay", 0)
     replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
-    wait_for(lambda: replica.admin.info("replication")["master_link_status"] == "up")  # type: ignore[index]
+    wait_for(lambda: replica.admin.info("replication")["master_link_status"] == "up")
 
 
 def promote(replica: ServerUnderTest) -> None:
@@ -287,8 +286,7 @@ def wait_until_replicated(server: ServerUnderTest, replica: ServerUnderTest, led
 
 
 def offset_of(replica: ServerUnderTest) -> int:
-    got: Any = replica.admin.info("replication")
-    return int(got["slave_repl_offset"])
+    return int(replica.admin.info("replication")["slave_repl_offset"])
 
 
 def seconds_until_new_work_completes(ledger: Ledger) -> float:

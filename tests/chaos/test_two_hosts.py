@@ -35,10 +35,10 @@ ROWS, EXPORTS = 60_000, 3
 # With those of development a web answers its own machine alone.
 SECRETS = {name: f"{name} of the tests".ljust(50, ".") for name in ("DJANGO_SECRET_KEY", "SWITCHYARD_PAYMENT_SECRET")}
 TOKEN = "from tests.factories.callers import Caller; print(Caller().headers['Authorization'])"
-CUSTOMERS = """
+CUSTOMERS = f"""
 INSERT INTO shop_customer (name, email, company, country, created_at)
 SELECT 'Customer ' || n, 'customer.' || n || '@mail.example', 'Company ' || n, 'DE', now()
-FROM generate_series(1, %s) AS n
+FROM generate_series(1, {ROWS}) AS n
 """
 
 
@@ -52,24 +52,21 @@ def postgres(valkey_url, tmp_path_factory) -> Iterator[PostgresUnderTest]:
 
 @pytest.fixture
 def without_database(tmp_path) -> Iterator[TwoHosts]:
-    two = TwoHosts(tmp_path, 0)
-    yield two
-    two.close()
+    with contextlib.closing(TwoHosts(tmp_path, 0)) as two:
+        yield two
 
 
 @pytest.fixture
 def two(tmp_path, postgres) -> Iterator[TwoHosts]:
-    two = TwoHosts(tmp_path, postgres.port)
-    yield two
-    two.close()
+    with contextlib.closing(TwoHosts(tmp_path, postgres.port)) as two:
+        yield two
 
 
 def test_a_host_whose_clock_is_wrong_works_beside_another(without_database):
     two = without_database
-    wrong, right = two.add(clock_s=61), two.add()
-    started = [host.start("runpool", "work") for host in (wrong, right)]
-    for pool in started:
-        pool.wait_for_log("pool work: ready", 120)
+    two.add(clock_s=61)
+    two.add()
+    two.start_pools()
 
     for number in range(40):
         enqueue(two.broker, two.ledger, f"short-{number}.", 20, max_age=55_000)
@@ -97,9 +94,7 @@ def test_a_host_whose_clock_is_wrong_works_beside_another(without_database):
 @long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_other_host_takes_over_what_ran(two, fault):
-    moved_s = take_over(two, fault, wait_until_done=partial(wait_until_drained, two.broker, 40))
-
-    assert moved_s[0] <= TAKEN_OVER_S
+    assert take_over(two, fault, wait_until_done=partial(wait_until_drained, two.broker, 40))[0] <= TAKEN_OVER_S
 
 
 @long
@@ -255,23 +250,16 @@ class WebYard:
     """Hosts that share a broker, a database and a bucket, and the API of the first one."""
 
     def __init__(self, folder: Path, postgres: PostgresUnderTest, s3: S3Server) -> None:
-        self._folder, self._postgres, self._bucket = folder, postgres, s3.bucket()
-        self._token = ""
+        self._folder, self._database_port, self._bucket = folder, postgres.port, s3.bucket()
         self.hosts: list[Host] = []
-
-    def prepare(self) -> None:
-        own = environment(self._folder, SERVER.url, self._postgres.url, PROJECT)
+        own = environment(folder, SERVER.url, postgres.url, PROJECT)
         manage(own, "migrate", "--verbosity=0")
         self._token = manage(own, "shell", "--no-imports", "-c", TOKEN).strip()
-        self._postgres.execute(CUSTOMERS.replace("%s", str(ROWS)))
+        postgres.execute(CUSTOMERS)
 
     def add(self) -> Host:
-        self.hosts.append(
-            Host(
-                self._folder, len(self.hosts) + 1, broker_port=SERVER.port, database_port=self._postgres.port,
-                bucket=self._bucket, settings=PROJECT,
-            )
-        )  # fmt: skip
+        options: dict[str, Any] = {"database_port": self._database_port, "bucket": self._bucket, "settings": PROJECT}
+        self.hosts.append(Host(self._folder, len(self.hosts) + 1, broker_port=SERVER.port, **options))
         return self.hosts[-1]
 
     def ask(self, path: str, body: Any = None) -> bytes:
@@ -303,7 +291,6 @@ def yard(tmp_path, monkeypatch) -> Iterator[WebYard]:
     with contextlib.ExitStack() as opened:
         s3 = opened.enter_context(contextlib.closing(S3Server(tmp_path).start()))
         yard = WebYard(tmp_path, opened.enter_context(PostgresUnderTest()), s3)
-        yard.prepare()
         yield yard
         for host in yard.hosts:
             host.close()

@@ -1,10 +1,10 @@
 """A cluster with TLS alone (``rediss+cluster://``), and with users of least privilege, each as its own."""
 
+import contextlib
 import json
 import os
 import re
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +24,10 @@ from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
 from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.chaos.databases import environment
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue
-from tests.chaos.pools import ROOT, Pools, RunningPool
+from tests.chaos.pools import MANAGE, Pools, RunningPool
 from tests.chaos.server import server_binary
 from tests.tls import Authority
 from tests.waiting import wait_for
@@ -55,9 +56,8 @@ def url(secure, authority) -> str:
 
 @pytest.fixture
 def calls(url) -> Iterator[RedisCalls]:
-    calls = calls_on(connect(url))
-    yield calls
-    calls.close()
+    with contextlib.closing(calls_on(connect(url))) as calls:
+        yield calls
 
 
 def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(secure, calls, url):
@@ -139,20 +139,19 @@ def cluster(tmp_path) -> Iterator[Guarded]:
 
 @pytest.fixture
 def room(cluster) -> Iterator[RedisCalls]:
-    calls = calls_on(connect(cluster.url_of("room")))
-    yield calls
-    calls.close()
+    with contextlib.closing(calls_on(connect(cluster.url_of("room")))) as calls:
+        yield calls
 
 
 @pytest.fixture
 def pools(cluster, tmp_path, process_environment, monkeypatch) -> Iterator[Pools]:
     """Starts processes of a yard with one queue, on this test's database; the test itself is a producer."""
     monkeypatch.setenv("DATABASE_URL", process_environment["DATABASE_URL"])
-    ledger = Ledger(tmp_path / "ledger")
-    pools = Pools(tmp_path, ledger, cluster.url_of("producer"), "load")
-    yield pools
-    pools.stop_all()
-    ledger.close()
+    with (
+        contextlib.closing(Ledger(tmp_path / "ledger")) as ledger,
+        Pools(tmp_path, ledger, cluster.url_of("producer"), "load") as pools,
+    ):
+        yield pools
 
 
 @pytest.fixture
@@ -160,14 +159,9 @@ def manage(cluster, pools, tmp_path) -> Callable[..., str]:
     """Run ``manage.py`` as the room, and return what it printed."""
 
     def run(*arguments: str) -> str:
-        environment = {
-            **os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings", "CHAOS_YARD": "load",
-            "CHAOS_LEDGER": str(tmp_path / "ledger"), "SWITCHYARD_BROKER_URL": cluster.url_of("room"),
-            "SWITCHYARD_STATE_DIR": str(tmp_path),
-        }  # fmt: skip
-        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        own = environment(tmp_path, cluster.url_of("room"), os.environ["DATABASE_URL"], "tests.chaos.yard.settings")
         done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+            [*MANAGE, *arguments], env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
         )
         assert not re.search(REFUSED, done.stdout), done.stdout
         return done.stdout

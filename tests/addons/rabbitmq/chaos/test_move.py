@@ -100,12 +100,8 @@ class FollowedPage:
         """Run lines of shell, the last of which stays."""
         *before, last = script.strip().splitlines()
         log = Path(tempfile.mkstemp(prefix="log-", dir=self._folder)[1])
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["bash", "-ec", "\n".join([*before, f"exec {last}"])], **self._shell(environment), stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._started.append(RunningPool(process, log))
+        command = ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
+        self._started.append(RunningPool.started(command, log, **self._shell(environment)))
         return self._started[-1]
 
     def kill(self) -> None:
