@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
@@ -177,8 +178,7 @@ class Walk:
         """Repeat a fetch whose answer was lost."""
         owner = self.dice.choice(self.owners)
         if owner in self.last_fetch:
-            again = self.family.fetch(owner, self.last_fetch[owner], request=self.requests[owner])
-            self._granted(owner, again)
+            self._granted(self.family.fetch(owner, self.last_fetch[owner], request=self.requests[owner]))
 
     def ack(self) -> None:
         owner = self.dice.choice(self.owners)
@@ -209,10 +209,8 @@ class Walk:
         """Requeue a dead letter, which leaves its sequence: in a fair queue it goes first, else last."""
         for id_ in self.found.dead[:1]:
             one = self.sent[id_]
-            moved = dead_lists.requeue(
-                self.family, [StoredLetter(id_, b"{}", None)], {id_: (one.body, 2)}, nonce=str(len(self.history))
-            )
-            assert moved[id_] == "moved"
+            letter, nonce = StoredLetter(id_, b"{}", None), str(len(self.history))
+            assert dead_lists.requeue(self.family, [letter], {id_: (one.body, 2)}, nonce=nonce)[id_] == "moved"
             one.out_of_turn = True
 
     def discard(self) -> None:
@@ -267,15 +265,11 @@ class Walk:
         open_ids = [id_ for id_ in self.sent if places.get(id_, [""])[0] in UNFINISHED]
         if open_ids:
             id_ = self.dice.choice(open_ids)
-            answer = administration.cancel(self.family, {id_: b""})[id_]
-            if answer == "cancelled":
+            if administration.cancel(self.family, {id_: b""})[id_] == "cancelled":
                 self._outcome(id_, "cancelled")
 
     def pause(self) -> None:
-        if self.found.paused:
-            administration.resume(self.family)
-        else:
-            administration.pause(self.family)
+        (administration.resume if self.found.paused else administration.pause)(self.family)
 
     def pause_actor(self) -> None:
         if self.paused:
@@ -375,10 +369,8 @@ class Walk:
 
         broker = StubBroker(middleware=[])
         broker.actor_options |= {"concurrency", "ordered_by"}
-        return [
-            dramatiq.actor(function, actor_name=name, broker=broker, **options)
-            for name, options in self.declared.items()
-        ]
+        declare = partial(dramatiq.actor, function, broker=broker)
+        return [declare(actor_name=name, **options) for name, options in self.declared.items()]
 
     def _declare(self) -> None:
         limits.declare(self.family, self._actors())
@@ -403,14 +395,14 @@ class Walk:
         self.last_fetch[owner] = count
         self.next_due_ms[owner] = None if found.next_due_ms is None else self.now_ms + found.next_due_ms
         before, in_line = self.found, self._in_line()
-        self._granted(owner, found)
+        self._granted(found)
         self._check("fetch")
         self._check_served(before, in_line, [str(grant.lease.id, "ascii") for grant in found.grants])
         if found.state == "ok" and len(found.grants) < count:
             self._check_nothing_idles(lane_of(owner))
         return found
 
-    def _granted(self, owner: str, found: Fetched) -> None:
+    def _granted(self, found: Fetched) -> None:
         for grant in found.grants:
             if grant.lease not in self.grants:
                 self.grants.append(grant.lease)
@@ -588,10 +580,9 @@ class Walk:
             if id_ in waiting:  # else it was in a list, and costs no turn
                 customer = self.sent[id_].customer
                 self.served[str(customer)] += 1
-                early = [
-                    other for other, at in waiting.items() if IN_A_LINE <= at < waiting[id_] and left.get(other) == at
-                ]
-                early = [other for other in early if self.sent[other].customer == customer]
+                line = [other for other, at in waiting.items() if IN_A_LINE <= at < waiting[id_]]
+                stayed = [other for other in line if left.get(other) == waiting[other]]
+                early = [other for other in stayed if self.sent[other].customer == customer]
                 assert not early, f"{id_} was served before {early}, of the same line"
         all_along = [customer for customer in in_line if self._in_line()[customer] and customer in self.served]
         for customer in set(map(str, CUSTOMERS)) - set(all_along):
@@ -639,7 +630,6 @@ class Walk:
         if not self.members:
             return
         figures = self.batches.count(BATCH)
-        assert figures is not None
         outcomes = Counter(member.outcome for member in self.members.values())
         counted = {"done": figures.done, "failed": figures.failed, "cancelled": figures.cancelled, "": figures.open}
         assert +Counter(counted) == +outcomes, f"the batch counted {counted}, its members ended {outcomes}"
