@@ -1,5 +1,6 @@
 """A cluster for all tests, and the access to it."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,5 @@ def cluster(tmp_path_factory) -> Iterator[ClusterUnderTest]:
 def calls(cluster) -> Iterator[RedisCalls]:
     """The access to an emptied cluster."""
     cluster.flush()
-    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-    yield calls
-    calls.close()
+    with contextlib.closing(calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)) as calls:
+        yield calls

@@ -9,6 +9,7 @@ from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.conftest import ledger as ledger
 from tests.factories.yards import small_yard
+from tests.tls import Authority
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,11 @@ def rabbitmq_server(tmp_path_factory) -> Iterator[RabbitServer]:
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 
 @pytest.fixture

@@ -40,15 +40,10 @@ class RabbitServer:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        consumer_timeout_s: int = 1_800,
-        certificate: tuple[Path, Path, Path] | None = None,
-        beside: RabbitServer | None = None,
-        rights: Mapping[str, tuple[str, str, str]] | None = None,
+        self, folder: Path, *, consumer_timeout_s: int = 1_800, certificate: tuple[Path, Path, Path] | None = None,
+        beside: RabbitServer | None = None, rights: Mapping[str, tuple[str, str, str]] | None = None,
         asks: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._rights, self._asks = rights, asks
         self.folder, self._beside = folder, beside
         self.port, self._dist, self._epmd, self.secure_port = _free_ports(4)

@@ -1,18 +1,15 @@
 """A cluster under load: slots that move and masters that die lose nothing, leave other queues alone, keep locks."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import dramatiq
 import pytest
-from dramatiq import Worker
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
@@ -52,7 +49,6 @@ class Load:
         self._lock = threading.Lock()
         self._actors = {queue: self._actor(queue) for queue in QUEUES}
         self._threads = [threading.Thread(target=self._send, args=(queue,), daemon=True) for queue in QUEUES]
-        self._began_s = self._lasted_s = 0.0
 
     def _actor(self, queue: str) -> Any:
         def work(id_: str, sent_s: float) -> None:
@@ -79,7 +75,7 @@ class Load:
                 return
             self.sent[queue].append(id_)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._began_s = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -133,9 +129,8 @@ def run(run_worker) -> Callable[[ClusterUnderTest], Any]:
             lanes = [lane for queue in QUEUES for lane in (queue, f"{queue}-retry")]
             self._worker: Any = run_worker(*lanes, broker=self.broker)
 
-        def __enter__(self) -> Load:
-            worker: Worker = self._worker.__enter__()
-            assert worker.consumers
+        def __enter__(self) -> Self:
+            assert self._worker.__enter__().consumers
             self.load.__enter__()
             return self.load
 
@@ -160,8 +155,7 @@ def own_cluster(tmp_path) -> Iterator[ClusterUnderTest]:
 
 @pytest.mark.parametrize("way", ["at once", pytest.param("one by one", marks=long)])
 def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(run, own_cluster, way):
-    cluster = own_cluster
-    running = run(cluster)
+    cluster, running = own_cluster, run(own_cluster)
     bodies = running.keys.queue("b").bodies
     with running as load:
         load.wait_for_more("b")

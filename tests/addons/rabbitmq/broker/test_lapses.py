@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -18,7 +18,6 @@ from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.waiting import wait_for
 
-Build = Callable[..., Any]
 QUEUE = "work"
 TIMEOUT_S = 4
 
