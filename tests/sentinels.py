@@ -1,14 +1,12 @@
 """Master, replica and three sentinels on loopback, for tests of ``redis+sentinel://``."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import subprocess
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -58,8 +56,7 @@ class Sentinel:
         """Return what it knows of the master."""
         with contextlib.suppress(redis.RedisError):
             words = self.admin.execute_command("SENTINEL", "MASTER", NAME)
-            found: dict[str, Any] = words if isinstance(words, dict) else _fields(words)
-            return found
+            return words if isinstance(words, dict) else _fields(words)
         return {}
 
     def _answers(self) -> bool:
@@ -151,7 +148,7 @@ class Watched:
         except redis.RedisError:
             return False
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             master, replica = (opened.enter_context(server) for server in self.servers)
             for server in self.servers:

@@ -44,14 +44,9 @@ class Authority:
         }  # fmt: skip
 
     def _signed(
-        self,
-        subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        authority: bool = False,
-        address: str = "127.0.0.1",
-        days: int = 1,
-    ) -> x509.Certificate:
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool = False,
+        address: str = "127.0.0.1", days: int = 1,
+    ) -> x509.Certificate:  # fmt: skip
         ends = datetime.datetime.now(datetime.UTC) + days * DAY
         place = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         return (
@@ -87,15 +82,9 @@ class GuardedServer:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        binary: Path,
-        users: str,
-        *,
-        authority: Authority | None = None,
-        certificate: tuple[Path, Path] | None = None,
-        clients: bool = False,
-    ) -> None:
+        self, folder: Path, binary: Path, users: str, *, authority: Authority | None = None,
+        certificate: tuple[Path, Path] | None = None, clients: bool = False,
+    ) -> None:  # fmt: skip
         folder.mkdir()
         self.port, self._secure = free_port(), authority is not None
         (folder / "users.acl").write_text(f"user default on nopass ~* &* +@all\n{users}")
