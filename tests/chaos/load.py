@@ -54,7 +54,7 @@ def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any
     def chaos_job(job: str, ms: int = 0, how: str = "sleep") -> None:
         run(ledger, job, ms, how)
 
-    if any(pool.kind == "gevent" for pool in facilities(broker).yard.pools):
+    if not hasattr(broker, "switchyard") or any(pool.kind == "gevent" for pool in facilities(broker).yard.pools):
         return chaos_job
 
     @dramatiq.actor(broker=broker, queue_name=queue, actor_name=f"{actor_of(queue)}_async")
