@@ -20,7 +20,7 @@ from django.test import override_settings
 from dramatiq import Worker
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.broker import Broker
-from pytest_django.plugin import DjangoDbBlocker, blocking_manager_key
+from pytest_django.plugin import blocking_manager_key
 
 from switchyard.broker.interface import Facilities
 from switchyard.broker.interface import facilities as facilities_of
@@ -97,7 +97,7 @@ def django_db_keepdb() -> bool:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
     """A new database, whose rows are put back quickly after a test that commits."""
     with django_db_blocker.unblock():
         baseline = Baseline()
@@ -137,7 +137,7 @@ def own_clock() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_examination(monkeypatch) -> None:
     """Leave out the checks that the overview repeats in a thread, which does not see this test's transaction."""
     monkeypatch.setattr("switchyard.operations.findings.examine.KeptFindings.findings", lambda self, wait_s=0.3: [])
 
@@ -173,7 +173,7 @@ def valkey_url() -> str:
 
 
 @pytest.fixture
-def valkey(valkey_url: str, switchyard_real_broker: None) -> Iterator[redis.Redis]:
+def valkey(valkey_url, switchyard_real_broker) -> Iterator[redis.Redis]:
     client = connect(valkey_url)
     client.flushdb()
     yield client
@@ -181,13 +181,13 @@ def valkey(valkey_url: str, switchyard_real_broker: None) -> Iterator[redis.Redi
 
 
 @pytest.fixture
-def facilities(valkey: redis.Redis) -> Facilities:
+def facilities(valkey) -> Facilities:
     """The facilities of this project's own broker, with nothing in them."""
     return facilities_of(dramatiq.get_broker())
 
 
 @pytest.fixture
-def yard_broker(valkey: redis.Redis) -> Iterator[BuildBroker]:
+def yard_broker(valkey) -> Iterator[BuildBroker]:
     built: list[RedisBroker] = []
 
     def build(yard: Yard | None = None, **options: Any) -> RedisBroker:
@@ -201,7 +201,7 @@ def yard_broker(valkey: redis.Redis) -> Iterator[BuildBroker]:
 
 
 @pytest.fixture
-def configure(settings: Any) -> Configure:
+def configure(settings) -> Configure:
     """Change settings, those of the library by their names: ``configure(broker_url=…, DEBUG=False)``."""
 
     def change(**options: Any) -> None:
@@ -214,7 +214,7 @@ def configure(settings: Any) -> Configure:
 
 
 @pytest.fixture
-def media(tmp_path: Path, settings: Any) -> Path:
+def media(tmp_path, settings) -> Path:
     """A folder of the test's own for the files of jobs and products."""
     settings.MEDIA_ROOT = str(tmp_path / "media")
     return tmp_path / "media"
@@ -264,7 +264,7 @@ def run_worker() -> RunWorker:
 
 
 @pytest.fixture
-def process_environment(valkey_url: str, request: pytest.FixtureRequest) -> dict[str, str]:
+def process_environment(valkey_url, request) -> dict[str, str]:
     """Environment for a process that works on this test's Valkey and database (use with ``transactional_db``)."""
     return {**os.environ, "SWITCHYARD_BROKER_URL": valkey_url, "DATABASE_URL": _database_url()}
 

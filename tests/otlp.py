@@ -54,7 +54,6 @@ def roots_of(tree: list[Received]) -> list[str]:
 
 @contextmanager
 def receiving() -> Iterator[Traces]:
-    """Serve an endpoint for the block."""
     found, lock = Traces(), threading.Lock()
 
     class Handler(Answering):

@@ -1,14 +1,12 @@
 """Master, replica and three sentinels on loopback, for tests of ``redis+sentinel://``."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import subprocess
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis.backoff import NoBackoff
@@ -58,8 +56,7 @@ class Sentinel:
         """Return what it knows of the master."""
         with contextlib.suppress(redis.RedisError):
             words = self.admin.execute_command("SENTINEL", "MASTER", NAME)
-            found: dict[str, Any] = words if isinstance(words, dict) else _fields(words)
-            return found
+            return words if isinstance(words, dict) else _fields(words)
         return {}
 
     def _answers(self) -> bool:
@@ -96,7 +93,6 @@ class Watched:
 
     @property
     def url(self) -> str:
-        """Address for clients."""
         return self.url_of(self.sentinels, "" if self._authority is None else f"?ssl_ca_certs={self._authority.file}")
 
     def url_of(self, sentinels: Sequence[Sentinel], query: str = "", *, plain: bool = False) -> str:
@@ -106,7 +102,6 @@ class Watched:
         return f"{kind}+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}/{NAME}/0{query}"
 
     def port_of(self, process: ServerUnderTest | Sentinel) -> int:
-        """Return the port that clients use."""
         return self._tls_ports.get(process, process.port)
 
     @property
@@ -116,11 +111,9 @@ class Watched:
 
     @property
     def replica(self) -> ServerUnderTest:
-        """The other one."""
         return next(server for server in self.servers if self.port_of(server) != self.master_port())
 
     def master_port(self) -> int:
-        """Return the port of the master, as the first sentinel says."""
         return int(self.sentinels[0].state()["port"])
 
     def fail_over(self) -> None:
@@ -155,7 +148,7 @@ class Watched:
         except redis.RedisError:
             return False
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as opened:
             master, replica = (opened.enter_context(server) for server in self.servers)
             for server in self.servers:

@@ -1,7 +1,5 @@
 """A program in a real pseudo-terminal, whose screen a test reads."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import fcntl
@@ -15,6 +13,7 @@ import termios
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from tests.waiting import wait_for
 
@@ -53,7 +52,7 @@ class Terminal:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

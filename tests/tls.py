@@ -30,7 +30,6 @@ class Authority:
         self.file = self._write("ca", self._key, self._signed(self._name, self._key, authority=True))
 
     def issue(self, name: str, *, address: str = "127.0.0.1", days: int = 1) -> tuple[Path, Path]:
-        """Return the files of a certificate and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         file = self._write(name, key, self._signed(subject, key, address=address, days=days))
@@ -45,14 +44,9 @@ class Authority:
         }  # fmt: skip
 
     def _signed(
-        self,
-        subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        authority: bool = False,
-        address: str = "127.0.0.1",
-        days: int = 1,
-    ) -> x509.Certificate:
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool = False,
+        address: str = "127.0.0.1", days: int = 1,
+    ) -> x509.Certificate:  # fmt: skip
         ends = datetime.datetime.now(datetime.UTC) + days * DAY
         place = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
         return (
@@ -88,15 +82,9 @@ class GuardedServer:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        binary: Path,
-        users: str,
-        *,
-        authority: Authority | None = None,
-        certificate: tuple[Path, Path] | None = None,
-        clients: bool = False,
-    ) -> None:
+        self, folder: Path, binary: Path, users: str, *, authority: Authority | None = None,
+        certificate: tuple[Path, Path] | None = None, clients: bool = False,
+    ) -> None:  # fmt: skip
         folder.mkdir()
         self.port, self._secure = free_port(), authority is not None
         (folder / "users.acl").write_text(f"user default on nopass ~* &* +@all\n{users}")

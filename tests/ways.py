@@ -202,17 +202,14 @@ def close_descriptors(seconds: float) -> None:
 
 
 def hold_log(seconds: float) -> None:
-    """Keep the lock of the log."""
     logging.getLogger().handlers[0].acquire()
 
 
 def freeze_clock(seconds: float) -> None:
-    """Leave clocks that stand still."""
     time.time = time.monotonic = lambda: 0.0
 
 
 def open_nothing(seconds: float) -> None:
-    """Leave a process that can open nothing, and sleep."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     sleep(seconds)
 
@@ -279,13 +276,11 @@ def fell(seconds: float) -> None:
 
 
 def leak(seconds: float) -> None:
-    """Keep 5 MB for ever."""
     sleep(seconds)
     KEPT.append(b"x" * 5_000_000)
 
 
 def gobble(seconds: float) -> None:
-    """Take a gigabyte at once."""
     KEPT.append(b"x" * 1_000_000_000)
 
 
@@ -299,7 +294,6 @@ def gobble_slowly(seconds: float) -> None:
 
 
 async def await_sleep(seconds: float) -> None:
-    """Sleep on the event loop."""
     await asyncio.sleep(seconds)
 
 

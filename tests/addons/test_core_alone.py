@@ -14,8 +14,7 @@ ADDONS = ("switchyard/addons/", "tests/addons/")
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The copy, a repository of its own."""
+def core(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("core")
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")

@@ -1,8 +1,8 @@
 """Servers to harm, brokers on them, workers that do not wait long, and the ledger of what they did."""
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +17,6 @@ from tests.chaos.pools import Pools
 from tests.chaos.server import SERVER_NAMES, ServerUnderTest, server_binary
 from tests.environment import SERVER
 
-BrokerOn = Callable[[str], RedisBroker]
 PoolsOn = Callable[..., Pools]
 ON_BOTH = ("test_pools_outlive_kills_of_their_server_and_lose_nothing",)
 
@@ -36,57 +35,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+def server(server_name, tmp_path) -> Iterator[ServerUnderTest]:
     with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
         yield server
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def ledger(tmp_path) -> Iterator[Ledger]:
     """An empty ledger; its account is printed at the end."""
-    ledger = Ledger(tmp_path / "ledger")
-    yield ledger
-    print(ledger.account())
-    ledger.close()
+    with contextlib.closing(Ledger(tmp_path / "ledger")) as ledger:
+        yield ledger
+        print(ledger.account())
 
 
 @pytest.fixture
 def proxy() -> Iterator[FaultProxy]:
-    """A way to the Valkey of the tests."""
     with FaultProxy(SERVER.port) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def broker_on(ledger: Ledger) -> Iterator[BrokerOn]:
+def broker_on(ledger) -> Iterator[Callable[[str], RedisBroker]]:
     """Build brokers that share their keys, each with the job of :mod:`tests.chaos.load`: ``broker_on(url)``."""
     keys = Keys(f"chaos-{uuid.uuid4().hex[:8]}")
+    with contextlib.ExitStack() as opened:
 
-    built: list[RedisBroker] = []
+        def build(url: str) -> RedisBroker:
+            broker = opened.enter_context(contextlib.closing(build_yard(YARD, connect(url), keys)))
+            declare_job(broker, ledger)
+            return broker
 
-    def build(url: str) -> RedisBroker:
-        broker = build_yard(YARD, connect(url), keys)
-        declare_job(broker, ledger)
-        built.append(broker)
-        return broker
-
-    yield build
-    for broker in built:
-        broker.close()
+        yield build
 
 
 @pytest.fixture
-def pools_on(ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+def pools_on(ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools: ``pools_on("threads", url).start("runpool", "work")``; the server is to be empty."""
-    made: list[Pools] = []
-
-    def make(yard: str, url: str) -> Pools:
-        made.append(Pools(tmp_path, ledger, url, yard))
-        return made[-1]
-
-    yield make
-    for pools in made:
-        pools.stop_all()
+    with contextlib.ExitStack() as opened:
+        yield lambda yard, url: opened.enter_context(Pools(tmp_path, ledger, url, yard))
 
 
 @pytest.fixture
@@ -96,13 +82,12 @@ def yard() -> str:
 
 
 @pytest.fixture
-def pools(pools_on: PoolsOn, valkey_url: str, yard: str) -> Pools:
-    """Pools of the yard that a test is parametrized with."""
+def pools(pools_on, valkey_url, yard) -> Pools:
     return pools_on(yard, valkey_url)
 
 
 @pytest.fixture
-def deaths(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+def deaths(moment, tmp_path, monkeypatch) -> Callable[[], int]:
     """Have children of ``dying_settings`` die at a moment; the number of those that did."""
     monkeypatch.setenv("CHAOS_MOMENT", moment)
     monkeypatch.setenv("CHAOS_MOMENT_MARK", str(tmp_path / "died"))
@@ -110,7 +95,7 @@ def deaths(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
 
 
 @pytest.fixture
-def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def soon_again(monkeypatch) -> None:
     """Let workers of this process come back from a fault in a tenth of a second, where a deployment takes seconds."""
     for pause in (
         "dramatiq.worker.CONSUMER_RESTART_DELAY_SECS",

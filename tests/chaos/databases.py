@@ -5,7 +5,6 @@ import itertools
 import os
 import sqlite3
 import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -25,7 +24,7 @@ from switchyard.broker.topology import Yard
 from switchyard.wiring import build_yard
 from tests.chaos.database_yard import YARD
 from tests.chaos.ledger import Ledger
-from tests.chaos.pools import ROOT, RunningPool
+from tests.chaos.pools import MANAGE, RunningPool
 from tests.waiting import wait_for
 
 SETTINGS = "tests.chaos.database_yard.settings"
@@ -50,12 +49,8 @@ class StartedYard:
         self._pools: RunningPool | None = None
 
     def start(self, *pools: str) -> None:
-        with self._log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), "runpools", *pools], env=self.environment, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._pools = RunningPool(process, self._log)
+        self._pools = RunningPool.started([*MANAGE, "runpools", *pools], self._log, env=self.environment)
+        process = self._pools.process
         wait_for(lambda: "pools: all ready" in self.log() or process.poll() is not None, 120, what="pools ready")
         assert process.poll() is None, self.log()
 
@@ -69,11 +64,9 @@ class StartedYard:
         return self._log.read_text(errors="replace")
 
     def dead(self) -> int:
-        """Return how many jobs were given up."""
         return sum(facilities(self.broker).transport.stats(queue.name).dead for queue in self._yard.queues)
 
     def manage(self, *arguments: str) -> str:
-        """Run ``manage.py`` with arguments and return what it printed."""
         return manage(self.environment, *arguments)
 
 
@@ -94,25 +87,19 @@ class DatabaseYard(StartedYard):
         self._numbers = itertools.count()
 
     def processes(self) -> list[psutil.Process]:
-        """Return the parent, the supervisors and the children."""
         parent = psutil.Process(self._pools.pid)
         return [parent, *parent.children(recursive=True)]
 
     def reports(self) -> list[PoolReport]:
-        """Return what the supervisors say of themselves."""
         return facilities(self.broker).pools.read_all()
 
     def live(self) -> dict[str, int]:
-        """Return pool -> status of its liveness."""
         return {report.pool: status_of(f"http://127.0.0.1:{report.metrics_port}/health") for report in self.reports()}
 
     def send(self, actor: str, queue: str, ms: int = 0) -> str:
         job = f"{actor}-{next(self._numbers):06d}"
         self.ledger.note("attempted", job)
-        message: Message[Any] = Message(
-            queue_name=queue, actor_name=actor, args=(job, ms), kwargs={}, options={}, message_id=job
-        )
-        self.broker.enqueue(message)
+        self.broker.enqueue(Message(queue, actor, (job, ms), {}, {}, job))
         self.ledger.note("accepted", job)
         return job
 
@@ -125,7 +112,6 @@ class DatabaseYard(StartedYard):
         wait_for(lambda: wanted <= set(self.ledger.jobs("completed")), timeout_s, what=f"{len(jobs)} jobs completed")
 
     def attempts_spent(self) -> int:
-        """Return how many starts there were beyond one a job."""
         return sum(count - 1 for count in Counter(self.ledger.jobs("started")).values())
 
     def waits_ms(self, jobs: list[str]) -> list[float]:
@@ -149,9 +135,7 @@ def manage(environment: dict[str, str], *arguments: str) -> str:
     Raises:
         AssertionError: it failed.
     """
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "manage.py"), *arguments], env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([*MANAGE, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -170,13 +154,9 @@ def status_of(url: str) -> int:
 @contextlib.contextmanager
 def sqlite_writer(path: Path) -> Iterator[None]:
     """Hold the writer's lock of an SQLite database for the time of the block."""
-    holder = sqlite3.connect(path, isolation_level=None, timeout=10)
-    holder.execute("BEGIN IMMEDIATE")
-    try:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
         yield
-    finally:
-        holder.execute("ROLLBACK")
-        holder.close()
 
 
 @contextlib.contextmanager

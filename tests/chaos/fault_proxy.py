@@ -108,7 +108,6 @@ class FaultProxy:
 
     def refuse(self) -> None:
         """Reset every open connection and refuse new ones until :meth:`pass_`, as a host without the server does."""
-
         asyncio.run_coroutine_threadsafe(self._refuse(), self._loop).result(60)
 
     def blackhole(self) -> None:
@@ -141,19 +140,11 @@ class FaultProxy:
 
     def delay(self, ms: float, jitter_ms: float = 0.0) -> None:
         """Deliver everything so much later, each way, plus a random time up to the jitter. Order stays."""
-
-        def slow_down() -> None:
-            self._delay_s, self._jitter_s = ms / 1000, jitter_ms / 1000
-
-        self._do(slow_down)
+        self._delay_s, self._jitter_s = ms / 1000, jitter_ms / 1000
 
     def rate(self, bytes_per_s: float) -> None:
         """Forward no more than so many bytes a second, on each connection and each way."""
-
-        def narrow() -> None:
-            self._bytes_per_s = bytes_per_s
-
-        self._do(narrow)
+        self._bytes_per_s = bytes_per_s
 
     def reset(self) -> int:
         """Reset (RST) every open connection and return how many there were."""
@@ -179,7 +170,6 @@ class FaultProxy:
         self._do(lambda: self._faults.append(Fault("cut", n, of)))
 
     def close(self) -> None:
-        """Close every connection and end the thread."""
         if not self._thread.is_alive():
             return
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(60)

@@ -64,7 +64,6 @@ class HeldLocks:
                 continue
 
     def wait_for_more(self, count: int = 50) -> None:
-        """Wait until threads held their lock so many times more, and the task holds its own."""
         before = len(self.holdings)
         wait_for(lambda: len(self.holdings) >= before + count and self.held)
 
@@ -112,7 +111,6 @@ class HeldLocks:
 
 @contextmanager
 def held_locks(url: str, run_worker: Callable[..., Any]) -> Iterator[HeldLocks]:
-    """Hold both locks on a server for the time of the block."""
     broker = build_yard(small_yard(soft_limit_ms=120_000), connect(url), Keys("locks"))
     with the_global_broker(broker), run_worker(broker=broker):
         found = HeldLocks(broker)

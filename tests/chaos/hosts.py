@@ -11,9 +11,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -33,7 +32,7 @@ from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.hosts_yard import YARD
 from tests.chaos.ledger import Account, Ledger, account
 from tests.chaos.load import FIRST, QUEUE, Producers, declare_job, enqueue, let_pass
-from tests.chaos.pools import ROOT, RunningPool
+from tests.chaos.pools import MANAGE, RunningPool
 from tests.environment import SERVER
 from tests.processes import is_alive
 from tests.waiting import wait_for
@@ -71,18 +70,9 @@ class Host:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        number: int,
-        *,
-        broker_port: int,
-        database_port: int = 0,
-        place_url: str = "",
-        clock_s: int = 0,
-        past_proxy: bool = False,
-        bucket: StorageAddress | None = None,
-        settings: str = SETTINGS,
-    ) -> None:
+        self, folder: Path, number: int, *, broker_port: int, database_port: int = 0, place_url: str = "",
+        clock_s: int = 0, past_proxy: bool = False, bucket: StorageAddress | None = None, settings: str = SETTINGS,
+    ) -> None:  # fmt: skip
         self.name = f"host-{number}"
         self.folder = folder / self.name
         self.folder.mkdir()
@@ -96,26 +86,22 @@ class Host:
         address = self.address = f"127.0.0.{number + 1}"
         if has_namespaces():
             address = self._make_network(f"10.{100 + os.getpid() % 150}.{os.getpid() // 150 % 250}.{network % 64 * 4}")
-        self.broker = FaultProxy(broker_port, host=address).__enter__()
-        self.database = self.storage = self.place = None
-        self._own_environment = {"DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": self.broker.url}
+        self._proxies: list[FaultProxy] = []
+        broker_url = f"redis://{address}:{self._port_of(broker_port, address)}/0"
+        self._own_environment = {"DJANGO_SETTINGS_MODULE": settings, "SWITCHYARD_BROKER_URL": broker_url}
         if place_url:
             place = urlsplit(place_url)
-            self.place = FaultProxy(place.port or 0, host=address).__enter__()
             login, _, _ = place.netloc.rpartition("@")
-            reached = place._replace(netloc=f"{login}@{address}:{self.place.port}").geturl()
-            self._own_environment |= {"SWITCHYARD_BROKER_URL": reached, "SWITCHYARD_REDIS_URL": self.broker.url}
+            reached = place._replace(netloc=f"{login}@{address}:{self._port_of(place.port, address)}").geturl()
+            self._own_environment |= {"SWITCHYARD_BROKER_URL": reached, "SWITCHYARD_REDIS_URL": broker_url}
         if bucket is not None:
-            self.storage = FaultProxy(
-                urlsplit(str(bucket.options["endpoint_url"])).port or 80, host=address
-            ).__enter__()
+            port = self._port_of(urlsplit(str(bucket.options["endpoint_url"])).port, address)
             self._own_environment["SWITCHYARD_STORAGE_URL"] = (
-                f"s3://{bucket.bucket}/{bucket.prefix}?endpoint_url=http://{address}:{self.storage.port}"
+                f"s3://{bucket.bucket}/{bucket.prefix}?endpoint_url=http://{address}:{port}"
                 f"&region={bucket.options['region_name']}&path_style=1"
             )
         if database_port and not past_proxy:
-            self.database = FaultProxy(database_port, host=address).__enter__()
-            database_port = self.database.port
+            database_port = self._port_of(database_port, address)
         self._database_url = f"sqlite:///{self.folder / 'db.sqlite3'}"
         if database_port:
             self._database_url = f"postgresql://yard@{address}:{database_port}/postgres"
@@ -128,40 +114,34 @@ class Host:
             ready: Wait until something that matches was printed.
         """
         log = self.folder / f"{len(self._started)}-{arguments[0]}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*self._inside(), sys.executable, str(ROOT / "manage.py"), *arguments],
-                cwd=self.folder, env=self._environment(release), stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
-        self._started.append(RunningPool(process, log))
+        command = [*self._inside(), *MANAGE, *arguments]
+        started = RunningPool.started(command, log, cwd=self.folder, env=self._environment(release))
+        self._started.append(started)
         if ready:
-            self._started[-1].wait_for_log(ready)
-        return self._started[-1]
+            started.wait_for_log(ready)
+        return started
 
     def start_pool(self, name: str, *, release: str = "") -> RunningPool:
         return self.start("runpool", name, release=release, ready=f"pool {name}: ready")
 
     def terminate(self, started: RunningPool) -> None:
-        """Have a process end in peace, and wait for it."""
         parent = psutil.Process(started.pid)
         [found] = parent.children() if self._first else [parent]
         found.terminate()
         started.process.wait(60)
 
     def cut(self) -> None:
-        """Cut the host off from everything."""
         if self._first:
             _run("ip", "link", "set", self._link, "down")
         else:
-            for proxy in self._proxies():
+            for proxy in self._proxies:
                 proxy.blackhole()
 
     def heal(self) -> None:
         if self._first:
             _run("ip", "link", "set", self._link, "up")
         else:
-            for proxy in self._proxies():
+            for proxy in self._proxies:
                 proxy.pass_()
 
     def kill(self) -> None:
@@ -178,23 +158,20 @@ class Host:
         wait_for(lambda: not any(is_alive(pid) for pid in below), what=f"end of {self.name}")
 
     def log(self) -> str:
-        """Return the end of what its processes printed."""
         return "\n".join(f"--- {self.name} {one.log_path.name}\n{one.log()[-3_000:]}" for one in self._started)
 
     def close(self) -> None:
-        """Kill it, and remove what it had."""
         if self._first and Path(f"/sys/class/net/{self._link}").exists():
             _run("ip", "link", "delete", self._link)  # connections that nobody answers would keep it
         self.kill()
-        for proxy in self._proxies():
+        for proxy in self._proxies:
             proxy.close()
         self.ledger.close()
 
-    def _proxies(self) -> Iterator[FaultProxy]:
-        yield self.broker
-        for proxy in (self.database, self.storage, self.place):
-            if proxy is not None:
-                yield proxy
+    def _port_of(self, port: int, address: str) -> int:
+        """Return the port at an address of this machine that leads to a port of its loopback."""
+        self._proxies.append(FaultProxy(port, host=address).__enter__())
+        return self._proxies[-1].port
 
     def _make_network(self, net: str) -> str:
         start, _, last = net.rpartition(".")
@@ -213,8 +190,8 @@ class Host:
 
     def _find_first(self) -> int:
         """Return the process once it waits: then its host name is set."""
-        waiting = [one.pid for one in psutil.Process(self._first.pid).children() if one.name() == "sleep"]
-        return waiting[0] if waiting else 0
+        children = psutil.Process(self._first.pid).children()
+        return next((one.pid for one in children if one.name() == "sleep"), 0)
 
     def _inside(self) -> Sequence[str]:
         if not self._first:
@@ -223,13 +200,12 @@ class Host:
         return (*entered, "sh", "-c", 'cd "$0" && exec "$@"', str(self.folder))
 
     def _environment(self, release: str) -> dict[str, str]:
-        own = {
-            **self._own_environment, "SWITCHYARD_STATE_DIR": str(self.folder),
+        return {
+            **os.environ, **self._own_environment, "SWITCHYARD_STATE_DIR": str(self.folder),
             "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"), "DATABASE_URL": self._database_url,
             "CHAOS_LEDGER": str(self.ledger.path), "CHAOS_RELEASE": release, "CHAOS_CLOCK_S": str(self.clock_s),
             **faked_clock.environment(self.clock_s),
         }  # fmt: skip
-        return {**os.environ, **own}
 
 
 def _run(*command: str) -> None:
@@ -255,13 +231,14 @@ class TwoHosts:
         self.hosts: list[Host] = []
 
     def add(self, *, clock_s: int = 0) -> Host:
-        self.hosts.append(
-            Host(
-                self._folder, len(self.hosts) + 1, clock_s=clock_s, broker_port=SERVER.port,
-                database_port=self._database_port, place_url=self._place_url,
-            )
-        )  # fmt: skip
+        options: dict[str, Any] = {"database_port": self._database_port, "place_url": self._place_url}
+        self.hosts.append(Host(self._folder, len(self.hosts) + 1, clock_s=clock_s, broker_port=SERVER.port, **options))
         return self.hosts[-1]
+
+    def start_pools(self) -> None:
+        """Start the pool ``work`` on all hosts, at the same time."""
+        for pool in [host.start("runpool", "work") for host in self.hosts]:
+            pool.wait_for_log("pool work: ready", 120)
 
     def account(self) -> Account:
         """Return the account over all ledgers, and check what no fault may do."""
@@ -275,9 +252,8 @@ class TwoHosts:
         return {job for host in self.hosts for job in host.ledger.jobs("completed")}
 
     def send(self, actor: str, job: str, *, queue: str = QUEUE, delay_ms: int | None = None, **options: Any) -> None:
-        message: Message[Any] = Message(queue, actor, (job,), {}, options, job)
         self.ledger.note("attempted", job)
-        self.broker.enqueue(message, delay=delay_ms)
+        self.broker.enqueue(Message(queue, actor, (job,), {}, options, job), delay=delay_ms)
         self.ledger.note("accepted", job)
 
     def reports(self) -> list[PoolReport]:
@@ -306,7 +282,6 @@ def running_on(host: Host) -> set[str]:
 
 
 def begun_at(host: Host, job: str) -> float:
-    """Return when a job began on a host; 0 before."""
     found = host.ledger.of("started", job)
     return found[0].at_s if found else 0.0
 

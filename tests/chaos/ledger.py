@@ -69,21 +69,17 @@ class Ledger:
         return [entry.job for entry in self.entries() if entry.phase == phase]
 
     def of(self, phase: str, job: str) -> list[Entry]:
-        """Return when and where a job came to a phase, each time."""
         return [entry for entry in self.entries() if entry.phase == phase and entry.job == job]
 
     def account(self) -> Account:
-        """Return the account of everything noted so far."""
         return account(self.entries())
 
     def none_lost(self) -> Account:
-        """Return the account; no job is lost, and none was done that nobody sent."""
         found = self.account()
         assert (found.lost, found.unexpected) == ((), ()), f"{found}"
         return found
 
     def each_once(self) -> Account:
-        """Return the account; each job was done once."""
         found = self.none_lost()
         assert found.duplicated == (), f"{found}"
         return found

@@ -71,7 +71,6 @@ def most_at_once(ledger: Ledger, died_s: Mapping[int, float]) -> Counter[str]:
 
 
 def first_starts(ledger: Ledger, key: str) -> list[int]:
-    """Return the numbers of a key's jobs in the order of their first starts."""
     started = dict.fromkeys(job for job in ledger.jobs("started") if key_of(job) == key)
     return [int(job.partition(".")[2]) for job in started]
 
@@ -141,12 +140,10 @@ def declare_group_jobs(broker: Broker, ledger: Ledger) -> tuple[Actor[..., str],
 
 
 def called(ledger: Ledger) -> list[str]:
-    """Return the groups whose callbacks ran, each as often as it did."""
     return [job.removeprefix(CALLBACK) for job in ledger.jobs("completed") if job.startswith(CALLBACK)]
 
 
 def run_group(broker: Broker, name: str, jobs: int, ms: int = 0) -> group:
-    """Run a group of jobs with one callback, which is named as the group."""
     messages = [Message(QUEUE, "group_job", (f"{name}-{number}", ms), {}, {}) for number in range(jobs)]
     started = group(messages, broker=broker)
     started.add_completion_callback(Message(QUEUE, "group_done", (name,), {}, {}))

@@ -54,7 +54,7 @@ def declare_job(broker: Broker, ledger: Ledger, queue: str = QUEUE) -> Actor[Any
     def chaos_job(job: str, ms: int = 0, how: str = "sleep") -> None:
         run(ledger, job, ms, how)
 
-    if any(pool.kind == "gevent" for pool in facilities(broker).yard.pools):
+    if not hasattr(broker, "switchyard") or any(pool.kind == "gevent" for pool in facilities(broker).yard.pools):
         return chaos_job
 
     @dramatiq.actor(broker=broker, queue_name=queue, actor_name=f"{actor_of(queue)}_async")
@@ -89,24 +89,14 @@ def run(ledger: Ledger, job: str, ms: int, how: str) -> None:
 
 
 def enqueue(
-    broker: Broker,
-    ledger: Ledger,
-    job: str,
-    ms: int = 0,
-    how: str = "sleep",
-    *,
-    delay_ms: int | None = None,
-    queue: str = QUEUE,
-    **options: Any,
-) -> bool:
+    broker: Broker, ledger: Ledger, job: str, ms: int = 0, how: str = "sleep", *, delay_ms: int | None = None,
+    queue: str = QUEUE, **options: Any,
+) -> bool:  # fmt: skip
     """Enqueue a job once, note what came of it, and return whether it was accepted."""
     actor = f"{actor_of(queue)}_async" if how in ASYNC_WAYS else actor_of(queue)
-    message: Message[Any] = Message(
-        queue_name=queue, actor_name=actor, args=(job, ms, how), kwargs={}, options=options, message_id=job
-    )
     ledger.note("attempted", job)
     try:
-        broker.enqueue(message, delay=delay_ms)
+        broker.enqueue(Message(queue, actor, (job, ms, how), {}, options, job), delay=delay_ms)
     except BrokerUnavailable:
         ledger.note("refused", job)
         return False
@@ -126,17 +116,9 @@ class Producers:
     """
 
     def __init__(
-        self,
-        broker: Broker,
-        ledger: Ledger,
-        *,
-        per_s: float,
-        threads: int,
-        ms: int,
-        plain: bool = False,
-        first: int = 0,
-        caught_up_s: float = 0.0,
-    ) -> None:
+        self, broker: Broker, ledger: Ledger, *, per_s: float = 200, threads: int = 2, ms: int = 5, plain: bool = False,
+        first: int = 0, caught_up_s: float = 0.0,
+    ) -> None:  # fmt: skip
         self._broker, self._ledger, self._ms, self._caught_up_s = broker, ledger, ms, caught_up_s
         self._end = "." if plain else ""
         self._pause_s = threads / per_s if per_s else 0.0
@@ -149,7 +131,6 @@ class Producers:
 
     @property
     def refused_count(self) -> int:
-        """Jobs that were not accepted so far."""
         return len(self.refused_after_s)
 
     def start(self) -> None:
@@ -169,7 +150,6 @@ class Producers:
         assert not any(thread.is_alive() for thread in self._threads), f"an enqueue takes more than {timeout_s} s"
 
     def finish(self, more: int = 60) -> None:
-        """Stop once so many more jobs are accepted, and wait until all work is done."""
         self.wait_for_accepted(more)
         self.stop()
         wait_until_drained(self._broker)
@@ -198,21 +178,9 @@ class Producers:
 
 
 @contextlib.contextmanager
-def load(
-    broker: Broker,
-    ledger: Ledger,
-    *,
-    per_s: float = 200,
-    threads: int = 2,
-    ms: int = 5,
-    plain: bool = False,
-    first: int = 0,
-    caught_up_s: float = 0.0,
-) -> Iterator[Producers]:
-    """Keep a broker under load for the time of the block."""
-    producers = Producers(
-        broker, ledger, per_s=per_s, threads=threads, ms=ms, plain=plain, first=first, caught_up_s=caught_up_s
-    )
+def load(broker: Broker, ledger: Ledger, **options: Any) -> Iterator[Producers]:
+    """Keep a broker under load for the block; the options are those of :class:`Producers`."""
+    producers = Producers(broker, ledger, **options)
     producers.start()
     try:
         yield producers
@@ -239,12 +207,8 @@ def offered_per_s(
 def work_left(broker: Broker) -> list[int]:
     """Return how many messages wait, are delayed, run, are to be retried or to run alone, in each lane."""
     found = [facilities(broker).transport.stats(queue.name) for queue in facilities(broker).yard.queues]
-    return [
-        count
-        for stats in found
-        for lane in (stats.live, stats.retry)
-        for count in (lane.waiting, lane.scheduled, lane.running)
-    ]
+    lanes = [lane for stats in found for lane in (stats.live, stats.retry)]
+    return [count for lane in lanes for count in (lane.waiting, lane.scheduled, lane.running)]
 
 
 def wait_until_drained(broker: Broker, timeout_s: float = 60.0) -> None:
@@ -256,8 +220,7 @@ def wait_until_drained(broker: Broker, timeout_s: float = 60.0) -> None:
     Raises:
         AssertionError: nothing changed for that long.
     """
-    last: list[int] = []
-    changed_s = time.monotonic()
+    last, changed_s = list[int](), time.monotonic()
     while True:
         with contextlib.suppress(BrokerError):  # the server may still be away
             left = work_left(broker)

@@ -1,16 +1,11 @@
 """A PgBouncer in transaction mode before a PostgreSQL under test."""
 
-import os
 import shutil
 import signal
 import subprocess
-import tempfile
-from pathlib import Path
-from typing import Any
 
 import psycopg
 
-from benchmarks.postgres import postgres_account
 from switchyard.embedded.server import free_port
 from switchyard.workers.shared.fork import die_with_parent
 from tests.chaos.postgres import DatabaseServer, PostgresUnderTest
@@ -24,7 +19,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-auth_file = {users}
+auth_file = users
 pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 500
@@ -50,25 +45,15 @@ class PgBouncerUnderTest(DatabaseServer):
         if program is None:
             raise RuntimeError("PgBouncer is not here; run: sudo apt install pgbouncer")
         self._program, self.port = program, free_port()
-        self._folder = Path(tempfile.mkdtemp(prefix="switchyard-pgbouncer-"))
-        users = self._folder / "users"
-        users.write_text('"yard" ""\n')
-        settings = self._folder / "pgbouncer.ini"
-        settings.write_text(INI.format(server=server.port, port=self.port, users=users, size=size, ignored=ignored))
-        found = postgres_account()
-        self._as: dict[str, Any] = {}
-        if found:
-            self._as = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
-            for path in (self._folder, users, settings):
-                os.chown(path, found.pw_uid, found.pw_gid)
-        self._settings = settings
+        settings = INI.format(server=server.port, port=self.port, size=size, ignored=ignored)
+        self._make_folder("pgbouncer", users='"yard" ""\n', settings=settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; return when the server answers through it."""
         with (self._folder / "log").open("a") as log:
             self._process = subprocess.Popen(
-                [self._program, self._settings], stdout=log, stderr=log, cwd=self._folder,
+                [self._program, self._folder / "settings"], stdout=log, stderr=log, cwd=self._folder,
                 preexec_fn=die_with_parent(signal.SIGKILL), **self._as,
             )  # fmt: skip
         wait_for(self._answers, what="PgBouncer")
@@ -77,7 +62,7 @@ class PgBouncerUnderTest(DatabaseServer):
         return (self._folder / "log").read_text()
 
     def remove(self) -> None:
-        if self._process is not None:
+        if self._process:
             self._process.kill()
             self._process.wait(30)
         shutil.rmtree(self._folder, ignore_errors=True)

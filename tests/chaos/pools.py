@@ -12,14 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from switchyard.broker.interface import facilities
 from switchyard.broker.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.shapes import DeadLetter
-from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
+from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.wiring import build_yard
 from tests.chaos.ledger import Account, Entry, Ledger
 from tests.chaos.load import QUEUE, declare_job, enqueue
@@ -28,6 +27,7 @@ from tests.processes import titles_below
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
+MANAGE = (sys.executable, str(ROOT / "manage.py"))
 BRIEF_LEASES, USUAL = "tests.chaos.yard.brief_leases", "tests.chaos.yard.settings"
 MOST_ROUNDS = 6
 
@@ -63,12 +63,18 @@ class RunningPool:
         try:
             return wait_for(lambda: (found := re.search(pattern, self.log())) and found.group(), timeout_s)
         except AssertionError as error:
-            tail = self.log()[-4_000:]
-            raise AssertionError(f"{pattern!r} not in the log within {timeout_s} s:\n{tail}") from error
+            raise AssertionError(f"{pattern!r} not in the log after {timeout_s} s:\n{self.log()[-4_000:]}") from error
 
     def children(self) -> dict[str, int]:
         """Return title -> pid of what runs below it."""
         return titles_below(self.pid)
+
+    @classmethod
+    def started(cls, command: Sequence[str], log: Path, **options: Any) -> Self:
+        """Start a command in a process group of its own."""
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options)
+        return cls(process, log)
 
     def signal_all(self, signum: int) -> None:
         """Signal it and everything below, the supervisor first."""
@@ -76,7 +82,6 @@ class RunningPool:
             os.kill(pid, signum)
 
     def kill(self) -> None:
-        """Kill it and everything below, where anything is left."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
@@ -116,19 +121,13 @@ class Pools:
             url: Instead of the server's own address, such as that of a proxy.
         """
         folder = Path(tempfile.mkdtemp(prefix="pool-", dir=self._folder))
-        log = folder / "log"
         environment = {
             **os.environ, "DJANGO_SETTINGS_MODULE": settings, **self.addresses(url),
             "SWITCHYARD_STATE_DIR": str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
             "CHAOS_LEDGER": str(self._ledger.path), "CHAOS_YARD": self._yard,
         }  # fmt: skip
         began_s = time.monotonic()
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, str(ROOT / "manage.py"), *arguments], cwd=folder, env=environment, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        pool = RunningPool(process, log)
+        pool = RunningPool.started([*MANAGE, *arguments], folder / "log", cwd=folder, env=environment)
         self._started.append(pool)
         if ready:
             pool.wait_for_log("pools: all ready" if arguments[0] == "runpools" else f"pool {arguments[1]}: ready")
@@ -142,7 +141,10 @@ class Pools:
         for pool in self._started:
             pool.process.wait(60)
 
-    def stop_all(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         for pool in self._started:
             pool.kill()
         self.broker.close()
@@ -151,16 +153,10 @@ class Pools:
 
 def started(ledger: Ledger, job: str, times: int = 1, timeout_s: float = 60.0) -> Entry:
     """Wait until a job has started so many times, and return where and when the last of them was."""
-
-    def starts() -> list[Entry] | None:
-        found = ledger.of("started", job)
-        return found if len(found) >= times else None
-
-    return wait_for(starts, timeout_s, what=f"start {times} of {job}")[-1]
+    return wait_for(lambda: ledger.of("started", job)[times - 1 :], timeout_s, what=f"start {times} of {job}")[-1]
 
 
 def begin(pools: Pools, ledger: Ledger, jobs: list[str], ms: int, how: str = "sleep", queue: str = QUEUE) -> None:
-    """Send jobs and wait until they run."""
     for job in jobs:
         enqueue(pools.broker, ledger, job, ms, how, queue=queue)
     for job in jobs:
@@ -177,8 +173,7 @@ def buried(pools: Pools, ledger: Ledger, job: str, queue: str = QUEUE) -> tuple[
 
 
 def report_of(pools: Pools, name: str) -> PoolReport:
-    reports = PoolReports(RedisCalls(pools.broker.client), Keys()).read_all()
-    return next(report for report in reports if report.pool == name)
+    return next(report for report in facilities(pools.broker).pools.read_all() if report.pool == name)
 
 
 def restarts(pools: Pools, name: str) -> dict[str, int]:

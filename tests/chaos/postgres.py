@@ -27,9 +27,19 @@ class DatabaseServer:
 
     port: int
 
+    def _make_folder(self, name: str, **files: str) -> None:
+        """Make a folder with files, for the account that the server runs as."""
+        self._folder, found = Path(tempfile.mkdtemp(prefix=f"switchyard-{name}-")), postgres_account()
+        for file, text in files.items():
+            (self._folder / file).write_text(text)
+        self._as: dict[str, Any] = {}
+        if found:
+            self._as = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+            for path in (self._folder, *self._folder.iterdir()):
+                os.chown(path, found.pw_uid, found.pw_gid)
+
     @property
     def url(self) -> str:
-        """Address for Django."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
@@ -56,14 +66,9 @@ class PostgresUnderTest(DatabaseServer):
     def __init__(self, network: str = "", *, connections: int = CONNECTIONS) -> None:
         self._connections = connections
         self._programs = provide()
-        self._folder = Path(tempfile.mkdtemp(prefix="switchyard-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        found = postgres_account()
-        self._as: dict[str, Any] = {}
-        if found:
-            os.chown(self._folder, found.pw_uid, found.pw_gid)
-            self._as = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+        self._make_folder("postgres")
         subprocess.run(
             [self._programs / "initdb", "-D", self._folder / "data", "-U", "yard", "-A", "trust", "--no-sync"],
             capture_output=True, check=True, cwd=self._folder, **self._as,
@@ -86,7 +91,7 @@ class PostgresUnderTest(DatabaseServer):
 
     def stop(self) -> None:
         """Stop it at once: every connection is closed, and new ones are refused."""
-        if self._process is not None:
+        if self._process:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(30)
 
@@ -95,20 +100,17 @@ class PostgresUnderTest(DatabaseServer):
 
         Its backends notice and end by themselves; a server that starts before the last one has ended refuses the data.
         """
-        if self._process is not None:
-            backends = psutil.Process(self._process.pid).children(recursive=True)
-            self._process.kill()
-            self._process.wait(30)
-            _, alive = psutil.wait_procs(backends, timeout=30)
-            assert not alive, f"backends outlived their server: {alive}"
+        backends = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        self._process.wait(30)
+        _, alive = psutil.wait_procs(backends, timeout=30)
+        assert not alive, f"backends outlived their server: {alive}"
 
     def runs(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return bool(self._process) and self._process.poll() is None
 
     def signal(self, signum: int) -> None:
-        """Signal the process that takes new connections."""
-        if self._process is not None:
-            self._process.send_signal(signum)
+        self._process.send_signal(signum)
 
     @contextlib.contextmanager
     def standing_still(self) -> Iterator[None]:
@@ -127,13 +129,11 @@ class PostgresUnderTest(DatabaseServer):
                     member.resume()
 
     def execute(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement over a connection of its own and return its rows."""
         with psycopg.connect(self.url, autocommit=True, connect_timeout=5) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
     def cut_connections(self) -> int:
-        """End every client's connection and return how many there were."""
         return len(
             self.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "

@@ -31,7 +31,6 @@ class MortalCalls(RedisCalls):
 
 
 def main() -> None:
-    """Do what is left of the queue's purges."""
     url, prefix, queue, last = sys.argv[1:]
     finish(QueueOperations(MortalCalls(connect(url), int(last)), Keys(prefix=prefix).queue(queue)))
 

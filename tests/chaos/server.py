@@ -1,12 +1,11 @@
 """A server under test: a real Valkey or Redis that is killed, stopped, filled and cut, and started again."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Self
 
 import redis
 
@@ -140,7 +139,6 @@ class ServerUnderTest:
         self.config_set("maxmemory", used_bytes + spare_bytes if spare_bytes else 1)
 
     def make_room(self) -> None:
-        """Take back what :meth:`fill` did."""
         self.config_set("maxmemory", 0)
 
     def config_set(self, name: str, value: str | int) -> None:
@@ -158,7 +156,7 @@ class ServerUnderTest:
             self._admin.close()
         self._server.kill()
 
-    def __enter__(self) -> ServerUnderTest:
+    def __enter__(self) -> Self:
         self._server.start()
         return self
 

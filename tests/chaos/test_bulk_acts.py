@@ -17,7 +17,6 @@ from typing import Any
 import dramatiq
 import pytest
 import redis
-from django.conf import settings
 
 from switchyard.audit.models import AuditEntry
 from switchyard.audit.services import Who
@@ -36,6 +35,7 @@ from switchyard.bulk.models import BulkAct
 from switchyard.bulk.runner import step_size
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.projection import columns
+from tests.chaos.pools import MANAGE, ROOT, RunningPool
 from tests.chaos.server import ServerUnderTest
 from tests.factories.letters import letter
 from tests.waiting import wait_for
@@ -45,7 +45,6 @@ QUEUE = "webhook"
 WHO = Who("a.lind", "page")
 # Letters or jobs, and kills.
 SIZES = [pytest.param(1_000, 1, id="1,000"), pytest.param(100_000, 3, id="100,000", marks=pytest.mark.long)]
-REPOSITORY = Path(__file__).parents[2]
 PREFIX, PURGED = "chaos", "purged"
 OWNER = "worker/live"
 LEASED = 64
@@ -56,19 +55,12 @@ RARE, USUAL_MS, LONGEST_MS = 5_000, 10.0, 50.0
 
 
 @contextlib.contextmanager
-def scheduler(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a scheduler, which does bulk acts, in a process group of its own."""
-    command = [sys.executable, "manage.py", "switchyard", "runscheduler"]
-    process = subprocess.Popen(
-        command, cwd=settings.BASE_DIR, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+def scheduler(environment: dict[str, str]) -> Iterator[None]:
+    running = RunningPool.started([*MANAGE, "switchyard", "runscheduler"], Path(os.devnull), env=environment)
     try:
-        yield process
+        yield
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(60)
+        running.kill()
 
 
 def finish_with_kills(act: BulkAct, environment: dict[str, str], kills: int) -> None:
@@ -100,7 +92,6 @@ def watch(valkey: redis.Redis) -> None:
 
 
 def report(act: BulkAct, valkey: redis.Redis) -> None:
-    """Print what an act took; check that it went by steps."""
     seconds = (act.ended_at - act.started_at).total_seconds()  # type: ignore[operator]
     calls = valkey.info("commandstats")["cmdstat_evalsha"]
     longest = max((entry["duration"] for entry in valkey.slowlog_get(100_000)), default=0)
@@ -113,7 +104,6 @@ def report(act: BulkAct, valkey: redis.Redis) -> None:
 
 
 def bury(count: int) -> list[str]:
-    """Put letters into the dead list, and their rows into the database."""
     broker = dramatiq.get_broker()
     keys = broker.keys.queue(QUEUE)
     first = now_ms() - count - 1_000
@@ -131,9 +121,7 @@ def bury(count: int) -> list[str]:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("count", "kills"), SIZES)
 @pytest.mark.parametrize("kind", ["letter.requeue", pytest.param("letter.discard", marks=pytest.mark.long)])
-def test_letters_of_a_killed_bulk_act_are_moved_once_each(
-    kind, count, kills, facilities, valkey, process_environment
-):  # fmt: skip
+def test_letters_of_a_killed_bulk_act_are_moved_once_each(kind, count, kills, facilities, valkey, process_environment):
     ids = bury(count)
 
     watch(valkey)
@@ -150,8 +138,7 @@ def test_letters_of_a_killed_bulk_act_are_moved_once_each(
     expected = "requeued" if kind == "letter.requeue" else "discarded"
     assert DeadLetter.objects.filter(state=expected, state_by="a.lind", claim_token="").count() == count
     assert {len(history) for history in DeadLetter.objects.values_list("history", flat=True)[:500]} == {1}
-    entry = AuditEntry.objects.get(act=kind)
-    assert (entry.count, entry.outcome) == (count, "done")
+    assert AuditEntry.objects.values_list("count", "outcome").get(act=kind) == (count, "done")
 
 
 @pytest.mark.timeout(900)
@@ -179,9 +166,7 @@ def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(count, kills, faci
     entries = valkey.xrange(facilities.records.keys.queue(QUEUE).history)
     rows = [row for _, fields in entries for row in decode_rows(fields[b"rows"])]
     dropped = int(ended.get(b"dropped", 0))
-    print(
-        f"{found}, {int(ended[b'bytes']):,} bytes of records, {len(rows):,} rows for the history, {dropped:,} dropped"
-    )
+    print(f"{found}, {int(ended[b'bytes']):,} bytes of records, {len(rows):,} rows, {dropped:,} dropped")
     # Of so many, neither records nor rows fit into this queue's share of the budgets, and no writer runs here.
     full = RecordLimits().records_bytes // len(facilities.yard.queues)
     assert found["cancelled"] + found[None] == count
@@ -189,8 +174,7 @@ def test_jobs_of_a_killed_bulk_cancel_are_cancelled_once_each(count, kills, faci
     assert {row.id for row in rows} <= set(ids)
     assert len({row.id for row in rows}) + dropped >= count
     assert {row.state for row in rows} == {"cancelled"}
-    entry = AuditEntry.objects.get(act="job.cancel")
-    assert (entry.count, entry.outcome) == (count, "done")
+    assert AuditEntry.objects.values_list("count", "outcome").get(act="job.cancel") == (count, "done")
 
 
 class MeasuredCalls(RedisCalls):
@@ -204,7 +188,6 @@ class MeasuredCalls(RedisCalls):
         self.took_ms: defaultdict[str, list[float]] = defaultdict(list)
 
     def call(self, operation: Any, *args: Any, **options: Any) -> Any:
-        """Run an operation between two readings."""
         before_s = self._cpu_s()
         answer = super().call(operation, *args, **options)
         self.took_ms[operation.name].append((self._cpu_s() - before_s) * 1_000)
@@ -247,8 +230,7 @@ def kill_in_the_middle(server: ServerUnderTest, family: QueueOperations, rng: ra
     [purge] = purges(family)
     last = str(rng.randint(2, steps // 4))
     command = [sys.executable, "-m", "tests.chaos.purging", server.url, PREFIX, PURGED, last]
-    ended = subprocess.run(command, cwd=REPOSITORY, timeout=300, check=False)
-    assert ended.returncode == -signal.SIGKILL
+    assert subprocess.run(command, cwd=ROOT, timeout=300, check=False).returncode == -signal.SIGKILL
     assert purges(family) == [replace(purge, claim=purges(family)[0].claim)], "it was not killed in the middle"
 
 
@@ -291,9 +273,7 @@ def test_a_purge_is_exact_after_kills_and_never_holds_the_server_up(server):
     assert family.ack(OWNER, family.held(OWNER)) == []
 
     figures = {name: round(max(took_ms), 2) for name, took_ms in calls.took_ms.items()}
-    print(
-        f"{count:,} messages: undone in {undone_s:.1f} s, dropped in {dropped_s:.1f} s, longest calls in ms: {figures}"
-    )
+    print(f"{count:,}: undone in {undone_s:.1f} s, dropped in {dropped_s:.1f} s, longest calls in ms: {figures}")
     assert max(figures.values()) < LONGEST_MS
     every = sorted(itertools.chain.from_iterable(calls.took_ms.values()))
     assert every[-len(every) // RARE] < USUAL_MS

@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-import redis
 from dramatiq.message import Message
 
 from project.topology import YARD
@@ -38,7 +36,6 @@ from tests.chaos.databases import (
     sqlite_writer,
     steadily,
 )
-from tests.chaos.ledger import Ledger
 from tests.chaos.load import let_pass, wait_until_drained
 from tests.chaos.pools import ROOT
 from tests.chaos.postgres import PostgresUnderTest
@@ -60,7 +57,7 @@ DEVIATIONS = 3
 
 
 @pytest.fixture(scope="module")
-def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresUnderTest]:
+def postgres(valkey_url, tmp_path_factory) -> Iterator[PostgresUnderTest]:
     """A PostgreSQL with the platform's tables, for all tests of the module."""
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
@@ -70,30 +67,26 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def yard_on(valkey: redis.Redis, valkey_url: str, ledger: Ledger) -> Iterator[Any]:
+def yard_on(valkey, valkey_url, ledger) -> Iterator[Any]:
     """Start real pools on a database: ``yard_on(url)``."""
-    started: list[DatabaseYard] = []
+    with contextlib.ExitStack() as started:
 
-    def start(database_url: str) -> DatabaseYard:
-        yard = DatabaseYard(ledger, valkey_url, database_url)
-        started.append(yard)
-        yard.start()
-        return yard
+        def start(database_url: str) -> DatabaseYard:
+            yard = DatabaseYard(ledger, valkey_url, database_url)
+            started.callback(lambda: (print(yard.log()[-4_000:]), yard.stop()))
+            yard.start()
+            return yard
 
-    yield start
-    for yard in started:
-        print(yard.log()[-4_000:])
-        yard.stop()
+        yield start
 
 
 @pytest.fixture
-def postgres_yard(postgres: PostgresUnderTest, yard_on: Any) -> DatabaseYard:
-    """Real pools on PostgreSQL."""
+def postgres_yard(postgres, yard_on) -> DatabaseYard:
     return yard_on(postgres.url)
 
 
 @pytest.fixture
-def sqlite_path(tmp_path: Path, valkey_url: str) -> Path:
+def sqlite_path(tmp_path, valkey_url) -> Path:
     """An SQLite database with the platform's tables."""
     path = tmp_path / "db.sqlite3"
     manage(environment(tmp_path, valkey_url, f"sqlite:///{path}"), "migrate", "--verbosity=0")
@@ -103,7 +96,6 @@ def sqlite_path(tmp_path: Path, valkey_url: str) -> Path:
 
 
 def accounted(yard: DatabaseYard) -> None:
-    """Check that no job was lost, none was unexpected, and none became a dead letter."""
     found = yard.ledger.account()
     assert (found.lost, found.unexpected, yard.dead()) == ((), (), 0)
 
@@ -120,8 +112,7 @@ def test_postgres_that_is_away_costs_time_and_no_job(postgres, postgres_yard, aw
         with steadily(lambda: yard.send("plain_job", PLAIN), every_s) as plain:
             postgres.stop()
             unready = readiness(yard)
-            away_since = time.monotonic()
-            live = [yard.live()]
+            away_since, live = time.monotonic(), [yard.live()]
             while (left_s := away_since + away_s - time.monotonic()) > 0:
                 let_pass(min(left_s, 5.0))
                 live.append(yard.live())
@@ -188,9 +179,9 @@ def test_a_locked_table_holds_up_nothing_but_who_wants_it(database, held_s, medi
         assert server.execute("SELECT sum(deadlocks) FROM pg_stat_database") == [(0,)]
 
 
+@long
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("rounds", [10, pytest.param(50, marks=long)])
-@pytest.mark.long
+@pytest.mark.parametrize("rounds", [10, 50])
 def test_connections_that_postgres_cut_between_tasks_cost_no_attempt(postgres, postgres_yard, rounds):
     yard, cut = postgres_yard, []
     for _ in range(rounds):
@@ -277,9 +268,8 @@ def test_no_process_has_another_ones_connection_to_postgres(query, postgres, yar
     assert len(used) >= len(KINDS)
     for found in (fresh, used):
         assert len(set(found)) == len(found), "two processes share a connection"
-    processes = "SELECT count(DISTINCT process) FROM chaos_row"
+    assert postgres.execute("SELECT count(DISTINCT process) FROM chaos_row")[0][0] >= len(KINDS)
     shared = "SELECT backend FROM chaos_row GROUP BY backend HAVING count(DISTINCT process) > 1"
-    assert postgres.execute(processes)[0][0] >= len(KINDS)
     assert postgres.execute(shared) == [], "two processes used one backend"
 
 
@@ -294,14 +284,12 @@ def connections_of(yard: DatabaseYard, port: int) -> list[int]:
 
 
 def locked_table(server: PostgresUnderTest) -> AbstractContextManager[Any]:
-    """Hold a lock on the whole table for the time of the block."""
     connection = psycopg.connect(server.url)
     connection.execute("LOCK TABLE chaos_row IN ACCESS EXCLUSIVE MODE")
     return connection
 
 
 def plain_waits(yard: DatabaseYard, seconds: float) -> list[float]:
-    """Return how long jobs that need no database waited for their start, ordered."""
     with steadily(lambda: yard.send("plain_job", PLAIN), 0.02) as plain:
         let_pass(seconds)
     yard.wait_for_completed(plain)
@@ -326,7 +314,7 @@ class Failure(NamedTuple):
 
 
 class SideServer:
-    """A webhook receiver or a mail sink in a process of its own: stopped and started again on one port."""
+    """A webhook receiver or a mail sink in a process of its own, on a port that it has before it starts."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self.port = free_port()
@@ -334,20 +322,15 @@ class SideServer:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it listens."""
         self._process = subprocess.Popen(
             self._command, cwd=ROOT, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent(signal.SIGTERM)
         )
         assert "ready" in self._process.stdout.readline()
 
-    def stop(self) -> None:
-        """End it: connections are refused from now on."""
+    def close(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
-            self._process = None
+            self._process.communicate()
 
 
 class OutageYard(StartedYard):
@@ -360,26 +343,12 @@ class OutageYard(StartedYard):
         self.speed = speed
 
     def rows(self, kind: str, count: int, *more: str) -> list[dict[str, Any]]:
-        """Write the rows that jobs need, and return the arguments of each job."""
         command = [sys.executable, "-m", "tests.chaos.outage_yard.rows", kind, str(count), *more]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=True)
         return list(json.loads(done.stdout))
 
     def send(self, queue: str, actor: str, arguments: list[dict[str, Any]]) -> list[str]:
-        """Enqueue a job for each set of arguments and return their ids."""
-        sent = []
-        for kwargs in arguments:
-            message: Message[Any] = Message(queue_name=queue, actor_name=actor, args=(), kwargs=kwargs, options={})
-            sent.append(self.broker.enqueue(message).message_id)
-        return sent
-
-    def wait_until_all_failed(self, jobs: list[str]) -> None:
-        wanted = set(jobs)
-        wait_for(lambda: wanted <= {failure.job for failure in self.failures()}, 120, what="first attempts")
-
-    def pass_minutes(self, minutes: float) -> None:
-        """Let so many of the yard's hurried minutes pass."""
-        threading.Event().wait(minutes * MINUTE_S / self.speed)
+        return [self.broker.enqueue(Message(queue, actor, (), kwargs, {})).message_id for kwargs in arguments]
 
     def probe(self, queue: str, jobs: list[str], timeout_s: float) -> list[float]:
         """Send live work every 50 ms until all jobs have ended; return how long each probe waited, in ms."""
@@ -388,7 +357,7 @@ class OutageYard(StartedYard):
         open_jobs = set(jobs)
         while open_jobs:
             probes += self.send(queue, f"probe_{queue}", [{}])
-            threading.Event().wait(0.05)
+            let_pass(0.05)
             states = facilities(self.broker).records.states(list(open_jobs))
             open_jobs = {job for job, state in zip(list(open_jobs), states, strict=True) if state != "succeeded"}
             assert time.monotonic() < deadline, (len(open_jobs), Counter(states), self.log()[-4_000:])
@@ -403,15 +372,9 @@ class OutageYard(StartedYard):
     def failures(self) -> list[Failure]:
         """Return the attempts that failed, oldest first, as the pools logged them."""
         lines = [json.loads(line) for line in self.log().splitlines() if line.endswith("}")]
-        return [
-            Failure(
-                line["job_id"],
-                at := datetime.fromisoformat(line["timestamp"]).timestamp(),
-                at + line["delay_ms"] / 1_000,
-            )
-            for line in lines
-            if line.get("event") == "retried"
-        ]
+        told = [line for line in lines if line.get("event") == "retried"]
+        at_s = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in told]
+        return [Failure(line["job_id"], at, at + line["delay_ms"] / 1_000) for line, at in zip(told, at_s, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -422,26 +385,23 @@ def emptied() -> Iterator[PostgresUnderTest]:
 
 
 @pytest.fixture
-def yard_with(emptied: PostgresUnderTest, valkey: redis.Redis, valkey_url: str, tmp_path: Path) -> Iterator[Any]:
+def yard_with(emptied, valkey, valkey_url, tmp_path) -> Iterator[Any]:
     """Build a yard on an empty database of PostgreSQL: ``yard_with(speed=100, SWITCHYARD_SMTP_URL=…)``."""
-    made: list[OutageYard] = []
+    with contextlib.ExitStack() as made:
 
-    def make(*, speed: int, **environment: str) -> OutageYard:
-        emptied.execute("DROP SCHEMA public CASCADE")
-        emptied.execute("CREATE SCHEMA public")
-        made.append(OutageYard(tmp_path, valkey_url, emptied.url, speed=speed, **environment))
-        made[-1].manage("migrate", "--verbosity=0")
-        return made[-1]
+        def make(*, speed: int, **environment: str) -> OutageYard:
+            emptied.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            yard = OutageYard(tmp_path, valkey_url, emptied.url, speed=speed, **environment)
+            made.callback(yard.stop)
+            yard.manage("migrate", "--verbosity=0")
+            return yard
 
-    yield make
-    for yard in made:
-        yard.stop()
+        yield make
 
 
 def outlast(yard: OutageYard, queue: str, jobs: list[str], come_back: Callable[[], None]) -> None:
-    """Let the outage pass, bring the provider back, and check how the jobs ended."""
-    yard.wait_until_all_failed(jobs)
-    yard.pass_minutes(OUTAGE_MIN)
+    wait_for(lambda: {*jobs} <= {failure.job for failure in yard.failures()}, 120, what="first attempts")
+    let_pass(OUTAGE_MIN * MINUTE_S / yard.speed)
     come_back()
     back_at = time.time()
     longest_s = max(YARD.queue_of(queue).retry.longest_ms(retry) for retry in range(1, 12)) / 1_000 / yard.speed
@@ -451,8 +411,7 @@ def outlast(yard: OutageYard, queue: str, jobs: list[str], come_back: Callable[[
     due_s = {failure.job: failure.due_s for failure in yard.failures()}
     starts_s = {job: (record.started_at or 0) / 1_000 for job, record in records.items()}
     late_s = max(starts_s[job] - max(due_s[job], back_at) for job in jobs)
-    minutes = Counter(int(due / (MINUTE_S / yard.speed)) for due in due_s.values())
-    busiest = max(minutes.values()) / len(jobs)
+    busiest = max(Counter(int(due / (MINUTE_S / yard.speed)) for due in due_s.values()).values()) / len(jobs)
     print(
         f"{len(jobs)} jobs of {queue}, {yard.speed} times as fast, away for {OUTAGE_MIN} min: attempts "
         f"{dict(sorted(Counter(record.attempts for record in records.values()).items()))}, dead letters {yard.dead()}, "
@@ -477,36 +436,31 @@ def test_an_endpoint_that_is_away_gets_every_delivery(count, speed, yard_with, e
     yard.start("webhook", "webhook-retry")
 
     jobs = yard.send("webhook", "deliver_webhook", arguments)
-    try:
+    with contextlib.closing(receiver):
         outlast(yard, "webhook", jobs, receiver.start)
-    finally:
-        receiver.stop()
 
     assert emptied.execute("SELECT state, count(*) FROM webhooks_delivery GROUP BY state") == [("succeeded", count)]
 
 
+@long
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize(("count", "speed"), [pytest.param(1_000, 20, marks=long)])
-def test_a_mail_server_that_is_away_gets_every_mail_once(count, speed, yard_with, tmp_path):
+def test_a_mail_server_that_is_away_gets_every_mail_once(yard_with, tmp_path):
     sink = SideServer("apps.mail.sink", "--dir", str(tmp_path / "mailbox"))
-    yard = yard_with(speed=speed, SWITCHYARD_SMTP_URL=f"smtp://127.0.0.1:{sink.port}")
+    yard = yard_with(speed=20, SWITCHYARD_SMTP_URL=f"smtp://127.0.0.1:{sink.port}")
     yard.start("default", "retries")
-    arguments = [{"to": f"person.{number}@mail.example"} for number in range(count)]
 
-    jobs = yard.send("default", "send_note", arguments)
-    try:
+    jobs = yard.send("default", "send_note", [{"to": f"person.{number}@mail.example"} for number in range(1_000)])
+    with contextlib.closing(sink):
         outlast(yard, "default", jobs, sink.start)
-    finally:
-        sink.stop()
 
-    assert len(list((tmp_path / "mailbox/new").iterdir())) == count
+    assert len(list((tmp_path / "mailbox/new").iterdir())) == 1_000
 
 
+@long
 @pytest.mark.timeout(500)
-@pytest.mark.parametrize(("count", "speed"), [pytest.param(1_000, 20, marks=long)])
-def test_a_database_that_is_away_gets_every_payment_once(count, speed, yard_with, emptied):
-    yard = yard_with(speed=speed)
-    arguments = yard.rows("urgent", count)
+def test_a_database_that_is_away_gets_every_payment_once(yard_with, emptied):
+    yard = yard_with(speed=20)
+    arguments = yard.rows("urgent", 1_000)
     yard.start("urgent", "retries")
     emptied.stop()
 
@@ -517,5 +471,5 @@ def test_a_database_that_is_away_gets_every_payment_once(count, speed, yard_with
         if not emptied.runs():
             emptied.start()
 
-    assert emptied.execute("SELECT count(*), count(DISTINCT invoice_id) FROM shop_payment") == [(count, count)]
+    assert emptied.execute("SELECT count(*), count(DISTINCT invoice_id) FROM shop_payment") == [(1_000, 1_000)]
     assert emptied.execute("SELECT DISTINCT status FROM shop_invoice") == [("paid",)]

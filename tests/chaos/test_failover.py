@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from math import inf
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,8 +40,7 @@ def down_ms() -> int:
 
 
 @pytest.fixture
-def watched(server_name: str, tmp_path: Path, down_ms: int) -> Iterator[Watched]:
-    """A master with a replica and three sentinels."""
+def watched(server_name, tmp_path, down_ms) -> Iterator[Watched]:
     with Watched(tmp_path / "sentinels", server_binary(server_name), down_ms=down_ms) as servers:
         yield servers
 
@@ -122,8 +120,7 @@ def test_a_planned_failover_with_writes_held_back_loses_nothing(watched, pools_o
         f"{len(found.accepted)} accepted jobs {len(found.lost)} were lost and {len(found.duplicated)} ran twice; "
         f"longest time without an end {max(later - at for at, later in pairwise(ends)):.1f} s"
     )
-    assert found.unexpected == ()
-    assert found.lost == ()
+    assert (found.unexpected, found.lost) == ((), ())
     assert max(back_s) < WORST_S
 
 
@@ -174,14 +171,14 @@ def test_a_lock_has_one_holder_while_its_master_is_replaced(watched, run_worker)
 
 
 @pytest.fixture
-def replica(server: ServerUnderTest, server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
+def replica(server, server_name, tmp_path) -> Iterator[ServerUnderTest]:
     with ServerUnderTest(tmp_path / "replica", server_binary(server_name)) as replica:
         follow(replica, server)
         yield replica
 
 
 @pytest.fixture
-def address(server: ServerUnderTest) -> Iterator[FaultProxy]:
+def address(server) -> Iterator[FaultProxy]:
     """The name that clients know, which leads to one server and then to the other."""
     with FaultProxy(server.port) as proxy:
         yield proxy
@@ -190,7 +187,7 @@ def address(server: ServerUnderTest) -> Iterator[FaultProxy]:
 def follow(replica: ServerUnderTest, primary: ServerUnderTest) -> None:
     primary.config_set("repl-diskless-sync-delay", 0)
     replica.admin.execute_command("REPLICAOF", "127.0.0.1", str(primary.port))
-    wait_for(lambda: replica.admin.info("replication")["master_link_status"] == "up")  # type: ignore[index]
+    wait_for(lambda: replica.admin.info("replication")["master_link_status"] == "up")
 
 
 def promote(replica: ServerUnderTest) -> None:
@@ -289,9 +286,7 @@ def wait_until_replicated(server: ServerUnderTest, replica: ServerUnderTest, led
 
 
 def offset_of(replica: ServerUnderTest) -> int:
-    """Return how far a replica has got in what its server has written."""
-    got: Any = replica.admin.info("replication")
-    return int(got["slave_repl_offset"])
+    return int(replica.admin.info("replication")["slave_repl_offset"])
 
 
 def seconds_until_new_work_completes(ledger: Ledger) -> float:

@@ -3,17 +3,14 @@
     bin/test --long --part chaos -s -k hygiene                         # on SQLite
     bin/test --long --part chaos --database postgres -s -k hygiene     # on PostgreSQL
 
-The long form goes in rounds. ``SOAK_FOLDER`` (by default ``var/soak-<database>``) keeps its seed, an account of each
-round that has passed, and the logs of the pools: a run that was ended goes on with the next round.
+The long form goes in rounds. ``SOAK_FOLDER`` (by default ``var/soak-<database>``) keeps an account of each round that
+has passed, with its seed, and the logs of the pools: a run that was ended goes on with the next round.
 
-``SOAK_SEED`` chooses a seed, ``SOAK_ROUNDS`` other than 20 rounds.
+``SOAK_SEED`` chooses a seed, ``SOAK_COUNT`` other than 20 rounds.
 """
-
-from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import random
 import re
@@ -22,11 +19,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import psycopg
 import pytest
-import redis
 from dramatiq.message import Message
 
 from switchyard.broker.errors import BrokerUnavailable
@@ -38,6 +34,7 @@ from tests.chaos.pools import ROOT
 from tests.chaos.soak_yard import BAD, KINDS, YARD
 from tests.chaos.soak_yard.misbehaving import MISBEHAVING
 from tests.environment import DATABASE, POSTGRES
+from tests.resumed import resumed
 from tests.waiting import wait_for
 
 # Jobs that a queue may hold: what crashes with them runs alone, one after the other.
@@ -86,7 +83,7 @@ class Run(NamedTuple):
     supervisor: int
 
     @classmethod
-    def of(cls, entry: Entry) -> Run:
+    def of(cls, entry: Entry) -> Self:
         job, _, supervisor = entry.job.partition("@")
         return cls(entry.phase, job, entry.pid, int(supervisor))
 
@@ -132,7 +129,6 @@ class Soak:
         return {"round": number, "seed": seed, "database": DATABASE, "bad": numbers.bad, "good": numbers.good, **took}
 
     def stop(self) -> None:
-        """End the pools, whatever state they are in."""
         self._yard.stop()
         self._ledger.close()
 
@@ -154,7 +150,6 @@ class Soak:
             let_pass(0.05)
 
     def _room(self) -> dict[str, int]:
-        """Return how many more jobs each queue takes."""
         room = dict(MOST)
         for name in room:
             stats = self._transport.stats(name)
@@ -217,7 +212,7 @@ def new_database(folder: Path) -> str:
 
 
 @pytest.fixture
-def soak_in(valkey: redis.Redis, valkey_url: str) -> Iterator[Callable[[Path], Soak]]:
+def soak_in(valkey, valkey_url) -> Iterator[Callable[[Path], Soak]]:
     """Start the pools of a soak that keeps its files in a folder: ``soak_in(folder)``."""
     with contextlib.ExitStack() as started:
 
@@ -246,16 +241,10 @@ def test_misbehaving_jobs_cost_no_other_job(soak_in, tmp_path):
 def test_a_soak_of_misbehaving_jobs_costs_no_other_job(soak_in):
     folder = Path(os.environ.get("SOAK_FOLDER") or ROOT / "var" / f"soak-{DATABASE}")
     folder.mkdir(parents=True, exist_ok=True)
-    kept, passed = folder / "seed", folder / "passed"
-    if not kept.exists():
-        kept.write_text(f"{seed()}\n")
-    passed.touch()
-    done, rounds = len(passed.read_text().splitlines()), int(os.environ.get("SOAK_ROUNDS") or ROUNDS)
-    print(f"{folder}: SOAK_SEED={kept.read_text().strip()}, {done} of {rounds} rounds have passed")
+    soak = soak_in(folder / f"pools-{uuid.uuid4().hex[:4]}")
 
-    soak = soak_in(folder / f"pools-from-{done + 1}-{uuid.uuid4().hex[:4]}")
-    for number in range(done + 1, rounds + 1):
-        account = soak.run(number, LONG, int(kept.read_text()))
-        with passed.open("a") as file:
-            file.write(f"{json.dumps(account)}\n")
-        print(account)
+    def judge(seed: int, number: int) -> dict[str, Any]:
+        print(account := soak.run(number + 1, LONG, seed))
+        return account
+
+    resumed("SOAK", judge, folder, count=ROUNDS, seed=seed())

@@ -6,20 +6,16 @@ import re
 import signal
 import statistics
 import time
-import urllib.error
-import urllib.request
 from functools import partial
 from itertools import pairwise
 from math import inf
 
 import psutil
 import pytest
+import urllib3
 from dramatiq.broker import Broker
 
 from switchyard.broker.interface import facilities
-from switchyard.broker.keys import Keys
-from switchyard.broker.redis.calls import RedisCalls
-from switchyard.broker.stores.pool_reports import PoolReports
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import FIRST, QUEUE, enqueue, let_pass, load, wait_until_drained
 from tests.chaos.pools import (
@@ -39,7 +35,7 @@ from tests.processes import is_alive
 from tests.waiting import wait_for
 from tests.ways import CANARY
 
-pytestmark = pytest.mark.usefixtures("valkey")
+pytestmark = [pytest.mark.usefixtures("valkey"), pytest.mark.timeout(600)]
 long = pytest.mark.long
 EVERY_S = 2.0
 SLOTS = 4  # of a child: the job that each has just ended may run again
@@ -47,7 +43,6 @@ SLOTS = 4  # of a child: the job that each has just ended may run again
 
 # The speed of a machine with other work changes between the two rates. If jobs waited for the lease of what crashed,
 # none would end for 15 s.
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("yard", "good", "share", "gap_s"),
     [
@@ -90,7 +85,6 @@ def test_a_poison_message_dies_after_three_crashes_and_the_others_go_on(pools, l
 
 
 # Exit codes say nothing about an end: a task can end its process with any, or have it drained by a signal to itself.
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("yard", "how"),
     [
@@ -118,7 +112,6 @@ def test_an_end_that_looks_like_a_drain_is_a_crash_of_what_ran(pools, ledger, ho
 
 
 # Where a connection is open its failure is answered, and its policy decides; where none is, it is a suspect.
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("yard", ["threads", *(pytest.param(each, marks=long) for each in ("processes", "greenlets"))])
 def test_a_task_that_leaves_its_process_no_descriptor_costs_no_other(pools, ledger):
     pool = pools.start("runpool", "work", "--grace", "1")
@@ -158,8 +151,8 @@ def rate_and_gap(broker: Broker, ledger: Ledger, name: str, good: int, pill_afte
 
 # How soon is printed: a lease lasts 15 s, and what waited for its end would tell there.
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.long)])
-@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=long)])
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(pools, ledger, kills):
     pool = pools.start("runpool", "work")
     chosen = random.Random(11)
@@ -198,14 +191,11 @@ def test_what_a_killed_child_ran_starts_again_at_once_and_no_sibling_stops(pools
 
 
 def workers(pool: RunningPool) -> set[int]:
-    """Return the pids of a pool's own children."""
     return {pid for title, pid in pool.children().items() if title.startswith("work child")}
 
 
 def seconds_until_again(ledger: Ledger, killed: dict[int, float]) -> list[float]:
-    """Return how long after the kill each job started that a killed child was running."""
-    took_s = []
-    running: dict[str, int] = {}
+    took_s, running = list[float](), dict[str, int]()
     for entry in ledger.entries():
         if entry.phase == "started":
             if entry.job in running and running[entry.job] != entry.pid:
@@ -217,7 +207,6 @@ def seconds_until_again(ledger: Ledger, killed: dict[int, float]) -> list[float]
 
 
 def siblings_interrupted(ledger: Ledger, killed: set[int]) -> int:
-    """Return how many jobs started and did not complete in children that were not killed."""
     began = {(entry.job, entry.pid) for entry in ledger.entries() if entry.phase == "started"}
     ended = {(entry.job, entry.pid) for entry in ledger.entries() if entry.phase == "completed"}
     return sum(pid not in killed for _, pid in began - ended)
@@ -225,15 +214,12 @@ def siblings_interrupted(ledger: Ledger, killed: set[int]) -> int:
 
 # With 0.1 s doubled each time seven starts fall into the first 10 s, and ten into the first minute. A loop without a
 # pause takes most of a core.
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("watched_s", "most", "most_cpu"), [(10, 7, inf), pytest.param(60, 10, 0.05, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("watched_s", "most", "most_cpu"), [(10, 7, inf), pytest.param(60, 10, 0.05, marks=long)])
 @pytest.mark.parametrize(
     ("yard", "settings"),
     [
         pytest.param("one byte", "settings", id="killed"),
-        pytest.param("greenlet", "broken_settings", marks=pytest.mark.long, id="bad import"),
+        pytest.param("greenlet", "broken_settings", marks=long, id="bad import"),
     ],
 )
 def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
@@ -252,9 +238,7 @@ def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
     cpu = ((after.user + after.system) - (before.user + before.system)) / took_s
 
     children = (after.children_user + after.children_system - before.children_user - before.children_system) / took_s
-    print(
-        f"{starts} starts in {watched_s:g} s, {cpu:.1%} of a core for the supervisor, {children:.1%} for its children"
-    )
+    print(f"{starts} starts in {watched_s:g} s; of a core {cpu:.1%} for the supervisor, {children:.1%} for children")
     assert starts <= most
     assert cpu < most_cpu
     assert pool.process.poll() is None
@@ -263,23 +247,16 @@ def test_a_crash_loop_costs_next_to_nothing_and_the_probe_says_so(
 
     pool.process.terminate()
     assert pool.process.wait(60) == 0
-    whole = pools_on("threads", valkey_url)
-    whole.start("runpool", "work")
+    pools_on("threads", valkey_url).start("runpool", "work")
     wait_for(lambda: ledger.jobs("completed") == ["waits"])
 
 
 def health(pools: Pools) -> tuple[int, str]:
-    """Return what the pool's probe is answered."""
-    [report] = PoolReports(RedisCalls(pools.broker.client), Keys()).read_all()
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{report.metrics_port}/health", timeout=30) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    port = report_of(pools, "work").metrics_port
+    answer = urllib3.request("GET", f"http://127.0.0.1:{port}/health", timeout=30, retries=False)
+    return answer.status, answer.data.decode()
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("yard", "ms", "neighbours", "settings"),
     [
@@ -301,14 +278,14 @@ def test_a_message_that_fells_its_container_dies_after_six_rounds_and_no_neighbo
     )  # fmt: skip
 
 
-@pytest.mark.timeout(600)
+@long
 @pytest.mark.parametrize(
     ("yard", "jobs", "ms", "settings"),
     [
-        pytest.param("many greenlets", 300, 100, BRIEF_LEASES, marks=long),
-        pytest.param("many greenlets", 1_000, 150, USUAL, marks=long),
-        pytest.param("one slot", 1_000, 100, USUAL, marks=long),
-        pytest.param("threads", 1_000, 1_000, USUAL, marks=long),
+        ("many greenlets", 300, 100, BRIEF_LEASES),
+        ("many greenlets", 1_000, 150, USUAL),
+        ("one slot", 1_000, 100, USUAL),
+        ("threads", 1_000, 1_000, USUAL),
     ],
 )
 def test_a_host_that_is_killed_five_times_blames_no_message(pools, ledger, jobs, ms, settings):
@@ -319,7 +296,6 @@ def test_a_host_that_is_killed_five_times_blames_no_message(pools, ledger, jobs,
     assert pools.broker.client.hlen(pools.broker.families[QUEUE].keys.notes) == 0
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("yard", "most_twice"),
     [("threads", 16), pytest.param("threads", 2, marks=long), pytest.param("greenlets", 2, marks=long)],
@@ -346,5 +322,4 @@ def test_what_a_killed_supervisors_children_ran_starts_again_under_the_next(pool
         f"no process left after {gone_s:.2f} s, the next pool ready after {ready_s:.1f} s, "
         f"started again after {min(again_s):.1f} to {max(again_s):.1f} s"
     )
-    found = ledger.none_lost()
-    assert len(found.duplicated) <= most_twice
+    assert len(ledger.none_lost().duplicated) <= most_twice

@@ -7,8 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ import pytest
 from switchyard.batches.services import NewBatch
 from switchyard.broker.interface import facilities
 from switchyard.broker.stores.batches import batch_of
-from tests.chaos.conftest import PoolsOn
 from tests.chaos.linked_jobs import (
     ADDED,
     AT_ONCE,
@@ -31,7 +28,7 @@ from tests.chaos.pools import Pools, RunningPool
 from tests.chaos.server import ServerUnderTest, server_binary
 from tests.chaos.test_killed_processes import workers
 from tests.factories.brokers import the_global_broker
-from tests.processes import is_alive
+from tests.processes import wait_for_end
 from tests.sentinels import Watched
 from tests.waiting import wait_for
 
@@ -62,11 +59,8 @@ def test_no_kill_leaves_a_place_taken_or_gives_one_too_many(pools, ledger, keys,
     def ended() -> int:
         return len(ledger.jobs("completed"))
 
-    def is_dead(pid: int) -> bool:
-        return not is_alive(pid)
-
     for number in range(1, kills + 1):
-        wait_for(lambda due=number: ended() >= jobs * due // (kills + 2))  # type: ignore[misc]
+        wait_for(lambda due=number: ended() >= jobs * due // (kills + 2))
         victim = chosen.choice(sorted(wait_for(lambda: workers(pool) - set(died_s))))
         died_s[victim] = time.monotonic()
         os.kill(victim, signal.SIGKILL)
@@ -75,7 +69,7 @@ def test_no_kill_leaves_a_place_taken_or_gives_one_too_many(pools, ledger, keys,
         below = list(pool.children().values())
         pool.process.kill()
         for pid in below:
-            wait_for(partial(is_dead, pid))
+            wait_for_end(pid, 60)
         died_s.update(dict.fromkeys(below, time.monotonic()))
         pool = pools.start("runpool", "work")
     wait_until_drained(pools.broker, 300)
@@ -91,11 +85,8 @@ def test_no_kill_leaves_a_place_taken_or_gives_one_too_many(pools, ledger, keys,
     assert not family.calls.command("EXISTS", family.keys.slots, family.keys.turns)
 
 
-Lossy = tuple[str, Callable[[], object]]
-
-
 @pytest.fixture(params=["killed, its file synced each second", "replaced by a sentinel"])
-def lossy(request: pytest.FixtureRequest, tmp_path: Path, server_name: str) -> Iterator[Lossy]:
+def lossy(request, tmp_path, server_name) -> Iterator[tuple[str, Callable[[], object]]]:
     """The address of a server, and an act after which it may have forgotten its last writes."""
     if request.param.startswith("killed"):
         with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
@@ -128,7 +119,7 @@ def test_a_server_that_forgets_its_last_writes_leaves_no_place_taken(pools_on, l
     pools.broker.enqueue_many(sent)
 
     for number in range(1, 4):
-        wait_for(lambda due=number: len(ledger.jobs("completed")) >= 200 * due)  # type: ignore[misc]
+        wait_for(lambda due=number: len(ledger.jobs("completed")) >= 200 * due)
         forget()
     wait_until_drained(pools.broker, 300)
 
@@ -141,9 +132,7 @@ def test_a_server_that_forgets_its_last_writes_leaves_no_place_taken(pools_on, l
 
 
 @pytest.fixture
-def batch_pools(
-    pools_on: PoolsOn, valkey_url: str, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Pools]:
+def batch_pools(pools_on, valkey_url, process_environment, monkeypatch) -> Iterator[Pools]:
     monkeypatch.setenv("DATABASE_URL", process_environment["DATABASE_URL"])
     pools = pools_on("batches", valkey_url)
     with the_global_broker(pools.broker):
@@ -168,14 +157,9 @@ def open_batches(broker: Any, made: list[NewBatch]) -> list[str]:
 
 
 def wait_until_ended(broker: Any, made: list[NewBatch], still_s: float) -> None:
-    """Wait until every batch has ended; fail when none did for so long."""
     left = len(made)
     while left:
-
-        def fewer(before: int = left) -> bool:
-            return len(open_batches(broker, made)) < before
-
-        wait_for(fewer, still_s, what=f"one of {left} batches ends")
+        wait_for(lambda: len(open_batches(broker, made)) < left, still_s, what=f"one of {left} batches ends")  # noqa: B023
         left = len(open_batches(broker, made))
 
 
@@ -184,9 +168,7 @@ def wait_until_ended(broker: Any, made: list[NewBatch], still_s: float) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("batches", "kills"), [(50, 6), pytest.param(1_000, 60, marks=pytest.mark.long)])
 def test_each_callback_is_enqueued_once_whatever_is_killed(batch_pools, ledger, batches, kills):
-    pools = batch_pools
-    chance = random.Random(39)
-    broker = pools.broker
+    pools, broker, chance = batch_pools, batch_pools.broker, random.Random(39)
     members, called = declare_batch_jobs(broker, ledger, (QUEUE, "brief"), ASIDE)
     running = {"work": pools.start("runpool", "work"), "retries": pools.start("runpool", "retries")}
     running["scheduler"] = scheduler(pools)
@@ -237,8 +219,7 @@ def test_each_callback_is_enqueued_once_whatever_is_killed(batch_pools, ledger, 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_batch_of_100_000_members(batch_pools, ledger):
-    pools = batch_pools
-    broker = pools.broker
+    pools, broker = batch_pools, batch_pools.broker
     members, called = declare_batch_jobs(broker, ledger, (QUEUE, "brief"), ASIDE)
     began_s = time.monotonic()
     made = send_batch(members, called, "large", 100_000)

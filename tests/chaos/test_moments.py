@@ -4,7 +4,6 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,9 +33,9 @@ GROUP_SIZE = 5
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=pytest.mark.long)])
+@pytest.mark.parametrize("yard", ["threads", pytest.param("greenlets", marks=long)])
 @pytest.mark.parametrize(
-    "moment", [moment if moment in OFTEN else pytest.param(moment, marks=pytest.mark.long) for moment in MOMENTS]
+    "moment", [moment if moment in OFTEN else pytest.param(moment, marks=long) for moment in MOMENTS]
 )
 def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(pools, ledger, deaths, moment):
     for number in range(JOBS):
@@ -56,13 +55,8 @@ def test_a_child_that_dies_at_a_moment_of_a_messages_way_loses_nothing(pools, le
     assert len(found.duplicated) <= (0 if moment in EARLY else 3 * MOST_HELD)
 
 
-Execute = Callable[[str], list[tuple[Any, ...]]]
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
-def execute(
-    request: pytest.FixtureRequest, tmp_path: Path, valkey_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Execute]:
+def execute(request, tmp_path, valkey_url, monkeypatch) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
     """Run a statement on the pools' database, which has the platform's tables and ``chaos_row``."""
     with contextlib.ExitStack() as stack:
         if request.param == "postgres":
@@ -80,7 +74,7 @@ def execute(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("moment", ["after the task", pytest.param("before the note", marks=pytest.mark.long)])
+@pytest.mark.parametrize("moment", ["after the task", pytest.param("before the note", marks=long)])
 def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledgement(
     execute, pools, ledger, deaths, moment
 ):
@@ -98,10 +92,8 @@ def test_what_is_done_once_is_not_done_again_after_a_death_before_the_acknowledg
     ledger.none_lost()
     assert deaths() == 3
     assert max(runs.values()) >= 2
-    assert sorted(execute("SELECT job FROM chaos_row")) == [(job,) for job in jobs]
-    assert sorted(execute("SELECT key FROM switchyard_jobs_doneonce WHERE job_id = key AND token > 0")) == [
-        (job,) for job in jobs
-    ]
+    for rows in ("job FROM chaos_row", "key FROM switchyard_jobs_doneonce WHERE job_id = key AND token > 0"):
+        assert sorted(execute(f"SELECT {rows}")) == [(job,) for job in jobs]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +122,7 @@ def test_a_worker_killed_between_end_and_acknowledgement_leaves_one_callback(
     "yard", ["processes", pytest.param("threads", marks=long), pytest.param("greenlets", marks=long)]
 )
 def test_every_kind_of_pool_keeps_results_calls_back_and_aborts(pools, ledger):
-    endless: Message[Any] = Message(QUEUE, "aborted_job", ("endless",), {}, {})
+    endless = Message(QUEUE, "aborted_job", ("endless",), {}, {})
     with the_global_broker(pools.broker):
         groups = {name: run_group(pools.broker, name, GROUP_SIZE) for name in GROUPS}
         pools.start("runpool", "work", settings="tests.chaos.yard.aborting_settings")

@@ -35,16 +35,15 @@ ROWS, EXPORTS = 60_000, 3
 # With those of development a web answers its own machine alone.
 SECRETS = {name: f"{name} of the tests".ljust(50, ".") for name in ("DJANGO_SECRET_KEY", "SWITCHYARD_PAYMENT_SECRET")}
 TOKEN = "from tests.factories.callers import Caller; print(Caller().headers['Authorization'])"
-CUSTOMERS = """
+CUSTOMERS = f"""
 INSERT INTO shop_customer (name, email, company, country, created_at)
 SELECT 'Customer ' || n, 'customer.' || n || '@mail.example', 'Company ' || n, 'DE', now()
-FROM generate_series(1, %s) AS n
+FROM generate_series(1, {ROWS}) AS n
 """
 
 
 @pytest.fixture(scope="module")
-def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresUnderTest]:
-    """A PostgreSQL with the platform's tables."""
+def postgres(valkey_url, tmp_path_factory) -> Iterator[PostgresUnderTest]:
     folder = tmp_path_factory.mktemp("migrating")
     with PostgresUnderTest() as server:
         manage(environment(folder, valkey_url, server.url, SETTINGS), "migrate", "--verbosity=0")
@@ -52,25 +51,22 @@ def postgres(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def without_database(tmp_path: Path) -> Iterator[TwoHosts]:
-    two = TwoHosts(tmp_path, 0)
-    yield two
-    two.close()
+def without_database(tmp_path) -> Iterator[TwoHosts]:
+    with contextlib.closing(TwoHosts(tmp_path, 0)) as two:
+        yield two
 
 
 @pytest.fixture
-def two(tmp_path: Path, postgres: PostgresUnderTest) -> Iterator[TwoHosts]:
-    two = TwoHosts(tmp_path, postgres.port)
-    yield two
-    two.close()
+def two(tmp_path, postgres) -> Iterator[TwoHosts]:
+    with contextlib.closing(TwoHosts(tmp_path, postgres.port)) as two:
+        yield two
 
 
 def test_a_host_whose_clock_is_wrong_works_beside_another(without_database):
     two = without_database
-    wrong, right = two.add(clock_s=61), two.add()
-    started = [host.start("runpool", "work") for host in (wrong, right)]
-    for pool in started:
-        pool.wait_for_log("pool work: ready", 120)
+    two.add(clock_s=61)
+    two.add()
+    two.start_pools()
 
     for number in range(40):
         enqueue(two.broker, two.ledger, f"short-{number}.", 20, max_age=55_000)
@@ -98,9 +94,7 @@ def test_a_host_whose_clock_is_wrong_works_beside_another(without_database):
 @long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_other_host_takes_over_what_ran(two, fault):
-    moved_s = take_over(two, fault, wait_until_done=partial(wait_until_drained, two.broker, 40))
-
-    assert moved_s[0] <= TAKEN_OVER_S
+    assert take_over(two, fault, wait_until_done=partial(wait_until_drained, two.broker, 40))[0] <= TAKEN_OVER_S
 
 
 @long
@@ -209,12 +203,10 @@ def test_each_minute_has_one_tick_whichever_host_leads(two, postgres, fault):
 
 
 def until(moment: datetime) -> None:
-    """Wait until a moment has come."""
     let_pass(max((moment - datetime.now(UTC)).total_seconds(), 0))
 
 
 def ticks_of(postgres: PostgresUnderTest) -> dict[datetime, str]:
-    """Return the minute -> job of all ticks that were sent, oldest first."""
     sent = "SELECT due_at, job_id FROM switchyard_schedules_scheduletick WHERE outcome = 'sent' ORDER BY due_at"
     return {due.astimezone(UTC): job for due, job in postgres.execute(sent)}
 
@@ -258,28 +250,19 @@ class WebYard:
     """Hosts that share a broker, a database and a bucket, and the API of the first one."""
 
     def __init__(self, folder: Path, postgres: PostgresUnderTest, s3: S3Server) -> None:
-        self._folder, self._postgres, self._bucket = folder, postgres, s3.bucket()
-        self._token = ""
+        self._folder, self._database_port, self._bucket = folder, postgres.port, s3.bucket()
         self.hosts: list[Host] = []
-
-    def prepare(self) -> None:
-        """Make tables, rows and a token."""
-        own = environment(self._folder, SERVER.url, self._postgres.url, PROJECT)
+        own = environment(folder, SERVER.url, postgres.url, PROJECT)
         manage(own, "migrate", "--verbosity=0")
         self._token = manage(own, "shell", "--no-imports", "-c", TOKEN).strip()
-        self._postgres.execute(CUSTOMERS.replace("%s", str(ROWS)))
+        postgres.execute(CUSTOMERS)
 
     def add(self) -> Host:
-        self.hosts.append(
-            Host(
-                self._folder, len(self.hosts) + 1, broker_port=SERVER.port, database_port=self._postgres.port,
-                bucket=self._bucket, settings=PROJECT,
-            )
-        )  # fmt: skip
+        options: dict[str, Any] = {"database_port": self._database_port, "bucket": self._bucket, "settings": PROJECT}
+        self.hosts.append(Host(self._folder, len(self.hosts) + 1, broker_port=SERVER.port, **options))
         return self.hosts[-1]
 
     def ask(self, path: str, body: Any = None) -> bytes:
-        """Return the answer of the web on the first host."""
         connection = http.client.HTTPConnection(self.hosts[0].address, PORT, timeout=30)
         headers = {"Host": "localhost", "Authorization": self._token, "Content-Type": "application/json"}
         with contextlib.closing(connection):
@@ -298,18 +281,16 @@ class WebYard:
         return False
 
     def log(self) -> str:
-        """Return the end of what all hosts printed."""
         return "\n".join(host.log() for host in self.hosts)
 
 
 @pytest.fixture
-def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebYard]:
+def yard(tmp_path, monkeypatch) -> Iterator[WebYard]:
     for name, value in (CREDENTIALS | SECRETS).items():
         monkeypatch.setenv(name, value)
     with contextlib.ExitStack() as opened:
         s3 = opened.enter_context(contextlib.closing(S3Server(tmp_path).start()))
         yard = WebYard(tmp_path, opened.enter_context(PostgresUnderTest()), s3)
-        yard.prepare()
         yield yard
         for host in yard.hosts:
             host.close()

@@ -24,6 +24,7 @@ from switchyard.broker.redis import acl
 from switchyard.embedded.server import free_port
 from tests.chaos.postgres import PostgresUnderTest
 from tests.chaos.server import server_binary
+from tests.factories.pictures import chunk
 from tests.factories.smtp import Recorder, smtp_server
 from tests.tls import Authority, GuardedServer
 from tests.waiting import wait_for
@@ -82,7 +83,6 @@ class Engine:
         return done
 
     def make_base(self) -> None:
-        """Make the base image of Debian's packages."""
         base = self.folder / "base.tar"
         excluded = [f"--dpkgopt=path-exclude={path}" for path in WITHOUT]
         command = ["mmdebstrap", "--variant=minbase", f"--include={INCLUDE}", *excluded, f"--customize-hook={CLEAN}"]
@@ -132,7 +132,6 @@ class Engine:
         return self.podman("run", *detached, *confined, *options, f"{IMAGE}:{release}", *command).stdout
 
     def logs(self, name: str) -> str:
-        """Return what a container printed."""
         done = self.podman("logs", name, check=False)
         return done.stdout + done.stderr
 
@@ -142,7 +141,6 @@ class Engine:
         return bool(found["State"]["Running"]), int(found["State"]["ExitCode"])
 
     def remove(self) -> None:
-        """Take containers and images away."""
         for name in dict.fromkeys(self.names):
             self.podman("rm", "--force", "--time", "5", name, check=False)
         self.podman("volume", "rm", "--all", "--force", check=False)
@@ -218,7 +216,6 @@ class ContainerYard:
         return self.engine.run("command", release, options, ["python", "manage.py", *command], wait=True)
 
     def prepare(self) -> None:
-        """Migrate, make sample rows and a token."""
         self.manage("migrate", "--noinput")
         self.manage("seed")
         self.token = self.manage("shell", "--verbosity=0", "-c", TOKEN).split()[-1]
@@ -240,7 +237,6 @@ class ContainerYard:
         return False
 
     def is_up(self, pool: str) -> bool:
-        """Return whether a pool's ``/health`` is green."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[pool], timeout=5)
         with contextlib.closing(connection), contextlib.suppress(OSError):
             connection.request("GET", "/health")
@@ -272,7 +268,6 @@ class ContainerYard:
         return self.engine.state(name)[1]
 
     def close(self) -> None:
-        """Remove every container."""
         for name in dict.fromkeys(self.engine.names):
             self.engine.podman("rm", "--force", "--time", "2", name, check=False)
         self.engine.podman("volume", "rm", "--all", "--force", check=False)
@@ -297,24 +292,18 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def yard(engine: Engine, tmp_path: Path) -> Iterator[ContainerYard]:
+def yard(engine, tmp_path) -> Iterator[ContainerYard]:
     """A yard on a PostgreSQL and a Redis of this machine, which takes TLS alone and the users of the rendered file."""
-    users = re.sub(
-        r"user (\S+) off",
-        r"user \1 on >\1",
-        acl.render(acl.roles(YARD.keys.queue(queue.name) for queue in YARD.queues)),
-    )
+    rendered = acl.render(acl.roles(YARD.keys.queue(queue.name) for queue in YARD.queues))
+    users = re.sub(r"user (\S+) off", r"user \1 on >\1", rendered)
     authority = Authority(tmp_path / "authority")
     broker = GuardedServer(tmp_path / "server", server_binary("redis-server"), users, authority=authority)
-    try:
-        with PostgresUnderTest() as postgres:
-            yard = ContainerYard(engine, broker, authority.file, postgres.url)
-            try:
-                yield yard
-            finally:
-                yard.close()
-    finally:
-        broker.close()
+    with (
+        contextlib.closing(broker),
+        PostgresUnderTest() as postgres,
+        contextlib.closing(ContainerYard(engine, broker, authority.file, postgres.url)) as yard,
+    ):
+        yield yard
 
 
 def test_image_is_small_and_runs_without_rights_and_without_a_compiler(engine, capsys):
@@ -323,8 +312,7 @@ def test_image_is_small_and_runs_without_rights_and_without_a_compiler(engine, c
         print(f"image: {size / 1e6:.0f} MB")
 
     assert size <= MOST_BYTES
-    found = engine.run("look", "one", ["--rm"], ["sh", "-c", LOOK], wait=True)
-    assert found.split() == ["10001"]
+    assert engine.run("look", "one", ["--rm"], ["sh", "-c", LOOK], wait=True).split() == ["10001"]
 
 
 def test_image_without_its_secrets_refuses_to_start_and_names_the_first(engine):
@@ -347,10 +335,8 @@ def test_bill_of_materials_names_every_package_with_its_licence(engine):
 def test_variant_for_rabbitmq_has_its_client_and_the_plain_one_has_none(engine):
     engine.build("rabbit", "s3 rabbitmq")
 
-    assert (
-        engine.run("with", "rabbit", ["--rm"], ["python", "-c", "import pika, boto3; print('both')"], wait=True)
-        == "both\n"
-    )
+    command = ["python", "-c", "import pika, boto3; print('both')"]
+    assert engine.run("with", "rabbit", ["--rm"], command, wait=True) == "both\n"
     command = ["python", "-c", "import importlib.util; print(importlib.util.find_spec('pika'))"]
     assert engine.run("without", "one", ["--rm"], command, wait=True) == "None\n"
 
@@ -358,22 +344,17 @@ def test_variant_for_rabbitmq_has_its_client_and_the_plain_one_has_none(engine):
 def large_png() -> bytes:
     """Return a transparent picture of 25 million pixels: 100 MB in memory, 100 KB as a file."""
     rows = zlib.compress(bytes((1 + 4 * LARGE_PX) * LARGE_PX))
-    parts = ((b"IHDR", struct.pack(">IIBBBBB", LARGE_PX, LARGE_PX, 8, 6, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
-    chunks = [
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
-    ]
-    return PNG[:8] + b"".join(chunks)
+    header = struct.pack(">IIBBBBB", LARGE_PX, LARGE_PX, 8, 6, 0, 0, 0)
+    return PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND")
 
 
 def picture(content: bytes) -> bytes:
-    """Return a form with a picture and its size."""
     fields = [
         f'--{PART}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n64\r\n'.encode()
         for name in ("width", "height")
     ]
-    head = (
-        f'--{PART}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
-    )
+    named = 'Content-Disposition: form-data; name="file"; filename="a.png"'
+    head = f"--{PART}\r\n{named}\r\nContent-Type: image/png\r\n\r\n"
     return b"".join([*fields, head.encode(), content, f"\r\n--{PART}--\r\n".encode()])
 
 
@@ -398,7 +379,7 @@ def ended(yard: ContainerYard, jobs: list[str], timeout_s: float = 180.0) -> lis
         for job in jobs:
             if states.get(job) not in ("succeeded", "dead"):
                 states[job] = yard.job(job)["state"]
-        return all(state in ("succeeded", "dead") for state in states.values())
+        return set(states.values()) <= {"succeeded", "dead"}
 
     wait_for(all_ended, timeout_s, what=f"the end of {len(jobs)} jobs")
     return [states[job] for job in jobs]
@@ -432,7 +413,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(yard, mail
     said: list[str] = []
     yard.environment["SWITCHYARD_SMTP_URL"] = f"smtp://127.0.0.1:{mail.port}"
     yard.prepare()
-    took_s = yard.up("pool-urgent", "pool-default", "pool-images", "pool-slow", "pool-billing")
+    took_s = yard.up(*POOLS)
     said.append(f"eight containers green after {took_s:.0f} s")
 
     # A job of each product.
@@ -466,8 +447,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(yard, mail
     told = yard.engine.podman("exec", "web", "python", "manage.py", "switchyard", "doctor", check=False).stdout
     assert hog in told and "uses too much memory" in told
     assert yard.engine.state("pool-images")[0]
-    small = thumbnail(yard)
-    assert ended(yard, [small]) == ["succeeded"]
+    assert ended(yard, [thumbnail(yard)]) == ["succeeded"]
 
     # A roll under load: the successor is up before the old one drains.
     yard.engine.build("two")
@@ -486,10 +466,7 @@ def test_yard_of_containers_comes_up_works_is_hurt_is_rolled_and_ends(yard, mail
     said.append(f"roll under load: {len(sent)} jobs, 0 lost, the old pool drained with 0")
 
     # Down: everything drains. The web ends what runs, and then by the signal itself, as uvicorn does.
-    names = [
-        *("web", "scheduler", "history", "pool-urgent-two", "pool-default", "pool-images", "pool-slow"),
-        "pool-billing",
-    ]
+    names = ("web", "scheduler", "history", "pool-urgent-two", *POOLS[1:])
     began_s = time.monotonic()
     assert {name: yard.stop(name) for name in names} == dict.fromkeys(names, 0) | {"web": 143}
     said.append(f"down after {time.monotonic() - began_s:.0f} s, each drained")

@@ -9,6 +9,5 @@ NAMED = re.compile(r'<a class="sy-link sy-code" href="[^"]*">(.*?)</a>')
 
 
 def text_of(page: Any) -> str:
-    """Return the text of a page, or of an answer with one."""
     page = NAMED.sub(r"\1", page if isinstance(page, str) else page.content.decode())
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())

@@ -45,7 +45,6 @@ def webp(kind: bytes, payload: bytes, *more: bytes) -> bytes:
 
 
 def webp_canvas(width: int, height: int, *, animated: bool = False) -> bytes:
-    """Return the payload of a ``VP8X`` chunk."""
     flags = 2 if animated else 0
     return bytes([flags, 0, 0, 0]) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
 

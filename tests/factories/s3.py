@@ -1,7 +1,5 @@
 """A server that speaks S3 (moto), as a process of its own that a test may stop, and buckets on it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -11,7 +9,9 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
+from switchyard.embedded.server import free_port
 from switchyard.files.addresses import StorageAddress, address_of
 from tests.waiting import wait_for
 
@@ -22,8 +22,7 @@ class S3Server:
     """The server on one port. It keeps objects in memory: a stopped process (SIGSTOP) keeps them, a killed one not."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._log = (folder / f"s3-{self.port}.log").open("wb")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -33,10 +32,9 @@ class S3Server:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
         return self._process.pid
 
-    def start(self) -> S3Server:
+    def start(self) -> Self:
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "50"}
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log, env=environment)
@@ -76,7 +74,6 @@ class S3Server:
         self._log.close()
 
     def _answers(self) -> bool:
-        assert self._process is not None
         assert self._process.poll() is None, "the S3 server ended"
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
             return True

@@ -16,13 +16,9 @@ def make_customer(**values) -> Customer:
 
 
 def make_invoice(
-    customer: Customer | None = None,
-    *,
-    total: str = "100.00",
-    issued_on: str = "2026-10-15",
-    status: InvoiceStatus = InvoiceStatus.OPEN,
-    **values,
-) -> Invoice:
+    customer: Customer | None = None, *, total: str = "100.00", issued_on: str = "2026-10-15",
+    status: InvoiceStatus = InvoiceStatus.OPEN, **values,
+) -> Invoice:  # fmt: skip
     day = datetime.date.fromisoformat(issued_on)
     given = {
         "number": f"INV-{day.year}-{next(_serial):06d}", "customer": customer or make_customer(), "issued_on": day,
@@ -34,13 +30,9 @@ def make_invoice(
 
 
 def make_payment(
-    invoice: Invoice | None = None,
-    *,
-    customer: Customer | None = None,
-    amount: str = "100.00",
-    received_at: str = "2026-10-20T12:00:00+00:00",
-    **values,
-) -> Payment:
+    invoice: Invoice | None = None, *, customer: Customer | None = None, amount: str = "100.00",
+    received_at: str = "2026-10-20T12:00:00+00:00", **values,
+) -> Payment:  # fmt: skip
     given = {
         "external_id": f"pay_test_{next(_serial)}",
         "customer": customer or (invoice.customer if invoice else make_customer()),

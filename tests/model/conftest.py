@@ -1,7 +1,6 @@
 """Servers of their own for the model test: Valkey and Redis."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def server(server_name: str, tmp_path: Path) -> Iterator[ServerUnderTest]:
-    """A server of this test's own."""
+def server(server_name, tmp_path) -> Iterator[ServerUnderTest]:
     with ServerUnderTest(tmp_path / "server", server_binary(server_name)) as server:
         yield server

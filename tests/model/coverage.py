@@ -57,24 +57,20 @@ class Coverage:
     happenings: Counter[str] = field(default_factory=Counter)
 
     def example(self, visited: Iterable[str]) -> None:
-        """Count an example that is over, with the states that it visited."""
         self.examples += 1
         for state in visited:
             self.states[state] += 1
             event(f"state {state}")
 
     def transition(self, operation: str, before: str, after: str) -> None:
-        """Count what an operation did to a message."""
         self.transitions[operation, before, after] += 1
 
     def happened(self, what: str) -> None:
-        """Count one of :data:`HAPPENINGS`."""
         if what not in HAPPENINGS:
             raise ValueError(f"{what!r} is none of the happenings that are to be covered")
         self.happenings[what] += 1
 
     def check(self) -> None:
-        """Fail unless every state, transition and happening was met, each state in enough examples."""
         assert self.examples, "no example ran"
         rare = {state: self.states[state] for state in STATES if self.states[state] < STATE_SHARE * self.examples}
         assert not rare, f"states visited in too few of {self.examples} examples: {rare}"
@@ -85,7 +81,6 @@ class Coverage:
         assert not HAPPENINGS - set(self.happenings), f"never happened: {HAPPENINGS - set(self.happenings)}"
 
     def table(self) -> str:
-        """Return the counts as text for the test's output."""
         lines = [f"{self.examples} examples"]
         lines += [f"  {state:<12} in {self.states[state] / max(self.examples, 1):4.0%} of them" for state in STATES]
         lines += [

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from switchyard.broker.keys import ALL_LANES, Lane, QueueKeys
@@ -56,12 +57,8 @@ class Keyspace:
     @cached_property
     def waiting(self) -> dict[tuple[Lane, int], list[str]]:
         """Ids in the order in which they are handed out, of each lane and level that has some."""
-        lists = {
-            (lane, level): self._list(name)
-            for lane in ALL_LANES
-            for level, name in enumerate(self.keys.waiting(lane), start=1)
-        }
-        return {place: ids for place, ids in lists.items() if ids}
+        places = [(lane, level, name) for lane in ALL_LANES for level, name in enumerate(self.keys.waiting(lane), 1)]
+        return {(lane, level): ids for lane, level, name in places if (ids := self._list(name))}
 
     @cached_property
     def scheduled(self) -> dict[Lane, dict[str, int]]:
@@ -130,17 +127,10 @@ class Keyspace:
     def places(self) -> dict[str, list[str]]:
         """Id -> every place it is in."""
         found: dict[str, list[str]] = defaultdict(list)
-        for ids in self.waiting.values():
-            for id_ in ids:
-                found[id_].append(WAITING)
-        for due in self.scheduled.values():
-            for id_ in due:
-                found[id_].append(SCHEDULED)
-        for held in self.holds.values():
-            for id_ in held:
-                found[id_].append(ACTIVE)
-        for id_ in self.dead:
-            found[id_].append(DEAD)
+        every = {WAITING: self.waiting, SCHEDULED: self.scheduled, ACTIVE: self.holds, DEAD: {"": self.dead}}
+        for place, groups in every.items():
+            for id_ in chain.from_iterable(groups.values()):
+                found[id_].append(place)
         for id_, word in self.done.items():
             found[id_].append(QUARANTINED if word.startswith("quarantine ") else FINISHED)
         return dict(found)

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
@@ -155,7 +156,6 @@ class Walk:
             self.family.enqueue(entries, delay_ms=700 if delayed else 0)
 
     def add_members(self) -> None:
-        """Add members to the batch, and send those that it counts."""
         count, first = self.dice.randint(1, 3), len(self.members)
         ids = [member_id(BATCH, str(first + number)) for number in range(count)]
         callbacks = {name: self._callback(name) for name in CALLBACKS}
@@ -169,7 +169,6 @@ class Walk:
     # Workers.
 
     def fetch(self) -> None:
-        """Fetch as a consumer does, with some acknowledgements."""
         owner = self.dice.choice(self.owners)
         held = [lease for lease in self.grants if lease.owner == owner]
         acked = self.dice.sample(held, min(len(held), self.dice.randint(0, 2)))
@@ -179,11 +178,9 @@ class Walk:
         """Repeat a fetch whose answer was lost."""
         owner = self.dice.choice(self.owners)
         if owner in self.last_fetch:
-            again = self.family.fetch(owner, self.last_fetch[owner], request=self.requests[owner])
-            self._granted(owner, again)
+            self._granted(self.family.fetch(owner, self.last_fetch[owner], request=self.requests[owner]))
 
     def ack(self) -> None:
-        """Acknowledge some of what an owner holds, perhaps again."""
         owner = self.dice.choice(self.owners)
         held = [lease for lease in self.grants if lease.owner == owner]
         self._ack(owner, self.dice.sample(held, min(len(held), 3)))
@@ -202,7 +199,6 @@ class Walk:
         self.grants.remove(lease)
 
     def bury(self) -> None:
-        """Move what an owner holds to the dead list."""
         if self.grants:
             lease = self.dice.choice(self.grants)
             self.grants.remove(lease)
@@ -213,10 +209,8 @@ class Walk:
         """Requeue a dead letter, which leaves its sequence: in a fair queue it goes first, else last."""
         for id_ in self.found.dead[:1]:
             one = self.sent[id_]
-            moved = dead_lists.requeue(
-                self.family, [StoredLetter(id_, b"{}", None)], {id_: (one.body, 2)}, nonce=str(len(self.history))
-            )
-            assert moved[id_] == "moved"
+            letter, nonce = StoredLetter(id_, b"{}", None), str(len(self.history))
+            assert dead_lists.requeue(self.family, [letter], {id_: (one.body, 2)}, nonce=nonce)[id_] == "moved"
             one.out_of_turn = True
 
     def discard(self) -> None:
@@ -225,7 +219,6 @@ class Walk:
             assert dead_lists.discard(self.family, [letter], nonce=str(len(self.history)))[id_] == "moved"
 
     def release(self) -> None:
-        """Return unstarted what an owner holds."""
         owner = self.dice.choice(self.owners)
         held = [lease for lease in self.grants if lease.owner == owner]
         going = self.dice.sample(held, min(len(held), 2))
@@ -249,7 +242,6 @@ class Walk:
         self.grants += [suspect.lease for suspect in found.suspects if suspect.lease is not None]
 
     def isolate(self) -> None:
-        """Move what an owner holds to the lane whose messages run alone."""
         if self.grants:
             lease = self.dice.choice(self.grants)
             self.grants.remove(lease)
@@ -269,24 +261,17 @@ class Walk:
     # Operators, and time.
 
     def cancel(self) -> None:
-        """Cancel a message, wherever it is."""
         places = self.found.places()
         open_ids = [id_ for id_ in self.sent if places.get(id_, [""])[0] in UNFINISHED]
         if open_ids:
             id_ = self.dice.choice(open_ids)
-            answer = administration.cancel(self.family, {id_: b""})[id_]
-            if answer == "cancelled":
+            if administration.cancel(self.family, {id_: b""})[id_] == "cancelled":
                 self._outcome(id_, "cancelled")
 
     def pause(self) -> None:
-        """Pause the queue, or resume it."""
-        if self.found.paused:
-            administration.resume(self.family)
-        else:
-            administration.pause(self.family)
+        (administration.resume if self.found.paused else administration.pause)(self.family)
 
     def pause_actor(self) -> None:
-        """Pause an actor or one value of its argument, or resume one that is paused."""
         if self.paused:
             field_ = self.dice.choice(sorted(self.paused))
             self.paused.remove(field_)
@@ -299,7 +284,6 @@ class Walk:
         self.paused.add(made.field)
 
     def amend(self) -> None:
-        """Change the arguments of a message that does not run."""
         places = self.found.places()
         waiting = [id_ for id_ in self.sent if places.get(id_, [""])[0] in (WAITING, SCHEDULED)]
         if waiting:
@@ -322,7 +306,6 @@ class Walk:
             one.out_of_turn |= scheduled[id_] < FOR_A_LIMIT  # that of a pause, or of its delay
 
     def declare_again(self) -> None:
-        """Change a limit while messages wait for it."""
         self.declared["sync"] = {"concurrency": f"{self.dice.randint(1, 3)} per customer_id"}
         self._declare()
 
@@ -386,10 +369,8 @@ class Walk:
 
         broker = StubBroker(middleware=[])
         broker.actor_options |= {"concurrency", "ordered_by"}
-        return [
-            dramatiq.actor(function, actor_name=name, broker=broker, **options)
-            for name, options in self.declared.items()
-        ]
+        declare = partial(dramatiq.actor, function, broker=broker)
+        return [declare(actor_name=name, **options) for name, options in self.declared.items()]
 
     def _declare(self) -> None:
         limits.declare(self.family, self._actors())
@@ -414,14 +395,14 @@ class Walk:
         self.last_fetch[owner] = count
         self.next_due_ms[owner] = None if found.next_due_ms is None else self.now_ms + found.next_due_ms
         before, in_line = self.found, self._in_line()
-        self._granted(owner, found)
+        self._granted(found)
         self._check("fetch")
         self._check_served(before, in_line, [str(grant.lease.id, "ascii") for grant in found.grants])
         if found.state == "ok" and len(found.grants) < count:
             self._check_nothing_idles(lane_of(owner))
         return found
 
-    def _granted(self, owner: str, found: Fetched) -> None:
+    def _granted(self, found: Fetched) -> None:
         for grant in found.grants:
             if grant.lease not in self.grants:
                 self.grants.append(grant.lease)
@@ -588,7 +569,6 @@ class Walk:
         assert not left, f"a fetch left {len(left)} messages in {lane} that are due, or stand in a line"
 
     def _in_line(self) -> Counter[str]:
-        """Return how many messages stand in the line of each customer."""
         return Counter(
             str(self.sent[id_].customer) for id_, at in self.found.scheduled["live"].items() if at >= IN_A_LINE
         )
@@ -600,10 +580,9 @@ class Walk:
             if id_ in waiting:  # else it was in a list, and costs no turn
                 customer = self.sent[id_].customer
                 self.served[str(customer)] += 1
-                early = [
-                    other for other, at in waiting.items() if IN_A_LINE <= at < waiting[id_] and left.get(other) == at
-                ]
-                early = [other for other in early if self.sent[other].customer == customer]
+                line = [other for other, at in waiting.items() if IN_A_LINE <= at < waiting[id_]]
+                stayed = [other for other in line if left.get(other) == waiting[other]]
+                early = [other for other in stayed if self.sent[other].customer == customer]
                 assert not early, f"{id_} was served before {early}, of the same line"
         all_along = [customer for customer in in_line if self._in_line()[customer] and customer in self.served]
         for customer in set(map(str, CUSTOMERS)) - set(all_along):
@@ -651,7 +630,6 @@ class Walk:
         if not self.members:
             return
         figures = self.batches.count(BATCH)
-        assert figures is not None
         outcomes = Counter(member.outcome for member in self.members.values())
         counted = {"done": figures.done, "failed": figures.failed, "cancelled": figures.cancelled, "": figures.open}
         assert +Counter(counted) == +outcomes, f"the batch counted {counted}, its members ended {outcomes}"

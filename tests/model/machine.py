@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from switchyard.broker.keys import ALL_LANES, LANES, Lane
 from switchyard.broker.queue import administration
-from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, Entry, Lease, MovingMessage, lane_of
+from switchyard.broker.queue.operations import LEASE_MS, SWEEP_GAP_MS, Entry, Lease, lane_of
 from switchyard.broker.queue.unroutable import UnroutableLane
 from tests.model import invariants
 from tests.model.keyspace import DEAD, NOWHERE
@@ -74,7 +74,6 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
 
     @rule(stray=st.sampled_from(STRAYS), lane=consumed)
     def stray(self, stray: str, lane: Lane) -> None:
-        """Push an id without a body into a lane, as an operator might by hand."""
         self._stray(stray, lane)
 
     # Consumers.
@@ -106,10 +105,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         valid = self.model.valid(lease)
         expected = self.model.move(lease, move, lane, body, delay_ms, level)
         self._note_late([lease], [] if expected else [lease], valid)
-
-        def call() -> bool:
-            return self.family.move(lease, move=move, lane=lane, body=body, delay_ms=delay_ms, level=level)
-
+        call = partial(self.family.move, lease, move=move, lane=lane, body=body, delay_ms=delay_ms, level=level)
         self._step("move", expected, call, again=again, changes=valid)
 
     @rule(pick=picks, again=again)
@@ -130,9 +126,8 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         valid = self._any_valid(owner, leases)
         expected = self.model.release(owner, leases, side)
         self._note_late(leases, expected, valid)
-        self._step(
-            "release", expected, lambda: self.family.release(owner, leases, side=side), again=again, changes=valid
-        )
+        call = partial(self.family.release, owner, leases, side=side)
+        self._step("release", expected, call, again=again, changes=valid)
 
     @rule(pick=picks, again=again)
     def isolate(self, pick: Pick, again: bool) -> None:
@@ -170,11 +165,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
             self._cancel(str(going[0].lease.id, "ascii"), again=again)
         if not going or stay:
             return
-        stays = self.model.forget(name, going)
-
-        def forget(leaving: list[MovingMessage]) -> list[MovingMessage]:
-            return administration.forget(self.family, name, leaving)
-
+        stays, forget = self.model.forget(name, going), partial(administration.forget, self.family, name)
         self._step("forget", stays, lambda: forget(going), again=again, changes=len(stays) < len(going))
         if stays:
             self._happened("asked when taken")
@@ -182,10 +173,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
         if back:
             told = list({one.lease.id: one for one in (*going, *stays)}.values())
             self.model.place_taken(told, lane, level)
-
-            def place() -> None:
-                administration.place(self.family, told, lane=lane, level=level)
-
+            place = partial(administration.place, self.family, told, lane=lane, level=level)
             self._step("place", None, place, again=again)
 
     @rule(owner=owners_back, wanted=st.lists(ids, min_size=1, max_size=3, unique=True), due=st.booleans(), again=again)
@@ -219,11 +207,9 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
     def renew(self, back: list[int], again: bool) -> None:
         owners = [self._owner(number) for number in back]
         expected = self.model.renew(owners)
-        if len(expected) < len(owners):
-            self._step("renew", expected, lambda: self.family.renew(owners), again=again)
-        else:
+        if all_lost := len(expected) == len(owners):
             self._happened("lost lease")
-            self._step("renew", expected, lambda: self.family.renew(owners), again=again, changes=False)
+        self._step("renew", expected, lambda: self.family.renew(owners), again=again, changes=not all_lost)
 
     @rule(ms=st.sampled_from([1, 700, 4_000, 9_000, LEASE_MS + 1, 1_200_000, 300_000_000]))
     def advance(self, ms: int) -> None:
@@ -343,8 +329,7 @@ class FamilyMachine(RareStates, RuleBasedStateMachine):
             for found in fetched:
                 leases = [grant.lease for grant in found.grants]
                 for owner in {lease.owner for lease in leases}:
-                    expected = self.model.ack(owner, leases)
-                    self._step("ack", expected, lambda o=owner, ls=leases: self.family.ack(o, ls))  # type: ignore[misc]
+                    self._step("ack", self.model.ack(owner, leases), partial(self.family.ack, owner, leases))
             due = [found.next_due_ms for found in fetched if found.next_due_ms is not None]
             if not any(found.grants for found in fetched):
                 if not due:

@@ -1,10 +1,9 @@
 """Specification of a queue family in plain Python: no server, no keys, no scripts."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import msgspec
 
@@ -49,18 +48,13 @@ class Crashes:
         return None if self.lapses is None else tuple(f"{ms}@{host}" for ms, host in self.lapses)
 
     @classmethod
-    def of_note(cls, note: str) -> Crashes:
-        """Return the crashes that a note says."""
+    def of_note(cls, note: str) -> Self:
         first, _, counted = note.partition("\n@")
         _, since_ms, cause = first.split(" ", 2)
         times, _, lapses = counted.partition(" ")
         told = [lapse.partition("@") for lapse in lapses.split(",") if lapse not in ("-", "+")]
-        return cls(
-            int(since_ms),
-            tuple(int(ms) for ms in times.split(",") if ms != "-"),
-            cause,
-            None if lapses == "-" else tuple((int(ms), host) for ms, _, host in told),
-        )
+        known = None if lapses == "-" else tuple((int(ms), host) for ms, _, host in told)
+        return cls(int(since_ms), tuple(int(ms) for ms in times.split(",") if ms != "-"), cause, known)
 
     def __str__(self) -> str:
         times = ",".join(map(str, self.times)) or "-"
@@ -130,7 +124,6 @@ class Model:
     # Places of messages.
 
     def place(self, message_id: str) -> str:
-        """Return a message's state."""
         return self.messages[message_id].place if message_id in self.messages else NOWHERE
 
     def held_by(self, owner: str) -> list[Message]:
@@ -139,11 +132,9 @@ class Model:
         return sorted(held, key=lambda m: m.token)
 
     def valid(self, lease: Lease) -> bool:
-        """Whether the lease's owner holds the message under its token."""
         return self._active(lease.owner, lease) is not None
 
     def scheduled(self, lane: Lane) -> list[Message]:
-        """Return what is scheduled in a lane, first one first."""
         found = [m for m in self.messages.values() if m.place == SCHEDULED and m.lane == lane]
         return sorted(found, key=lambda m: (m.due_ms, m.id))
 
@@ -176,7 +167,6 @@ class Model:
     # The operations.
 
     def advance(self, ms: int) -> None:
-        """Let time pass, and finished ids be forgotten."""
         self.now_ms += ms
         self.messages = {
             id_: m
@@ -279,12 +269,9 @@ class Model:
         for message in taken:
             self._leave_list(message)
             self._lease(message, owner)
-        return [
-            MovingMessage(
-                m.lease, None if m.cancelled else m.body, m.key.encode(), str(m.crashes or "").encode(), m.asked
-            )
-            for m in taken
-        ]
+        notes = [(m.key.encode(), str(m.crashes or "").encode(), m.asked) for m in taken]
+        bodies = [None if m.cancelled else m.body for m in taken]
+        return [MovingMessage(m.lease, body, *noted) for m, body, noted in zip(taken, bodies, notes, strict=True)]
 
     def place_taken(self, taken: Sequence[MovingMessage], lane: Lane, level: int) -> None:
         for one in taken:

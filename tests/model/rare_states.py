@@ -91,8 +91,7 @@ class RareStates(Steps):
         held = self._drive_to_active(id_)
         if held is None:
             return
-        lane = lane_of(held.owner)
-        heir = self._join(lane)
+        heir = self._join(lane_of(held.owner))
         if not spare:
             self._happened("heir gone")
             self._reclaim(heir, Reclaim())
@@ -120,9 +119,8 @@ class RareStates(Steps):
             self._bury(old, again=again)
         else:
             stale = self.model.release(old.owner, [old], "tail")
-            self._step(
-                how, stale, lambda: self.family.release(old.owner, [old], side="tail"), again=again, changes=False
-            )
+            call = partial(self.family.release, old.owner, [old], side="tail")
+            self._step(how, stale, call, again=again, changes=False)
 
     @rule(id_=ids, delay_ms=st.sampled_from([700, 5_000]), act=st.sampled_from(ON_SCHEDULED), again=again)
     def act_on_scheduled(self, id_: str, delay_ms: int, act: str, again: bool) -> None:

@@ -59,7 +59,6 @@ class Scripts:
             change.apply((LUA / f"{change.file}.lua").read_text())
 
     def __call__(self, name: str) -> Script:
-        """Return an operation of ``switchyard/broker/lua/queue``."""
         if name not in self._known:
             self._known[name] = script_of(name, INCLUDE.sub(lambda match: self._include(match[1]), self._read(name)))
         return self._known[name]
@@ -84,7 +83,6 @@ class Scripts:
 
 
 def script_of(name: str, text: str) -> Script:
-    """Return a text as an operation."""
     return Script(name, text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
@@ -110,8 +108,6 @@ def lua(name: str, file: str, old: str, new: str = "", *, rare: bool = False) ->
 
 
 class ForgetsItsRequest(QueueOperations):
-    """Repeats a fetch under a new number."""
-
     count = 0
 
     def fetch(self, owner: str, count: int, *, request: int, acked: Sequence[Lease] = ()) -> Fetched:
@@ -120,16 +116,12 @@ class ForgetsItsRequest(QueueOperations):
 
 
 class HidesStaleTokens(QueueOperations):
-    """Does not tell that an acknowledgement came too late."""
-
     def ack(self, owner: str, leases: Sequence[Lease], **options: Any) -> list[Lease]:
         super().ack(owner, leases, **options)
         return []
 
 
 class ReclaimsAlways(QueueOperations):
-    """Takes leases that did not lapse."""
-
     def reclaim(self, owner: str, *, only_lapsed: bool = False, **options: Any) -> Any:
         return super().reclaim(owner, only_lapsed=False, **options)
 

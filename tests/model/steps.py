@@ -1,15 +1,15 @@
 """One operation of a family at a time, on a real server and on the model, and everything checked after it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from switchyard.broker.errors import BrokerUnavailable, BrokerUnsafe, QueueFull
 from switchyard.broker.keys import ALL_LANES, Keys, Lane
 from switchyard.broker.queue import administration
 from switchyard.broker.queue.operations import NORMAL, Entry, Fetched, Lease, QueueOperations, lane_of
-from switchyard.broker.redis.calls import RedisCalls, calls_on
+from switchyard.broker.redis.calls import calls_on
 from switchyard.broker.redis.connections import connect
 from switchyard.broker.stores import dead_lists
 from switchyard.broker.stores.dead_lists import StoredLetter
@@ -19,8 +19,6 @@ from tests.model.coverage import Coverage
 from tests.model.keyspace import ACTIVE, DEAD, NOWHERE, SCHEDULED, WAITING, Keyspace, read
 from tests.model.model import HOST, SLOTS, Full, Message, Model
 from tests.model.scripts import CLOCK_KEY, Scripts, script_of
-
-T = TypeVar("T")
 
 # Far ahead, so that nothing which the scripts let expire does so by the server's own clock.
 START_MS = 4_102_444_800_000
@@ -58,14 +56,8 @@ class Bench:
     coverage: Coverage
 
 
-def bench_on(
-    server: ServerUnderTest,
-    scripts: Scripts,
-    family_class: Callable[[RedisCalls, Any], QueueOperations] = QueueOperations,
-) -> Bench:
-    """Return a bench on a running server."""
-    family = family_class(calls_on(connect(server.url)), Keys("model").queue("q"))
-    return Bench(server, family, scripts, Coverage())
+def bench_on(server: ServerUnderTest, scripts: Scripts, family_class: Any = QueueOperations) -> Bench:
+    return Bench(server, family_class(calls_on(connect(server.url)), Keys("model").queue("q")), scripts, Coverage())
 
 
 class Steps:
@@ -97,9 +89,7 @@ class Steps:
 
     # One operation, on the server and on the model.
 
-    def _step(
-        self, operation: str, expected: T, call: Callable[[], T], *, again: bool = False, changes: bool = True
-    ) -> None:
+    def _step(self, operation: str, expected: object, call: Any, *, again: bool = False, changes: bool = True) -> None:
         """Run what the model has done already, and check everything.
 
         Args:
@@ -137,27 +127,18 @@ class Steps:
         assert seen == foreseen, f"after {operation} the keys differ from the model: {differences(foreseen, seen)}"
         for id_ in was.keys() | now.keys():
             old, new = was.get(id_, NOWHERE), now.get(id_, NOWHERE)
-            moved_on = (
-                old == new == ACTIVE and operation == "reclaim" and self._token(before, id_) != self._token(found, id_)
-            )
-            if old != new or moved_on:
+            stayed = operation == "reclaim" and old == new == ACTIVE
+            if old != new or (stayed and self._token(before, id_) != self._token(found, id_)):
                 self.bench.coverage.transition(operation, old, new)
         self.visited |= set(now.values())
 
     def _enqueue(
-        self,
-        entries: Sequence[Entry],
-        lane: Lane,
-        *,
-        delay_ms: int = 0,
-        level: int = NORMAL,
-        limit: int = 0,
+        self, entries: Sequence[Entry], lane: Lane, *, delay_ms: int = 0, level: int = NORMAL, limit: int = 0,
         again: bool = False,
-    ) -> None:
-        expected: object
+    ) -> None:  # fmt: skip
         if self.full or self.unsafe:
             expected = "server full" if self.full else "server unsafe"
-            self._happened(str(expected))
+            self._happened(expected)
         else:
             expected = self.model.enqueue(entries, lane, delay_ms, level, limit)
         if isinstance(expected, Full):
@@ -200,15 +181,9 @@ class Steps:
         return owner
 
     def _fetch(
-        self,
-        owner: str,
-        count: int,
-        acked: Sequence[Lease] = (),
-        *,
-        woken: bool = False,
-        repeated: bool = False,
+        self, owner: str, count: int, acked: Sequence[Lease] = (), *, woken: bool = False, repeated: bool = False,
         again: bool = False,
-    ) -> Fetched:
+    ) -> Fetched:  # fmt: skip
         """Fetch as a consumer does, which was ``woken`` by the bell or not, or ``repeated`` its last request."""
         if repeated:
             self._happened("repeated fetch")
@@ -218,10 +193,8 @@ class Steps:
         last_token = self.model.token
         valid = self._any_valid(owner, acked)
         expected = self.model.fetch(owner, count, request, acked)
-        if expected.state == "gone":
-            self._happened("lost lease")
-        if expected.state == "paused":
-            self._happened("paused")
+        if expected.state in ("gone", "paused"):
+            self._happened("lost lease" if expected.state == "gone" else "paused")
         bell = self.family.keys.wakeup(lane_of(owner))
         if woken:
             self.family.calls.command("LPOP", bell)
@@ -261,13 +234,11 @@ class Steps:
         expected = self.model.cancel(id_)
         if expected == "asked":
             self._happened("asked to stop")
-        self._step(
-            "cancel",
-            expected,
-            lambda: administration.cancel(self.family, {id_: b""})[id_].removeprefix("was "),
-            again=again,
-            changes=expected != "unknown",
-        )
+
+        def call() -> str:
+            return administration.cancel(self.family, {id_: b""})[id_].removeprefix("was ")
+
+        self._step("cancel", expected, call, again=again, changes=expected != "unknown")
 
     def _due_now(self, id_: str, *, as_read: bool, again: bool) -> None:
         before = self.model.messages.get(id_)
@@ -277,13 +248,8 @@ class Steps:
         expected = self.model.due_now(id_, known, body)
         if later and expected == 1:
             self._happened("due early")
-        self._step(
-            "due_now",
-            expected,
-            lambda: administration.due_now(self.family, id_, as_read=known, body=body),
-            again=again,
-            changes=later and as_read,
-        )
+        call = partial(administration.due_now, self.family, id_, as_read=known, body=body)
+        self._step("due_now", expected, call, again=again, changes=later and as_read)
 
     def _amend(self, id_: str, *, as_read: bool, later_ms: int | None, again: bool) -> None:
         before = self.model.messages.get(id_)
@@ -292,13 +258,8 @@ class Steps:
         expected = self.model.amend(id_, known, body, due_ms)
         if expected == 1:
             self._happened("amended")
-        self._step(
-            "amend",
-            expected,
-            lambda: administration.amend(self.family, id_, as_read=known, body=body, due_at_ms=due_ms),
-            again=again,
-            changes=expected == 1,
-        )
+        call = partial(administration.amend, self.family, id_, as_read=known, body=body, due_at_ms=due_ms)
+        self._step("amend", expected, call, again=again, changes=expected == 1)
 
     def _requeue(self, id_: str, *, as_read: bool, level: int, nonce: str, again: bool) -> None:
         dead = self.model.place(id_) == DEAD
@@ -372,7 +333,6 @@ class Steps:
         return [lease for lease in self.grants if self.model.valid(lease)]
 
     def _begin_work(self) -> None:
-        """Have something leased, if anything can be."""
         free = [id_ for id_ in IDS if self.model.place(id_) == NOWHERE]
         if free:
             self._enqueue([Entry(free[0], self._body(len(free) % 2 == 0))], "live")
@@ -440,6 +400,5 @@ class Steps:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Return what differs between two mappings, by name."""
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     return "; ".join(f"{name}: {before.get(name)} → {after.get(name)}" for name in names)

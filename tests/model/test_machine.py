@@ -58,21 +58,12 @@ ways_to_end = ["ack", "divert", "fetch and ack", "reclaim as finished", "release
 ends = st.tuples(st.sampled_from(ways_to_end), st.integers(0, 3))
 
 
-def test_the_invariants_hold_and_every_state_is_visited(server):
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("examples", [200, pytest.param(1_000, marks=pytest.mark.long)])
+def test_the_invariants_hold_and_every_state_is_visited(server, examples):
     bench = bench_on(server, Scripts())
 
-    run(bench, examples=200)
-
-    print(bench.coverage.table())
-    bench.coverage.check()
-
-
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_the_invariants_hold_in_a_thousand_examples(server):
-    bench = bench_on(server, Scripts())
-
-    run(bench, examples=1000)
+    run(bench, examples)
 
     print(bench.coverage.table())
     bench.coverage.check()
@@ -92,7 +83,7 @@ def test_crashes_are_read_as_they_were_written(crashes):
 
 
 @pytest.fixture(scope="module")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerUnderTest]:
+def valkey_server(tmp_path_factory) -> Iterator[ServerUnderTest]:
     """One server for all: each example begins with an empty one."""
     with ServerUnderTest(tmp_path_factory.mktemp("defects"), server_binary("valkey-server")) as server:
         yield server
@@ -130,9 +121,7 @@ def test_the_promises_hold_on_each_server(server):
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_promises_hold_in_thousands_of_examples(server):
-    taken = walk(bench_on(server, Scripts()), examples=3000)
-
-    assert min(taken.values()) > 100
+    assert min(walk(bench_on(server, Scripts()), examples=3000).values()) > 100
 
 
 @pytest.mark.timeout(600)
@@ -169,7 +158,6 @@ class Workers:
         return not found.stale
 
     def end(self, how: str, number: int) -> None:
-        """Finish a message that an owner holds, with or without success."""
         if not self.held:
             return
         lease = self.held.pop(number % len(self.held)).lease
@@ -227,9 +215,7 @@ def test_an_id_that_is_done_is_not_handed_out_again(server):
     family.calls.command("RPUSH", family.keys.waiting("live")[1], *IDS, *IDS)  # by hand, twice
     second = family.fetch("w/live", 10, request=2)
 
-    assert len(first.grants) == len(IDS)
-    assert not second.grants
-    assert not family.held("w/live")
+    assert (len(first.grants), second.grants, family.held("w/live")) == (len(IDS), [], [])
 
 
 def test_a_replayed_script_of_every_kind_completes_nothing_twice(server):
@@ -237,23 +223,21 @@ def test_a_replayed_script_of_every_kind_completes_nothing_twice(server):
     wire, keys = RedisCalls(server.admin), Keys("twice").queue("q")
     family = QueueOperations(wire, keys)
     sent: list[tuple[object, ...]] = []
-    with mock.patch.object(
-        wire, "call", side_effect=lambda *a, **kw: (sent.append(a), RedisCalls.call(wire, *a, **kw))[1]
-    ):
+    noted = lambda *a, **kw: (sent.append(a), RedisCalls.call(wire, *a, **kw))[1]  # noqa: E731
+    with mock.patch.object(wire, "call", side_effect=noted):
         family.join("w/live")
         family.enqueue([Entry(id_, b"body") for id_ in IDS])
         grants = family.fetch("w/live", 10, request=1).grants
         family.ack("w/live", [grants[0].lease])
         family.move(grants[1].lease, move="divert", lane="live", body=b"again", delay_ms=0)
-        again = family.fetch("w/live", 10, request=2).grants
-        family.ack("w/live", [grant.lease for grant in again])
+        family.ack("w/live", [grant.lease for grant in family.fetch("w/live", 10, request=2).grants])
         family.enqueue([Entry("c", b"body")])
         (last,) = family.fetch("w/live", 1, request=3).grants
         family.dead_letter(last.lease, b"{}")
     ended = [wire.command("HGETALL", name) for name in keys.done]
 
     for call in [*sent, *reversed(sent)]:
-        RedisCalls.call(wire, *call)  # type: ignore[arg-type]
+        RedisCalls.call(wire, *call)
 
     assert [wire.command("HGETALL", name) for name in keys.done] == ended
     assert not family.held("w/live")

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -52,13 +51,11 @@ class Receiver:
     got: list[tuple[str, float, dict[str, Any]]] = field(default_factory=list)
 
     def of(self, service: str) -> list[tuple[float, dict[str, Any]]]:
-        """Return what a service was sent, in order."""
         return [(at_s, body) for path, at_s, body in list(self.got) if path == f"/{service}"]
 
 
 @contextlib.contextmanager
 def receiver() -> Iterator[Receiver]:
-    """Serve on a free port of loopback until the block ends."""
     found = Receiver()
 
     class Handler(Answering):
@@ -114,7 +111,6 @@ class Monitoring:
             return json.load(answer)["data"]
 
     def values(self, query: str) -> list[tuple[dict[str, str], float]]:
-        """Return labels and value of each series that a query finds now."""
         return [(found["metric"], float(found["value"][1])) for found in self.ask("query", query=query)["result"]]
 
 
@@ -128,23 +124,16 @@ def monitoring(folder: Path, prometheus_port: int, alertmanager_port: int) -> It
     alertmanager, prometheus = address(alertmanager_port), address(prometheus_port)
     with (
         running(
-            folder / "alertmanager.log",
-            f"http://{alertmanager}/-/ready",
-            program("prometheus-alertmanager"),
-            "--config.file=alertmanager.yml",
-            f"--storage.path={folder}/alertmanager-data",
-            f"--web.listen-address={alertmanager}",
-            "--cluster.listen-address=",
+            folder / "alertmanager.log", f"http://{alertmanager}/-/ready", program("prometheus-alertmanager"),
+            "--config.file=alertmanager.yml", f"--storage.path={folder}/alertmanager-data",
+            f"--web.listen-address={alertmanager}", "--cluster.listen-address=",
         ),
         running(
-            folder / "prometheus.log",
-            f"http://{prometheus}/-/ready",
-            program("prometheus"),
-            "--config.file=prometheus.yml",
-            f"--storage.tsdb.path={folder}/prometheus-data",
+            folder / "prometheus.log", f"http://{prometheus}/-/ready", program("prometheus"),
+            "--config.file=prometheus.yml", f"--storage.tsdb.path={folder}/prometheus-data",
             f"--web.listen-address={prometheus}",
         ),
-    ):
+    ):  # fmt: skip
         yield Monitoring(f"http://{prometheus}")
 
 
@@ -178,7 +167,7 @@ def render_into(folder: Path, web_port: int, ports: list[int], services: Receive
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[Watched]:
+def watched(tmp_path) -> Iterator[Watched]:
     extra = {"SWITCHYARD_METRICS_TOKEN": TOKEN, "SWITCHYARD_PUBLIC_URL": PUBLIC_URL}
     state = tmp_path / "state"
     state.mkdir()
@@ -212,13 +201,12 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    process.terminate()
+    try:
         process.wait(60)
-        return
-    process.kill()
-    process.wait()
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def is_up(watched: Watched, pool: str) -> bool:
@@ -258,11 +246,8 @@ def test_pool_that_stops_calls_someone_and_one_that_starts_again_resolves_it(wat
 
     [page] = [body for _, body in watched.receiver.of("pagerduty") if pagerduty(body, "trigger")]
     steps = f"{PUBLIC_URL}/admin/operations/steps/#no-pool"
-    assert (page["routing_key"], page["payload"]["severity"], page["client_url"]) == (
-        "key-of-the-tests",
-        "critical",
-        steps,
-    )
+    assert (page["routing_key"], page["client_url"]) == ("key-of-the-tests", steps)
+    assert page["payload"]["severity"] == "critical"
     assert "manage.py switchyard runpool urgent" in page["payload"]["custom_details"]["next_step"]
     [attachment] = next(body for _, body in watched.receiver.of("slack") if slack(body, "FIRING"))["attachments"]
     assert attachment["title_link"] == steps
@@ -274,16 +259,13 @@ def test_pool_that_stops_calls_someone_and_one_that_starts_again_resolves_it(wat
     wait_for(arrived(watched, "RESOLVED", "resolve"), 90, what="three receivers to be told of the end")
     record_property("fired after, s", round(fired_s, 1))
     record_property("resolved after, s", round(time.monotonic() - started_s, 1))
-    sys.stdout.write(
-        f"told {fired_s:.1f} s after the stop, of the end {time.monotonic() - started_s:.1f} s after the start\n"
-    )
+    print(f"told {fired_s:.1f} s after the stop, of the end {time.monotonic() - started_s:.1f} s after the start")
     assert watched.receiver.of("tickets") == []
 
 
 @pytest.fixture(scope="module")
 def check() -> ModuleType:
     spec = importlib.util.spec_from_file_location("dashboard_check", ROOT / "ops/grafana/check.py")
-    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -292,9 +274,8 @@ def check() -> ModuleType:
 def metric_of_adapter(pool: str) -> str:
     """Return the adapter's query as it fills it in for an autoscaler."""
     [rule] = yaml.safe_load((ROOT / "ops/kubernetes/hpa/adapter.yaml").read_text())["rules"]["external"]
-    query: str = rule["metricsQuery"]
-    labels = f'pool="{pool}"'
-    return query.replace("<<.Series>>", rule["seriesQuery"]).replace("<<.LabelMatchers>>", labels)
+    query = str(rule["metricsQuery"]).replace("<<.Series>>", rule["seriesQuery"])
+    return query.replace("<<.LabelMatchers>>", f'pool="{pool}"')
 
 
 def test_rules_dashboard_and_autoscalers_find_their_figures_in_a_yard_that_works(watched, check):
@@ -323,6 +304,5 @@ def test_rules_dashboard_and_autoscalers_find_their_figures_in_a_yard_that_works
 
 
 def evaluated(prometheus: Monitoring) -> list[dict[str, Any]]:
-    """Return the groups of rules once each was evaluated."""
     groups: list[dict[str, Any]] = prometheus.ask("rules")["groups"]
     return groups if all(rule["health"] != "unknown" for group in groups for rule in group["rules"]) else []

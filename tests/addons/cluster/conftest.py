@@ -1,5 +1,6 @@
 """A cluster for all tests, and the access to it."""
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -12,16 +13,15 @@ from tests.integration.operations.conftest import watcher as watcher
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
+def cluster(tmp_path_factory) -> Iterator[ClusterUnderTest]:
     """A cluster of three masters for all tests; each moves back what it moves."""
     with ClusterUnderTest(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+def calls(cluster) -> Iterator[RedisCalls]:
     """The access to an emptied cluster."""
     cluster.flush()
-    calls = calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)
-    yield calls
-    calls.close()
+    with contextlib.closing(calls_on(connect(cluster.url, profile="quick"), budget_s=1.0)) as calls:
+        yield calls

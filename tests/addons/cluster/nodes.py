@@ -1,15 +1,13 @@
 """A cluster under test: real nodes on loopback whose slots are moved, and that are killed and started again."""
 
-from __future__ import annotations
-
 import contextlib
 import random
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -49,7 +47,6 @@ class Node:
 
     @property
     def admin(self) -> redis.Redis:
-        """A client of this node alone."""
         if self._authority is None:
             return connect_once(f"redis://{self.address}")
         return connect_once(f"rediss://{self.address}?ssl_ca_certs={self._authority.file}")
@@ -92,14 +89,12 @@ class Node:
             connection = client.connection_pool.get_connection()
             try:
                 connection.send_command(*words)
-                return connection.read_response(disable_decoding=True)  # type: ignore[no-any-return]
+                return connection.read_response(disable_decoding=True)
             finally:
                 connection.disconnect()
 
     def facts(self) -> dict[str, str]:
-        """Return what it says of the cluster."""
-        lines = str(self.ask("CLUSTER", "INFO"), "ascii").splitlines()
-        return dict(line.split(":", 1) for line in lines)
+        return dict(line.split(":", 1) for line in str(self.ask("CLUSTER", "INFO"), "ascii").splitlines())
 
     def kill(self) -> None:
         if self._process is not None:
@@ -121,15 +116,9 @@ class ClusterUnderTest:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        masters: int = 3,
-        replicas: int = 0,
-        node_timeout_ms: int = NODE_TIMEOUT_MS,
-        binary: Path | None = None,
-        authority: Authority | None = None,
-    ) -> None:
+        self, folder: Path, *, masters: int = 3, replicas: int = 0, node_timeout_ms: int = NODE_TIMEOUT_MS,
+        binary: Path | None = None, authority: Authority | None = None,
+    ) -> None:  # fmt: skip
         binary = binary or server_binary("valkey-server")
         self._scheme = "redis" if authority is None else "rediss"
 
@@ -145,7 +134,6 @@ class ClusterUnderTest:
 
     @property
     def url(self) -> str:
-        """Address for clients: all nodes."""
         return f"{self._scheme}+cluster://{','.join(node.address for node in self.nodes)}"
 
     def start(self) -> None:
@@ -162,10 +150,9 @@ class ClusterUnderTest:
         for number, replica in enumerate(self.replicas):
             replica.ask("CLUSTER", "REPLICATE", self.masters[number % len(self.masters)].id)
         for replica in self.replicas:
-            wait_for(lambda node=replica: b"master_link_status:up" in node.ask("INFO", "replication"))  # type: ignore[misc]
+            wait_for(lambda node=replica: b"master_link_status:up" in node.ask("INFO", "replication"))
 
     def wait_until_whole(self) -> None:
-        """Wait until every node knows all others and all slots."""
         for node in self.nodes:
             wait_for(lambda node=node: self._is_whole(node), what=f"{node.address} knows the cluster")
 
@@ -183,12 +170,7 @@ class ClusterUnderTest:
         return owner
 
     def _owner_by(self, node: Node, slot: int) -> Node | None:
-        """Return the master of a slot, as one node says."""
-        with node.admin as client:
-            connection = client.connection_pool.get_connection()
-            connection.send_command("CLUSTER", "SLOTS")
-            ranges = connection.read_response(disable_decoding=True)
-            connection.disconnect()
+        ranges: Any = node.ask("CLUSTER", "SLOTS")
         ports = (master[1] for first, last, master, *_ in ranges if first <= slot <= last)
         return next((one for port in ports for one in self.nodes if one.port == port), None)
 
@@ -200,8 +182,8 @@ class ClusterUnderTest:
         )
 
     def replica_of(self, master: Node) -> Node:
-        """Return a node that follows a master."""
-        return next(node for node in self.nodes if f"myself,slave {master.id} ".encode() in _own_line(node))
+        followers = (node for node in self.nodes if node.answers())
+        return next(node for node in followers if f"myself,slave {master.id} ".encode() in node.ask("CLUSTER", "NODES"))
 
     def another(self, than: Node) -> Node:
         return next(node for node in self.masters if node is not than and node.answers())
@@ -224,7 +206,7 @@ class ClusterUnderTest:
         source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.id)
         moved = 0
         yield moved
-        while keys := self._keys_in(source, slot):
+        while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, MOVED_AT_ONCE):
             source.ask("MIGRATE", HOST, target.port, "", 0, 5_000, "KEYS", *keys)
             moved += len(keys)
             yield moved
@@ -235,15 +217,11 @@ class ClusterUnderTest:
         """Move the slot of a key key by key; return how many keys there were."""
         return max(self.keys_moved_one_by_one(key, target))
 
-    @staticmethod
-    def _keys_in(node: Node, slot: int) -> Sequence[bytes]:
-        return node.ask("CLUSTER", "GETKEYSINSLOT", slot, MOVED_AT_ONCE)  # type: ignore[return-value]
-
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
 
-    def __enter__(self) -> ClusterUnderTest:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -255,19 +233,13 @@ class ClusterUnderTest:
         self.stop()
 
 
-def _own_line(node: Node) -> bytes:
-    lines = node.ask("CLUSTER", "NODES").splitlines() if node.answers() else []
-    return next((line for line in lines if b"myself" in line), b"")
-
-
 def _two_free_ports() -> tuple[int, int]:
     with contextlib.ExitStack() as stack:
         ports = []
         while len(ports) < 2:
             candidate = random.randint(20_000, 45_000)
             with contextlib.suppress(OSError):
-                sock = stack.enter_context(socket.socket())
-                sock.bind((HOST, candidate))
+                stack.enter_context(socket.socket()).bind((HOST, candidate))
                 ports.append(candidate)
     return ports[0], ports[1]
 

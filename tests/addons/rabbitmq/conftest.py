@@ -4,24 +4,29 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import redis
 
 from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
 from tests.chaos.conftest import ledger as ledger
 from tests.factories.yards import small_yard
+from tests.tls import Authority
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+def rabbitmq_server(tmp_path_factory) -> Iterator[RabbitServer]:
     """A real RabbitMQ server, started when the first test asks for it."""
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
     yield server
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls") / "authority")
+
+
 @pytest.fixture
-def rabbit_yard(valkey: redis.Redis, rabbitmq_server: RabbitServer) -> Iterator[Callable[..., Any]]:
+def rabbit_yard(valkey, rabbitmq_server) -> Iterator[Callable[..., Any]]:
     """Build a broker with the whole stack of middleware for the small yard, on queues that are empty."""
     built: list[Any] = []
 

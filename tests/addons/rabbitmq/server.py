@@ -40,15 +40,10 @@ class RabbitServer:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        consumer_timeout_s: int = 1_800,
-        certificate: tuple[Path, Path, Path] | None = None,
-        beside: RabbitServer | None = None,
-        rights: Mapping[str, tuple[str, str, str]] | None = None,
+        self, folder: Path, *, consumer_timeout_s: int = 1_800, certificate: tuple[Path, Path, Path] | None = None,
+        beside: RabbitServer | None = None, rights: Mapping[str, tuple[str, str, str]] | None = None,
         asks: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._rights, self._asks = rights, asks
         self.folder, self._beside = folder, beside
         self.port, self._dist, self._epmd, self.secure_port = _free_ports(4)
@@ -64,12 +59,10 @@ class RabbitServer:
 
     @property
     def secure_url(self) -> str:
-        """Address of the node over TLS."""
         return f"amqps://guest:guest@127.0.0.1:{self.secure_port}/"
 
     @property
     def url(self) -> str:
-        """Address of the node."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
 
     def start(self) -> RabbitServer:
@@ -92,7 +85,6 @@ class RabbitServer:
                 time.sleep(0.1)
 
     def kill(self) -> None:
-        """Kill the node at once, as a power cut does."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:

@@ -58,7 +58,6 @@ def gives_up(job: str, ms: int = 0) -> Any:
 
 
 def wait_until_gone(pid: int) -> None:
-    """Wait until the test has cut a connection."""
     for _ in range(1_000):
         if not os.path.exists(f"/proc/{pid}"):
             return

@@ -8,7 +8,6 @@ import django
 
 
 def deliveries(count: int, url: str) -> list[dict[str, Any]]:
-    """Write so many deliveries to one endpoint."""
     from apps.webhooks import services
     from apps.webhooks.models import Delivery, Event
 
@@ -21,7 +20,6 @@ def deliveries(count: int, url: str) -> list[dict[str, Any]]:
 
 
 def payments(count: int) -> list[dict[str, Any]]:
-    """Write so many payment events of as many invoices."""
     from apps.billing import services
     from tests.factories.shop import make_invoice
 

@@ -51,7 +51,6 @@ def write(job: str) -> None:
 
 
 def good(job: str, fails_once: bool = False) -> None:
-    """Write a row in surroundings that are as usual."""
     with run_noted(job):
         if fails_once and not dramatiq.middleware.CurrentMessage.get_current_message().options.get("attempts"):
             raise RuntimeError("as it was told to")

@@ -27,7 +27,6 @@ declare_limited_jobs(dramatiq.get_broker(), LEDGER)
 
 @dramatiq.actor(queue_name=QUEUE)
 def once_row(job: str) -> None:
-    """Write a row that no other run of this job writes."""
     LEDGER.note("started", job)
     with once() as first:
         if first:

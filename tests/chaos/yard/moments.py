@@ -54,7 +54,6 @@ def die() -> None:
 
 
 def die_at(owner: type[Any], name: str, side: str) -> None:
-    """Have children die when they come to a method."""
     method = getattr(owner, name)
 
     @functools.wraps(method)

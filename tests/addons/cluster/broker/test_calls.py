@@ -1,11 +1,12 @@
 """Calls on a real cluster: each goes to its node, follows a slot that moves, and leaves the other nodes alone."""
 
+import contextlib
 import os
 import re
-import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,16 +40,14 @@ QUEUES = ("b", "c", "a")
 
 
 @pytest.fixture
-def calls(cluster: ClusterUnderTest) -> Iterator[RedisCalls]:
+def calls(cluster) -> Iterator[RedisCalls]:
     """The access to an emptied cluster."""
     cluster.flush()
-    calls = calls_on(connect(cluster.url))
-    yield calls
-    calls.close()
+    with contextlib.closing(calls_on(connect(cluster.url))) as calls:
+        yield calls
 
 
 def family(calls: RedisCalls, queue: str = "moving") -> QueueOperations:
-    """Return the operations of a queue."""
     return QueueOperations(calls, KEYS.queue(queue))
 
 
@@ -99,9 +98,8 @@ def test_an_operation_that_some_nodes_do_not_know_is_run_once_on_each(calls):
     calls.call(operation, [KEYS.queue("a").paused], [0, "me", "why"])
 
     batches = [([KEYS.queue(queue).paused], (0, "me", "why")) for queue in QUEUES]
-    answers = call_together(calls, operation, batches)
 
-    assert len(answers) == 3
+    assert len(call_together(calls, operation, batches)) == 3
     assert calls.pipeline([("EXISTS", KEYS.queue(queue).paused) for queue in QUEUES]) == [1, 1, 1]
 
 
@@ -110,9 +108,7 @@ def test_a_stream_of_calls_visits_the_nodes_in_order(calls):
         family(calls, queue).enqueue([Entry(queue, b"body")])
     turns = [family(calls, queue).backlog_call() for queue in (*QUEUES, *QUEUES)]
 
-    answers = list(calls.stream(script("backlog"), turns))
-
-    assert answers == [calls.call(script("backlog"), *turn) for turn in turns]
+    assert list(calls.stream(script("backlog"), turns)) == [calls.call(script("backlog"), *turn) for turn in turns]
 
 
 def test_a_slot_that_was_moved_is_asked_at_its_new_node(cluster, calls):
@@ -142,17 +138,10 @@ def test_a_slot_that_is_being_moved_makes_calls_wait_within_their_budget(cluster
     # A key that is not there yet is asked for at the new node, a single key at the old one.
     assert calls.command("GET", queue.keys.refused) is None
     assert calls.pipeline([("GET", queue.keys.refused), ("HLEN", queue.keys.bodies)]) == [None, 1]
-    done = threading.Event()
-
-    def enqueue() -> None:
-        queue.enqueue([Entry("waited", b"body")])
-        done.set()
-
-    thread = threading.Thread(target=enqueue)
-    thread.start()
-    assert list(steps)
-    thread.join(30)
-    assert done.is_set()
+    with ThreadPoolExecutor() as threads:
+        waited = threads.submit(queue.enqueue, [Entry("waited", b"body")])
+        assert list(steps)
+        assert waited.result(30) == ["waited"]
     assert calls.command("HLEN", queue.keys.bodies) == 2
 
 
@@ -166,9 +155,8 @@ def test_a_wait_for_the_wakeup_follows_its_slot(cluster, calls):
         wait_for(lambda: wakeup.wait(0.1))
     wakeup.request()
     queue.notify("live")
-    answer = wait_for(lambda: wakeup.wait(0.1))
 
-    assert answer[0]
+    assert wait_for(lambda: wakeup.wait(0.1))[0]
     wakeup.disconnect()
 
 
@@ -260,12 +248,11 @@ def test_queues_on_several_nodes_are_paused_and_resumed(calls):
 
 
 @pytest.fixture
-def broker(cluster: ClusterUnderTest) -> Iterator[RedisBroker]:
+def broker(cluster) -> Iterator[RedisBroker]:
     cluster.flush()
     made = build_yard(two_queues(), connect(cluster.url), Keys(f"test-{uuid.uuid4().hex[:8]}"))
-    with the_global_broker(made):
+    with contextlib.closing(made), the_global_broker(made):
         yield made
-    made.close()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -277,7 +264,7 @@ def test_members_on_several_nodes_are_counted(broker, run_worker):
         with batch("import", **actors.callbacks()) as jobs:
             jobs.add(*(actors.work.message(number, adds=1) for number in range(4)), actors.other.message(9))
         made.append(jobs)
-    calls = broker.switchyard.records.calls  # type: ignore[attr-defined]
+    calls = broker.switchyard.records.calls
     places = {calls.place_of(broker.keys.batch(jobs.id)) for jobs in made}
     with run_worker(broker=broker):
         until(count_batches, lambda: len(actors.called) == 10)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -30,13 +31,12 @@ HALVES = Keys("halves")
 NAMES = (f"half-{number}" for number in itertools.count())
 
 
-def watch_on(calls: RedisCalls) -> Watch:
-    return Watch(calls, KEYS, QUEUES, production=True)
+def watch_on(calls: RedisCalls, keys: Keys = KEYS, queues: Sequence[str] = QUEUES) -> Watch:
+    return Watch(calls, keys, queues, production=True)
 
 
-def prepared(calls: RedisCalls, keys: Keys = KEYS, queues: Sequence[str] = QUEUES) -> Watch:
-    """Return a watch that has marked the keyspace."""
-    watch = Watch(calls, keys, queues, production=True)
+def prepared(*arguments: Any) -> Watch:
+    watch = watch_on(*arguments)
     watch.generation.prepare()
     return watch
 
@@ -45,8 +45,7 @@ def test_every_master_is_checked_and_named(cluster, calls):
     wrong = cluster.masters[1]
     wrong.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     try:
-        watch = prepared(calls)
-        [found] = watch.look().findings
+        [found] = prepared(calls).look().findings
         refused = [bool(calls.command("EXISTS", KEYS.queue(queue).refused)) for queue in QUEUES]
     finally:
         wrong.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
@@ -58,19 +57,14 @@ def test_every_master_is_checked_and_named(cluster, calls):
 
 
 def test_a_look_waits_once_for_a_node_that_hangs(calls, monkeypatch):
-    watch, trips, send = watch_on(calls), list[Any](), calls.pipeline
-    watch.generation.prepare()
-
-    def counted(commands: Any, **options: Any) -> list[Any]:
-        trips.append(commands)
-        return send(commands, **options)
-
-    monkeypatch.setattr(calls, "pipeline", counted)
+    watch = prepared(calls)
+    sent = mock.Mock(side_effect=calls.pipeline)
+    monkeypatch.setattr(calls, "pipeline", sent)
     watch.look()
-    with_types = len(trips)
+    with_types = sent.call_count
     watch.look()
 
-    assert (with_types, len(trips)) == (2, 3), "of its own keys, and once a minute of the types of all"
+    assert (with_types, sent.call_count) == (2, 3), "of its own keys, and once a minute of the types of all"
 
 
 def test_queues_are_listed_by_their_node(cluster, calls):
@@ -112,7 +106,7 @@ def test_a_marker_that_moves_to_another_master_is_found_there(cluster, calls, mo
 def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(cluster, calls, number):
     node = cluster.masters[number]
     queues = [queue for queue in QUEUES if calls.place_of(KEYS.queue(queue).bodies) != node.address]
-    watch, later = (Watch(calls, KEYS, queues, production=True) for _ in range(2))
+    watch, later = (watch_on(calls, KEYS, queues) for _ in range(2))
     assert watch.generation.prepare()
     assert watch.look().findings == ()
 
@@ -120,9 +114,8 @@ def test_a_master_without_a_queue_that_lost_its_keys_is_noticed(cluster, calls, 
     paused = watch.look()
 
     assert [found.code for found in paused.findings] == ["keyspace"]
-    assert (
-        f"emptied, or this is another database: the marker that was there is gone; node {node.address} " in paused.pause
-    )
+    gone = "emptied, or this is another database: the marker that was there is gone"
+    assert f"{gone}; node {node.address} " in paused.pause
     assert len(queues) == 2 and not any(f" {queue}," in paused.pause for queue in queues)
     assert later.look().pause and later.generation.is_missed()
     assert watch.generation.accept()
@@ -156,9 +149,8 @@ def test_a_master_without_a_marker_is_told(cluster, calls):
 def test_a_master_that_is_away_stops_its_own_queues_leases_only(tmp_path):
     with own_cluster(tmp_path) as (cluster, calls):
         watch = prepared(calls)
-        keeper = LeaseKeeper({name: QueueOperations(calls, KEYS.queue(name)) for name in QUEUES}, [
-            (name, "live") for name in QUEUES
-        ])  # fmt: skip
+        families = {name: QueueOperations(calls, KEYS.queue(name)) for name in QUEUES}
+        keeper = LeaseKeeper(families, [(name, "live") for name in QUEUES])
         keeper.adopt("pool.1")
         wait_for(lambda: keeper.tick() or keeper.leased_until_s("pool.1") > 0)
         until_s = keeper.leased_until_s("pool.1")
@@ -245,14 +237,13 @@ class Move:
         return HALVES.queue(self.queue).bodies
 
     def end(self) -> None:
-        """Go on with it to its end."""
         for _ in self.steps:
             pass
         self.cluster.wait_until_agreed(self.key, self.target)
 
 
 @pytest.fixture(params=["no key of the queue", "no key moved", "every key moved"])
-def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRequest) -> Iterator[Move]:
+def move(cluster, calls, request) -> Iterator[Move]:
     """The move of a queue's slot, in each state in which it may be interrupted."""
     queue = next(NAMES)
     key = HALVES.queue(queue).bodies
@@ -270,7 +261,7 @@ def move(cluster: ClusterUnderTest, calls: RedisCalls, request: pytest.FixtureRe
 
 def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls, move):
     queue, node, slot = move.queue, calls.place_of(move.key), slot_of(move.key)
-    watch = Watch(calls, HALVES, [queue, "c"], production=True)
+    watch = watch_on(calls, HALVES, [queue, "c"])
 
     part = Masters(calls, HALVES, [queue, "c"]).away()
     assert (part.places, part.queues, part.keys, part.blocked) == ((), (), frozenset(), {queue})
@@ -278,9 +269,8 @@ def test_slot_node_and_queue_are_named_and_the_other_queue_works(calls, move):
     assert Masters(calls, HALVES, [queue]).away().blocked, "also where the yard has no other queue"
     [found] = watch.look().findings
     assert (found.code, found.severity) == ("half_moved", "error")
-    assert found.seen == (
-        f"hash slot {slot} is half moved away from node {node}; {queue} starts nothing and takes no new jobs"
-    )
+    half_moved = f"hash slot {slot} is half moved away from node {node}"
+    assert found.seen == f"{half_moved}; {queue} starts nothing and takes no new jobs"
     assert found.remedy.endswith(f"`valkey-cli --cluster fix {node}`.")
     with pytest.raises(HashSlotHalfMoved) as refused:
         QueueOperations(calls, HALVES.queue(queue)).enqueue([Entry("refused", b"{}")])

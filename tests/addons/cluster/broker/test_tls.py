@@ -1,10 +1,10 @@
 """A cluster with TLS alone (``rediss+cluster://``), and with users of least privilege, each as its own."""
 
+import contextlib
 import json
 import os
 import re
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +24,10 @@ from switchyard.broker.redis.scripts import script
 from switchyard.broker.topology import Pool, Queue, Yard
 from switchyard.wiring import build_yard
 from tests.addons.cluster.nodes import ClusterUnderTest
+from tests.chaos.databases import environment
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import QUEUE, enqueue
-from tests.chaos.pools import ROOT, Pools, RunningPool
+from tests.chaos.pools import MANAGE, Pools, RunningPool
 from tests.chaos.server import server_binary
 from tests.tls import Authority
 from tests.waiting import wait_for
@@ -37,31 +38,26 @@ REFUSED = r"NOPERM|can't run this command|no permission"
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The authority that clients trust."""
+def authority(tmp_path_factory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls") / "authority")
 
 
 @pytest.fixture(scope="module")
-def secure(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterUnderTest]:
-    """Three masters of Redis that speak TLS alone."""
+def secure(authority, tmp_path_factory) -> Iterator[ClusterUnderTest]:
     folder = tmp_path_factory.mktemp("secure")
     with ClusterUnderTest(folder, binary=server_binary("redis-server"), authority=authority) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def url(secure: ClusterUnderTest, authority: Authority) -> str:
-    """Address of the cluster for a client that trusts the authority."""
+def url(secure, authority) -> str:
     return f"{secure.url}?ssl_ca_certs={authority.file}"
 
 
 @pytest.fixture
-def calls(url: str) -> Iterator[RedisCalls]:
-    """The access to the cluster."""
-    calls = calls_on(connect(url))
-    yield calls
-    calls.close()
+def calls(url) -> Iterator[RedisCalls]:
+    with contextlib.closing(calls_on(connect(url))) as calls:
+        yield calls
 
 
 def test_every_node_is_asked_over_tls_and_a_moved_slot_is_followed(secure, calls, url):
@@ -120,7 +116,6 @@ class Guarded(ClusterUnderTest):
         super().__init__(folder / "nodes", binary=server_binary("redis-server"), authority=self.authority)
 
     def start(self) -> None:
-        """Start the nodes, and load the users."""
         super().start()
         for line in acl.render(acl.roles([Keys().queue(QUEUE)])).splitlines():
             _, name, *rules = re.findall(r"\([^)]*\)|\S+", line)  # what is in parentheses is one rule
@@ -128,56 +123,45 @@ class Guarded(ClusterUnderTest):
                 node.ask("ACL", "SETUSER", name, "on", f">{name}", *(rule for rule in rules if rule != "off"))
 
     def url_of(self, role: str) -> str:
-        """Return the address for a role."""
         login = f"switchyard-{role}:switchyard-{role}@"
         return f"{self.url.replace('://', f'://{login}')}?ssl_ca_certs={self.authority.file}"
 
     def refusals(self) -> list[Any]:
-        """Return what the nodes refused to users."""
         return [entry for node in self.nodes for entry in node.ask("ACL", "LOG")]
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Guarded]:
+def cluster(tmp_path) -> Iterator[Guarded]:
     """An empty cluster of three masters: keys of other tests would be of the same prefix."""
     with Guarded(tmp_path) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def room(cluster: Guarded) -> Iterator[RedisCalls]:
-    """The access of a web."""
-    calls = calls_on(connect(cluster.url_of("room")))
-    yield calls
-    calls.close()
+def room(cluster) -> Iterator[RedisCalls]:
+    with contextlib.closing(calls_on(connect(cluster.url_of("room")))) as calls:
+        yield calls
 
 
 @pytest.fixture
-def pools(
-    cluster: Guarded, tmp_path: Path, process_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Pools]:
+def pools(cluster, tmp_path, process_environment, monkeypatch) -> Iterator[Pools]:
     """Starts processes of a yard with one queue, on this test's database; the test itself is a producer."""
     monkeypatch.setenv("DATABASE_URL", process_environment["DATABASE_URL"])
-    ledger = Ledger(tmp_path / "ledger")
-    pools = Pools(tmp_path, ledger, cluster.url_of("producer"), "load")
-    yield pools
-    pools.stop_all()
-    ledger.close()
+    with (
+        contextlib.closing(Ledger(tmp_path / "ledger")) as ledger,
+        Pools(tmp_path, ledger, cluster.url_of("producer"), "load") as pools,
+    ):
+        yield pools
 
 
 @pytest.fixture
-def manage(cluster: Guarded, pools: Pools, tmp_path: Path) -> Callable[..., str]:
+def manage(cluster, pools, tmp_path) -> Callable[..., str]:
     """Run ``manage.py`` as the room, and return what it printed."""
 
     def run(*arguments: str) -> str:
-        environment = {
-            **os.environ, "DJANGO_SETTINGS_MODULE": "tests.chaos.yard.settings", "CHAOS_YARD": "load",
-            "CHAOS_LEDGER": str(tmp_path / "ledger"), "SWITCHYARD_BROKER_URL": cluster.url_of("room"),
-            "SWITCHYARD_STATE_DIR": str(tmp_path),
-        }  # fmt: skip
-        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        own = environment(tmp_path, cluster.url_of("room"), os.environ["DATABASE_URL"], "tests.chaos.yard.settings")
         done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+            [*MANAGE, *arguments], env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
         )
         assert not re.search(REFUSED, done.stdout), done.stdout
         return done.stdout
@@ -186,7 +170,7 @@ def manage(cluster: Guarded, pools: Pools, tmp_path: Path) -> Callable[..., str]
 
 
 @pytest.fixture
-def scheduler(cluster: Guarded, pools: Pools) -> RunningPool:
+def scheduler(cluster, pools) -> RunningPool:
     process = pools.start("runscheduler", url=cluster.url_of("scheduler"), ready=False)
     process.wait_for_log("leading")
     return process

@@ -1,19 +1,15 @@
 """A cluster under load: slots that move and masters that die lose nothing, leave other queues alone, keep locks."""
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import dramatiq
 import pytest
-from dramatiq import Worker
 
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.keys import Keys
@@ -53,7 +49,6 @@ class Load:
         self._lock = threading.Lock()
         self._actors = {queue: self._actor(queue) for queue in QUEUES}
         self._threads = [threading.Thread(target=self._send, args=(queue,), daemon=True) for queue in QUEUES]
-        self._began_s = self._lasted_s = 0.0
 
     def _actor(self, queue: str) -> Any:
         def work(id_: str, sent_s: float) -> None:
@@ -80,7 +75,7 @@ class Load:
                 return
             self.sent[queue].append(id_)
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._began_s = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -93,7 +88,6 @@ class Load:
             thread.join(60)
 
     def done(self, queue: str) -> int:
-        """Return how many messages of a queue have run."""
         return len(self.delays_s[queue])
 
     def per_s(self) -> str:
@@ -101,11 +95,9 @@ class Load:
         return ", ".join(f"{queue} {len(self.sent[queue]) / self._lasted_s:.0f}/s" for queue in QUEUES)
 
     def lost(self, queues: Sequence[str] = QUEUES) -> list[str]:
-        """Return what was sent and did not run."""
         return [id_ for queue in queues for id_ in self.sent[queue] if id_ not in self.runs]
 
     def wait_for_more(self, queue: str, more: int = 20) -> None:
-        """Wait until some more messages of a queue have run."""
         before = self.done(queue)
         wait_for(lambda: self.done(queue) >= before + more, what=f"{more} more of {queue} run")
 
@@ -119,12 +111,11 @@ class Load:
         return max(pairwise([since_s, *self.starts(queue, since_s)]), key=lambda pause: pause[1] - pause[0])
 
     def started_within(self, queue: str, pause: tuple[float, float]) -> int:
-        """Return how many messages of a queue began to run in another queue's pause."""
         return sum(pause[0] < at_s < pause[1] for at_s in self.starts(queue, pause[0]))
 
 
 @pytest.fixture
-def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
+def run(run_worker) -> Callable[[ClusterUnderTest], Any]:
     """Run a yard on a cluster, under load: ``with run(cluster) as load: …``."""
 
     class Running:
@@ -138,9 +129,8 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
             lanes = [lane for queue in QUEUES for lane in (queue, f"{queue}-retry")]
             self._worker: Any = run_worker(*lanes, broker=self.broker)
 
-        def __enter__(self) -> Load:
-            worker: Worker = self._worker.__enter__()
-            assert worker.consumers
+        def __enter__(self) -> Self:
+            assert self._worker.__enter__().consumers
             self.load.__enter__()
             return self.load
 
@@ -158,16 +148,14 @@ def run(run_worker: Any) -> Callable[[ClusterUnderTest], Any]:
 
 
 @pytest.fixture
-def own_cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
-    """A cluster of three masters."""
+def own_cluster(tmp_path) -> Iterator[ClusterUnderTest]:
     with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield cluster
 
 
 @pytest.mark.parametrize("way", ["at once", pytest.param("one by one", marks=long)])
 def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(run, own_cluster, way):
-    cluster = own_cluster
-    running = run(cluster)
+    cluster, running = own_cluster, run(own_cluster)
     bodies = running.keys.queue("b").bodies
     with running as load:
         load.wait_for_more("b")

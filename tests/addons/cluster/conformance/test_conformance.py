@@ -6,14 +6,13 @@ import pytest
 
 from switchyard.broker.redis import acl
 from switchyard.broker.redis.connections import connect
-from tests.addons.cluster.nodes import ClusterUnderTest
 from tests.integration.broker.conformance.subjects import Atomic, Subject
 from tests.integration.broker.conformance.test_letters import *  # noqa: F403
 from tests.integration.broker.conformance.test_moves import *  # noqa: F403
 
 
 @pytest.fixture
-def subject(cluster: ClusterUnderTest) -> Iterator[Subject]:
+def subject(cluster) -> Iterator[Subject]:
     """The transport under test, with nothing in it; its user may do what a worker may, on keys of tests."""
     _, name, *rules = acl.line("worker", acl.roles()["worker"], prefix="test-*", user="tested").split(" ")
     for node in cluster.nodes:

@@ -1,7 +1,6 @@
 """The invariants hold on a cluster whose nodes are filled, forget their scripts and are killed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -25,18 +24,15 @@ class FamilysNode:
         return self._cluster.owner(CLOCK_KEY)
 
     def fill(self) -> None:
-        """Leave it no memory."""
         self.config_set("maxmemory", 1)
 
     def make_room(self) -> None:
-        """Take back what :meth:`fill` did."""
         self.config_set("maxmemory", 0)
 
     def config_set(self, name: str, value: str | int) -> None:
         self._node.ask("CONFIG", "SET", name, value)
 
     def restart(self) -> None:
-        """Kill it, and start it on its data."""
         node = self._node
         node.kill()
         node.start()
@@ -44,8 +40,7 @@ class FamilysNode:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A bench on a cluster of three masters."""
+def bench(tmp_path) -> Iterator[Bench]:
     with ClusterUnderTest(tmp_path / "cluster", node_timeout_ms=5_000) as cluster:
         yield bench_on(cast(ServerUnderTest, FamilysNode(cluster)), Scripts())
 

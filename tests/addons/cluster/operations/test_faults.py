@@ -4,7 +4,6 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -43,6 +42,7 @@ from switchyard.workers.preflight import make_watch, mark_keyspace
 from tests.addons.cluster.nodes import ClusterUnderTest, Node
 from tests.factories.brokers import the_global_broker
 from tests.factories.callers import Caller
+from tests.factories.commands import end_of
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -54,7 +54,7 @@ YARD = Yard(
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+def cluster(tmp_path) -> Iterator[ClusterUnderTest]:
     """The project's yard is on three masters without replicas."""
     with ClusterUnderTest(tmp_path / "cluster") as cluster:
         yard = declared_yard()
@@ -87,8 +87,7 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(cluster, watcher
     assert fact in room.verdict.sentence and step in room.verdict.then
     assert {name for name, word in words(room).items() if word == "Half moved"} == {"default"}
     assert {row.name: row.waiting for row, _ in room.rows if row.kind == "queue"} == dict.fromkeys(words(room), 1)
-    page = watcher.get(reverse("switchyard-queue", args=["default"])).content.decode()
-    assert "Half moved" in page
+    assert "Half moved" in watcher.get(reverse("switchyard-queue", args=["default"])).content.decode()
     # Readiness, which is about this process, and metrics.
     assert views._ask_broker() == ""
     values = metrics()
@@ -106,9 +105,9 @@ def test_a_slot_that_is_left_half_moved_is_named_with_its_queue(cluster, watcher
     assert list(jobs.away) == ["default"] and not jobs.broker_error
     # Commands.
     assert output_of("queues", "status", "default")[0].startswith("default: half moved")
-    with pytest.raises(SystemExit, match="1"):
-        call_command("switchyard", "broker", "--json", stdout=(out := io.StringIO()))
-    [found] = [one for one in json.loads(out.getvalue())["findings"] if one["code"] == "half_moved"]
+    code, printed = end_of("broker", "--json")
+    [found] = [one for one in json.loads(printed)["findings"] if one["code"] == "half_moved"]
+    assert code == 1
     assert fact in found["seen"] and step in found["remedy"]
 
     # The move ends, and nothing of it is said any more.
@@ -214,16 +213,12 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster, watcher
     assert {row.name: row.waiting for row, _ in room.rows if row.name in there} == dict.fromkeys(there, 1)
     assert "scheduler.down" not in {ranked.finding.name for ranked in room.verdict.findings}
     # Pages.
-    for address in (
-        reverse("switchyard-operations"),
-        reverse("switchyard-queues"),
-        *(reverse("switchyard-queue", args=[name]) for name in (away[0], there[0])),
-    ):
+    queue_pages = [reverse("switchyard-queue", args=[name]) for name in (away[0], there[0])]
+    for address in (reverse("switchyard-operations"), reverse("switchyard-queues"), *queue_pages):
         page = watcher.get(address)
         assert page.status_code == 200
         assert "the broker does not answer" not in page.content.decode().lower()
-    page = watcher.get(reverse("switchyard-queue", args=[away[0]]))
-    assert "its node does not answer" in page.content.decode()
+    assert "its node does not answer" in watcher.get(queue_pages[0]).content.decode()
     # The list of jobs has the others' jobs, and names what is missing.
     page = find_jobs(Filter())
     assert {line.id for line in page.jobs} == {sent[name] for name in there}
@@ -268,7 +263,7 @@ def test_a_master_that_is_killed_takes_its_own_queues_away_only(cluster, watcher
 
 
 @pytest.fixture
-def two_queues(tmp_path: Path) -> Iterator[ClusterUnderTest]:
+def two_queues(tmp_path) -> Iterator[ClusterUnderTest]:
     with ClusterUnderTest(tmp_path / "cluster") as cluster:
         broker = build_yard(YARD, connect(cluster.url), YARD.keys)
         own = replace(settings.SWITCHYARD, broker_url=cluster.url, topology=YARD)
@@ -326,16 +321,8 @@ def test_a_hash_slot_without_a_node_hides_no_other_finding(two_queues):
     state, found = read_server_state(calls, keys), look()
 
     assert not state.away.queues and "away" not in found
-    assert (
-        len(
-            [
-                one
-                for one in look_at_servers()
-                if one.severity == "ok" and "slow log" not in one.seen and " holds " in one.seen
-            ]
-        )
-        == 3
-    )
+    sound = [one.seen for one in look_at_servers() if one.severity == "ok"]
+    assert len([seen for seen in sound if " holds " in seen and "slow log" not in seen]) == 3
     calls.close()
 
 

@@ -74,22 +74,16 @@ def test_a_node_that_is_addressed_as_if_it_were_alone_is_refused():
     ],
 )
 def test_a_command_names_its_node(seen, expected, monkeypatch):
-    monkeypatch.setattr(
-        examine,
-        "switchyard_settings",
-        lambda: SimpleNamespace(broker_url=CLUSTER, server_variable="SWITCHYARD_BROKER_URL"),
-    )
+    own = SimpleNamespace(broker_url=CLUSTER, server_variable="SWITCHYARD_BROKER_URL")
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
 
-    found = examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND))
-
-    assert found.next == expected
+    assert examine.copyable(Finding("broker", "stalls", "warning", seen, next=COMMAND)).next == expected
 
 
 def test_a_command_about_a_cluster_names_no_second_node(monkeypatch):
     url = CLUSTER.replace("redis+", "rediss+", 1) + "?ssl_ca_certs=/ca.pem"
-    monkeypatch.setattr(
-        examine, "switchyard_settings", lambda: SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
-    )
+    own = SimpleNamespace(broker_url=url, server_variable="SWITCHYARD_BROKER_URL")
+    monkeypatch.setattr(examine, "switchyard_settings", lambda: own)
     step = "Wait while a reshard runs; after one that was interrupted, run `valkey-cli --cluster fix 10.0.0.1:6379`."
 
     found = examine.copyable(Finding("broker", "half_moved", "error", "hash slot 1 is half moved", next=step))

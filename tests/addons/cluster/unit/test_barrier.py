@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import dramatiq
@@ -14,11 +14,8 @@ from msgspec import structs
 
 from switchyard.addons.cluster.calls import QueueBarrier
 from switchyard.broker.errors import BrokerUnavailable
-from switchyard.broker.interface import Transport
-from switchyard.broker.queue.operations import Lease, QueueOperations
+from switchyard.broker.queue.operations import Lease
 from switchyard.broker.stores.history_streams import Step
-from switchyard.broker.stores.job_records import JobRecords
-from switchyard.broker.stores.limit_counts import GroupBarriers
 from switchyard.broker.topology import Queue, Yard
 from switchyard.broker.worker.acks import MANY, Acks
 from switchyard.middleware.callbacks import DurableGroupCallbacks
@@ -26,12 +23,8 @@ from tests.unit.broker.worker.test_ack_barrier import OWNER, Records, end, inter
 from tests.waiting import wait_for
 
 
-def make(records: Records) -> QueueBarrier:
-    return QueueBarrier(cast(JobRecords, records))
-
-
 def test_an_interrupt_at_any_line_of_a_flush_loses_no_step():
-    interrupt_at_each_line(make, QueueBarrier._gather, QueueBarrier._drop)
+    interrupt_at_each_line(QueueBarrier, QueueBarrier._gather, QueueBarrier._drop)
 
 
 class SpreadRecords(Records):
@@ -42,7 +35,6 @@ class SpreadRecords(Records):
         self.away: set[str] = set()
 
     def write(self, steps: Sequence[Step]) -> None:
-        """Write, where the node answers."""
         if {step.queue for step in steps} & self.away:
             raise BrokerUnavailable("job_write", "away")
         super().write(steps)
@@ -60,8 +52,7 @@ class SpreadRecords(Records):
 
 
 def test_a_node_that_is_away_holds_back_its_own_queues_only():
-    records = SpreadRecords()
-    steps = make(records)
+    steps = QueueBarrier(records := SpreadRecords())
     records.away = {"gone"}
     for job_id, queue in (("a", "gone"), ("b", "work")):
         steps.add(end(job_id, queue))
@@ -78,8 +69,7 @@ def test_a_node_that_is_away_holds_back_its_own_queues_only():
 
 
 def test_a_node_that_is_back_gets_what_waited_for_it():
-    records = SpreadRecords()
-    steps = make(records)
+    steps = QueueBarrier(records := SpreadRecords())
     finished = mock.Mock(last_end=mock.Mock(return_value=7))
     steps.finished = finished
     records.away = {"gone"}
@@ -97,8 +87,7 @@ def test_a_node_that_is_back_gets_what_waited_for_it():
 
 
 def test_no_queue_waits_for_the_write_of_another():
-    records = SpreadRecords()
-    steps = make(records)
+    steps = QueueBarrier(records := SpreadRecords())
     writes, answers = records.hang_once()
     steps.add(end("a", "hangs"))
     with ThreadPoolExecutor() as threads:
@@ -122,8 +111,7 @@ def test_no_queue_waits_for_the_write_of_another():
 
 
 def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well():
-    records = SpreadRecords()
-    steps = make(records)
+    steps = QueueBarrier(records := SpreadRecords())
     writes, answers = records.hang_once()
     steps.add(structs.replace(end("a"), state="retrying", sequence=1))
     with ThreadPoolExecutor() as threads:
@@ -143,8 +131,7 @@ def test_a_step_that_comes_while_the_one_before_is_written_is_written_as_well():
 
 
 def test_an_attempt_to_write_that_fails_does_not_make_one_before_it_count_as_written():
-    records = SpreadRecords()
-    steps = make(records)
+    steps = QueueBarrier(records := SpreadRecords())
     steps.flush()
     steps.add(end("a", "gone"))
     needs = steps.begun + 1
@@ -160,9 +147,8 @@ def test_many_acknowledgements_do_not_wait_for_the_node_of_another_queue():
     """The background waits for seconds for a node that is away."""
     records = SpreadRecords()
     records.away = {"gone"}
-    barrier = make(records)
-    family = cast(QueueOperations, SimpleNamespace(keys=SimpleNamespace(queue="work")))
-    acks = Acks(family, OWNER, barrier=barrier)
+    barrier = QueueBarrier(records)
+    acks = Acks(SimpleNamespace(keys=SimpleNamespace(queue="work")), OWNER, barrier=barrier)
     barrier.add(end("of another node", "gone"))
     with pytest.raises(BrokerUnavailable):
         barrier.flush()
@@ -186,16 +172,16 @@ QUEUES = tuple(Queue(name, objective_ms=None, soft_limit_ms=5_000, hard_limit_ms
 def test_a_job_is_counted_while_the_node_of_another_queue_is_away(lane):
     records = SpreadRecords()
     records.away = {"gone"}
-    barrier = make(records)
+    barrier = QueueBarrier(records)
     counted: list[Any] = []
 
     def count(group: str, job_id: str, *, ttl_ms: int) -> str:
         counted.append((group, job_id, list(records.written)))
         return "open"
 
-    groups = cast(GroupBarriers, mock.Mock(count=count))
-    transport = cast(Transport, mock.Mock())
-    callbacks = DurableGroupCallbacks(groups=groups, barrier=barrier, yard=Yard(QUEUES, ()), transport=transport)
+    callbacks = DurableGroupCallbacks(
+        groups=mock.Mock(count=count), barrier=barrier, yard=Yard(QUEUES, ()), transport=mock.Mock()
+    )
     options = {"group_completion_uuid": "group", "group_completion_callbacks": [{}]}
     message = dramatiq.Message(lane, "add", (), {}, options, message_id="a")
     barrier.add(end("b", "gone"))

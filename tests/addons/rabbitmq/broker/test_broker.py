@@ -28,7 +28,16 @@ from switchyard.middleware.errors import InvalidOption
 from tests.chaos.fault_proxy import FaultProxy
 from tests.waiting import wait_for
 
-Build = Callable[..., Any]
+
+def held_job(broker: Any) -> tuple[Actor[..., None], list[Any], threading.Event]:
+    """Return an actor of jobs that note what they are sent and wait; the notes; and what lets them go on."""
+    ran, go_on = list[Any](), threading.Event()
+
+    def job(what: Any) -> None:
+        ran.append(what)
+        go_on.wait(60)
+
+    return dramatiq.actor(job, broker=broker, queue_name="work"), ran, go_on
 
 
 def test_a_delay_longer_than_a_worker_may_hold_it_is_kept_in_redis_and_runs_once(rabbit_yard, run_worker):
@@ -54,14 +63,11 @@ def test_a_mover_that_dies_between_its_steps_loses_nothing(rabbit_yard, monkeypa
     def dies(later: object) -> None:
         raise BrokerUnavailable("ZREM", "killed")
 
-    def move() -> int:
-        return int(broker.mover.move())
-
     with monkeypatch.context() as death:
         death.setattr(broker.mover.delays, "remove", dies)
         with pytest.raises(BrokerUnavailable):
-            wait_for(move)
-    wait_for(move)
+            wait_for(broker.mover.move)
+    wait_for(broker.mover.move)
 
     wait_for(lambda: broker.lane_stats("work").waiting == 2)
     assert broker.mover.move() == 0
@@ -81,12 +87,8 @@ def test_one_of_two_jobs_with_a_unique_key_is_sent_until_the_first_has_ended(rab
 
 
 def test_a_higher_level_goes_first(rabbit_yard, run_worker):
-    broker, ran, go_on = rabbit_yard(), [], threading.Event()
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(name: str) -> None:
-        ran.append(name)
-        go_on.wait(60)
+    broker = rabbit_yard()
+    job, ran, go_on = held_job(broker)
 
     with run_worker(broker=broker, threads=1):
         job.send("first")
@@ -101,12 +103,8 @@ def test_a_higher_level_goes_first(rabbit_yard, run_worker):
 
 
 def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yard, run_worker):
-    broker, ran, go_on = rabbit_yard(consumer_timeout_s=2), [], threading.Event()
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        ran.append(number)
-        go_on.wait(60)
+    broker = rabbit_yard(consumer_timeout_s=2)
+    job, ran, go_on = held_job(broker)
 
     with run_worker(broker=broker, threads=1):
         job.send(1)
@@ -121,15 +119,11 @@ def test_what_waits_too_long_for_a_thread_is_given_back_and_runs_once(rabbit_yar
 
 
 def test_a_task_outlives_its_connection_and_runs_once(rabbit_yard, run_worker):
-    broker, ran, go_on = rabbit_yard(), [], threading.Event()
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job() -> None:
-        ran.append(1)
-        go_on.wait(60)
+    broker = rabbit_yard()
+    job, ran, go_on = held_job(broker)
 
     with run_worker(broker=broker, threads=2) as worker:
-        id_ = job.send().message_id
+        id_ = job.send(1).message_id
         wait_for(lambda: ran)
         held = broker.in_flight[id_]
         lost = held.source
@@ -160,14 +154,12 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(rabbit_yard, 
 
 
 @pytest.fixture
-def proxy(rabbitmq_server: Any) -> Iterator[FaultProxy]:
-    """A network between a broker and the server."""
+def proxy(rabbitmq_server) -> Iterator[FaultProxy]:
     with FaultProxy(rabbitmq_server.port) as proxy:
         yield proxy
 
 
 def through(proxy: FaultProxy, query: str = "") -> str:
-    """Return the server's address behind a proxy."""
     return f"amqp://guest:guest@127.0.0.1:{proxy.port}/{query}"
 
 
@@ -175,12 +167,8 @@ def test_an_acknowledgement_that_the_network_swallows_does_not_run_a_job_again(
     rabbit_yard, run_worker, proxy, monkeypatch
 ):
     monkeypatch.setattr("dramatiq.worker.CONSUMER_RESTART_DELAY_SECS", 0.1)
-    broker, ran, go_on = rabbit_yard(url=through(proxy)), [], threading.Event()
-
-    @dramatiq.actor(broker=broker, queue_name="work")
-    def job(number: int) -> None:
-        ran.append(number)
-        go_on.wait(60)
+    broker = rabbit_yard(url=through(proxy))
+    job, ran, go_on = held_job(broker)
 
     with run_worker(broker=broker, threads=2):
         ids = [job.send(number).message_id for number in (1, 2)]
@@ -259,14 +247,8 @@ def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard):
 
 
 def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(rabbitmq_server, monkeypatch):
-    import pika
-
     rejected: list[Any] = []
-
-    def noted(connection: Any) -> bool:
-        rejected.append(connection)
-        return disconnect(connection)
-
+    noted = lambda connection: (rejected.append(connection), disconnect(connection))[1]  # noqa: E731
     monkeypatch.setattr("switchyard.addons.rabbitmq.connections.disconnect", noted)
     monkeypatch.setattr("switchyard.addons.rabbitmq.connections.PUBLISH_S", 60)
     publishers, full = Publishers(parameters_of(rabbitmq_server.url)), "full of one"
@@ -296,9 +278,6 @@ def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(rabbitmq_s
     assert refused.value.outcome == "refused"
 
 
-QUEUE = "work"
-
-
 OURS = b'{"actor":"job","sent_at":1}'
 
 
@@ -316,15 +295,14 @@ OURS = b'{"actor":"job","sent_at":1}'
 def test_the_message_behind_a_foreign_one_is_handed_out(rabbit_yard, fields, body):
     broker = rabbit_yard()
     broker.held_marks = HeldMarks(memoryview(bytearray(8 * CELLS)).cast("q"))  # as a pool's child has them
-    job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
+    job = dramatiq.actor(lambda: None, broker=broker, queue_name="work", actor_name="job")
     with broker.publishers.channel() as channel:
-        name = broker.server_queues.name(QUEUE)
-        broker.server_queues.declare(channel, QUEUE, name)
+        name = broker.server_queues.name("work")
+        broker.server_queues.declare(channel, "work", name)
         channel.basic_publish("", name, body, pika.BasicProperties(delivery_mode=2, **fields))
     behind = job.send().message_id
 
-    consumer = broker.consume(QUEUE, prefetch=8, timeout=200)
-    found: list[str] = []
+    consumer, found = broker.consume("work", prefetch=8, timeout=200), list[str]()
 
     def handed_out() -> bool:
         if (message := next(consumer)) is not None:
@@ -346,8 +324,7 @@ def delete_its_queue(broker: Any, lane: str) -> None:
 
 def close_its_channel(broker: Any, lane: str) -> None:
     for each in broker._consumers:
-        unknown_tag = partial(each._channel._impl.basic_ack, 10_000)
-        each._connection.add_callback_threadsafe(unknown_tag)
+        each._connection.add_callback_threadsafe(partial(each._channel._impl.basic_ack, 10_000))
 
 
 @pytest.mark.parametrize("queue_type", ["quorum", "classic"])
@@ -367,13 +344,11 @@ def test_work_goes_on(end, queue_type, rabbit_yard, run_worker, monkeypatch):
 
 
 QUEUES = RabbitQueues("test-existing")
-
-
 ALL = [name for lane in ("whole", "bare", "missing") for name in QUEUES.every(lane)]
 
 
 @pytest.fixture
-def connection(rabbitmq_server: Any) -> Iterator[Any]:
+def connection(rabbitmq_server) -> Iterator[Any]:
     """A connection to a server that has the lane ``whole``, and the lane ``bare`` without its rejected messages."""
     connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
     channel = connection.channel()
@@ -388,14 +363,11 @@ def connection(rabbitmq_server: Any) -> Iterator[Any]:
 
 
 def existing(connection: Any) -> list[str]:
-    """Return the queues of all lanes that the server has."""
     found = []
     for name in ALL:
-        try:
+        with suppress(ChannelClosedByBroker):
             connection.channel().queue_declare(name, passive=True)
             found.append(name)
-        except ChannelClosedByBroker:
-            continue
     return found
 
 
@@ -427,14 +399,13 @@ class Records(JobRecords):
         self.ended, self.meanwhile = ended, meanwhile
 
     def states(self, job_ids: Sequence[str]) -> list[str | None]:
-        answer = ["succeeded" if id_ in self.ended else None for id_ in job_ids]
+        answer: list[str | None] = ["succeeded" if id_ in self.ended else None for id_ in job_ids]
         meanwhile, self.meanwhile = self.meanwhile, bool
         meanwhile()
-        return list(answer)
+        return answer
 
 
 def send(claims: UniqueClaims, id_: str) -> str:
-    """Return the holder of the key once a message was sent with it."""
     with claims.sending(keyed(id_), "work") as holder:
         return holder
 
@@ -444,18 +415,14 @@ def keyed(id_: str) -> Message[Any]:
 
 
 def test_of_two_senders_after_an_ended_job_one_holds_the_key(valkey):
-    calls, keys, ended, holders = calls_on(valkey), Keys("test-rabbit"), {"first"}, dict[str, str]()
-    other = UniqueClaims(calls, keys, Records(ended))
-
-    def other_sends() -> None:
-        holders["second"] = send(other, "second")
-
-    claims = UniqueClaims(calls, keys, Records(ended, other_sends))
+    calls, keys, holders = calls_on(valkey), Keys("test-rabbit"), list[str]()
+    other = UniqueClaims(calls, keys, Records({"first"}))
+    claims = UniqueClaims(calls, keys, Records({"first"}, lambda: holders.append(send(other, "second"))))
     send(claims, "first")
 
-    holders["third"] = send(claims, "third")
+    holders.append(send(claims, "third"))
 
-    assert holders == {"second": "second", "third": "second"}
+    assert holders == ["second", "second"]
 
 
 def test_a_holder_that_ended_meanwhile_is_replaced(valkey):

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
@@ -18,19 +18,16 @@ from switchyard.broker.keys import Keys
 from tests.addons.rabbitmq.server import RabbitServer
 from tests.waiting import wait_for
 
-Build = Callable[..., Any]
 QUEUE = "work"
 TIMEOUT_S = 4
 
 
 def sent(broker: Any, count: int = 1) -> list[str]:
-    """Send jobs that do nothing, and return their ids."""
     job = dramatiq.actor(lambda: None, broker=broker, queue_name=QUEUE, actor_name="job")
     return [job.send().message_id for _ in range(count)]
 
 
 def held(broker: Any, count: int = 1, lane: str = QUEUE) -> tuple[Any, list[Any]]:
-    """Return a consumer, and so many messages that it hands out."""
     broker.declare_queue(lane)
     consumer = broker.consume(lane, prefetch=8, timeout=200)
     found = [wait_for(lambda: next(consumer), what="a message") for _ in range(count)]
@@ -44,7 +41,6 @@ def killed(consumer: Any) -> None:
 
 
 def refused(*_: Any, **__: Any) -> None:
-    """Answer nothing, as a server that is away."""
     raise BrokerUnavailable("a test", "it is away", outcome="refused")
 
 
@@ -227,7 +223,7 @@ def test_notes_expire_although_nothing_is_noted_after_them(rabbit_yard):
 
 
 @pytest.fixture(scope="module")
-def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def impatient(tmp_path_factory) -> Iterator[dict[str, Any]]:
     """How a yard is built on a server that takes back what a worker holds for longer than 4 s."""
     server = RabbitServer(tmp_path_factory.mktemp("impatient"), consumer_timeout_s=TIMEOUT_S).start()
     yield {"keys": "timeout", "url": server.url, "consumer_timeout_s": TIMEOUT_S}

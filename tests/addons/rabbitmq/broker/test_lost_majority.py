@@ -2,16 +2,13 @@
 
 import dataclasses
 import gc
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pika
 import pytest
-import redis
 from django.conf import settings
 from django.test import Client, override_settings
 
@@ -34,8 +31,7 @@ EMPTY = "switchyard.EMPTY"
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[tuple[RabbitServer, ...]]:
-    """Three nodes of one cluster."""
+def nodes(tmp_path) -> Iterator[tuple[RabbitServer, ...]]:
     first = RabbitServer(tmp_path / "0").start()
     others = [RabbitServer(tmp_path / str(number), beside=first) for number in (1, 2)]
     try:
@@ -48,7 +44,7 @@ def nodes(tmp_path: Path) -> Iterator[tuple[RabbitServer, ...]]:
 
 
 @pytest.fixture
-def yard_on(valkey: redis.Redis) -> Iterator[Any]:
+def yard_on(valkey) -> Iterator[Any]:
     """Put the project's yard on a node: ``yard_on(node.url, queue_type="classic")``."""
     before, built = dramatiq.get_broker(), list[Any]()
 
@@ -69,27 +65,23 @@ def start(*nodes: RabbitServer) -> None:
         list(threads.map(RabbitServer.start, nodes))
 
 
-def readiness() -> tuple[int, str, float]:
-    """Return the status of /readyz, what it says about the broker, and the seconds that it took."""
-    began_s = time.monotonic()
+def readiness() -> tuple[int, str]:
+    """Return the status of /readyz, and what it says about the broker."""
     answer = Client().get("/readyz")
-    return answer.status_code, answer.json()["dependencies"]["broker"]["fact"], time.monotonic() - began_s
+    return answer.status_code, answer.json()["dependencies"]["broker"]["fact"]
 
 
 def examined(node: RabbitServer) -> dict[str, Any]:
-    """Return the errors that the doctor finds on a node, by code."""
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(node.url))):
         return of(run_checks(FindingGroup("broker"), look_at_rabbitmq, 4.0), "error")
 
 
 def has_queue(server: RabbitServer, name: str) -> bool:
-    connection = pika.BlockingConnection(pika.URLParameters(server.url))
-    try:
-        connection.channel().queue_declare(name, passive=True)
-    except pika.exceptions.ChannelClosedByBroker:
-        return False
-    finally:
-        connection.close()
+    with pika.BlockingConnection(pika.URLParameters(server.url)) as connection:
+        try:
+            connection.channel().queue_declare(name, passive=True)
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
     return True
 
 
@@ -108,18 +100,18 @@ def test_a_lost_majority_is_told_until_it_is_back(nodes, yard_on, leads):
     broker.enqueue(message(1))
     assert yard_state().server.refusal == ""  # declares every queue
 
-    assert readiness()[:2] == (200, "answers")
+    assert readiness() == (200, "answers")
     assert examined(first) == {}
 
     others[0].kill()
-    assert readiness()[:2] == (200, "answers")
+    assert readiness() == (200, "answers")
     assert examined(first) == {}
 
     start(others[0])
     wait_for(lambda: broker.switchyard.transport.refusal() == ("", ""))
     for node in others:
         node.kill()
-    status, fact, _ = readiness()
+    status, fact = readiness()
     assert (status, fact.partition(": ")[0]) == (503, "accepts no work")
     assert "most nodes of RabbitMQ are away" in fact
     found = examined(first)["takes_no_work"]
@@ -139,18 +131,16 @@ def test_a_lost_majority_is_told_until_it_is_back(nodes, yard_on, leads):
 def test_a_server_of_one_node_is_ready_and_one_that_is_away_is_not(rabbitmq_server, yard_on):
     yard_on(rabbitmq_server.url)
 
-    assert readiness()[:2] == (200, "answers")
+    assert readiness() == (200, "answers")
     assert examined(rabbitmq_server) == {}
     yard_on("amqp://guest:guest@127.0.0.1:1/")
-    status, fact, _ = readiness()
-    assert (status, fact) == (503, "AMQPConnectionError")
+    assert readiness() == (503, "AMQPConnectionError")
 
 
 def test_classic_queues_are_asked_nothing(rabbitmq_server, yard_on):
-    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
-    connection.channel().queue_delete(EMPTY)
-    connection.close()
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
+        connection.channel().queue_delete(EMPTY)
     yard_on(rabbitmq_server.url, queue_type="classic")
 
-    assert readiness()[:2] == (200, "answers")
+    assert readiness() == (200, "answers")
     assert not has_queue(rabbitmq_server, EMPTY)

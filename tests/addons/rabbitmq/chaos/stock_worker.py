@@ -12,7 +12,6 @@ from tests.chaos.load import declare_job
 
 
 def stock_broker(url: str) -> Any:
-    """Return a broker as stock Dramatiq builds it."""
     return RedisBroker(url=url) if url.startswith("redis") else RabbitmqBroker(url=url)
 
 

@@ -66,38 +66,35 @@ TAKEN_OVER_AT_ONCE_S = 10.0
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RabbitServer]:
-    """A RabbitMQ server of this test's own."""
-    server = RabbitServer(tmp_path / "rabbitmq").start()
+def server(tmp_path) -> Iterator[RabbitServer]:
+    yield from running(tmp_path / "rabbitmq")
+
+
+def running(folder: Path) -> Iterator[RabbitServer]:
+    server = RabbitServer(folder).start()
     yield server
     server.stop()
     gc.collect()  # here, where the warning of SOCKET_LEFT is ignored, and not when the session ends
 
 
 @pytest.fixture
-def pools_on_rabbitmq(server: RabbitServer, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+def pools_on_rabbitmq(server, valkey_url, ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools of a yard: ``pools_on_rabbitmq("load").start("runpools")``."""
     with contextlib.ExitStack() as stack:
-        yield lambda yard: _pools(stack, tmp_path, ledger, server, yard, beside=valkey_url)
+        yield lambda yard: stack.enter_context(RabbitPools(tmp_path, ledger, server, yard, beside=valkey_url))
 
 
 @pytest.fixture
-def rabbit_pools_on(rabbitmq_server: Any, valkey_url: str, ledger: Ledger, tmp_path: Path) -> Iterator[PoolsOn]:
+def rabbit_pools_on(rabbitmq_server, valkey_url, ledger, tmp_path) -> Iterator[PoolsOn]:
     """Start real pools of a yard on the server of all tests, whose queues are emptied."""
     with contextlib.ExitStack() as stack:
 
         def make(yard: str) -> RabbitPools:
-            pools = _pools(stack, tmp_path, ledger, rabbitmq_server, yard, beside=valkey_url)
+            pools = stack.enter_context(RabbitPools(tmp_path, ledger, rabbitmq_server, yard, beside=valkey_url))
             pools.empty()
             return pools
 
         yield make
-
-
-def _pools(stack: contextlib.ExitStack, *arguments: Any, **options: Any) -> RabbitPools:
-    pools = RabbitPools(*arguments, **options)
-    stack.callback(pools.stop_all)
-    return pools
 
 
 @long
@@ -119,8 +116,7 @@ def test_killed_children_lose_nothing(pools_on_rabbitmq, ledger, yard):
         let_pass(2)
         finish(producers, began_s, ledger, pools)
 
-    faults = [(at_s, at_s) for at_s in killed.values()]
-    judge("10 children killed", ledger, pools, faults, set(killed))
+    judge("10 children killed", ledger, pools, [(at_s, at_s) for at_s in killed.values()], set(killed))
 
 
 @long
@@ -256,7 +252,6 @@ class RabbitPools(Pools):
         return [*yard.lanes, *(queue.alone_lane for queue in yard.queues)]
 
     def empty(self) -> None:
-        """Drop what other tests left on the server."""
         for lane in self._lanes:
             self.broker.declare_queue(lane)
             self.broker.flush(lane)
@@ -267,7 +262,6 @@ class RabbitPools(Pools):
         return sum(self.broker.count((lane, name) for lane in self._lanes for name in queues.every(lane)))
 
     def suspects(self) -> list[str]:
-        """Return the ids of the lapse suspects."""
         return [id_ for queue in YARDS[self._yard].queues for id_ in self.broker.redeliveries.suspects(queue.name)]
 
 
@@ -321,7 +315,6 @@ def _near(runs: Sequence[Entry], began_s: float, ended_s: float) -> bool:
     return around or (runs[0].at_s < began_s and runs[-1].at_s > ended_s)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("yard", "ms", "neighbours", "settings"),
     [
@@ -364,28 +357,21 @@ def test_a_host_that_is_killed_five_times_blames_no_message(rabbit_pools_on, led
 
 
 @pytest.fixture(scope="module")
-def hosts_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    """A RabbitMQ server of this module's own."""
-    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq")).start()
-    yield server
-    server.stop()
-    gc.collect()
+def hosts_server(tmp_path_factory) -> Iterator[RabbitServer]:
+    yield from running(tmp_path_factory.mktemp("rabbitmq"))
 
 
 @pytest.fixture
-def two(tmp_path: Path, hosts_server: RabbitServer) -> Iterator[TwoHosts]:
+def two(tmp_path, hosts_server) -> Iterator[TwoHosts]:
     """Hosts whose messages are on RabbitMQ, and whose jobs need no database."""
-    two = TwoHosts(tmp_path, 0, place=on_rabbitmq, place_url=hosts_server.url)
-    yield two
-    two.close()
+    with contextlib.closing(TwoHosts(tmp_path, 0, place=on_rabbitmq, place_url=hosts_server.url)) as two:
+        yield two
 
 
-@pytest.mark.timeout(400)
 @long
 def test_a_killed_host_loses_nothing(two):
     harmed, other = two.add(), two.add()
-    for pool in [host.start("runpool", "work") for host in two.hosts]:
-        pool.wait_for_log("pool work: ready", 120)
+    two.start_pools()
     more = (f"long-{number}." for number in itertools.count())
 
     def both_run() -> bool:
@@ -404,7 +390,6 @@ def test_a_killed_host_loses_nothing(two):
     assert set(found.duplicated) <= set(harmed.ledger.jobs("started")), "twice only where the other host had begun"
 
 
-@pytest.mark.timeout(400)
 @long
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_other_host_takes_over_what_ran(two, fault):
@@ -413,13 +398,12 @@ def test_the_other_host_takes_over_what_ran(two, fault):
     assert moved_s and moved_s[0] <= TAKEN_OVER_S.get(fault, TAKEN_OVER_AT_ONCE_S)
 
 
-@pytest.mark.timeout(400)
 @long
 @pytest.mark.parametrize("fault", sorted(WRONG_S))
 def test_a_host_whose_clock_is_wrong_works_beside_another(two, fault):
-    wrong, right = two.add(clock_s=WRONG_S[fault]), two.add()
-    for pool in [host.start("runpool", "work") for host in (wrong, right)]:
-        pool.wait_for_log("pool work: ready", 120)
+    two.add(clock_s=WRONG_S[fault])
+    two.add()
+    two.start_pools()
 
     sent_s = time.monotonic()
     for number in range(40):

@@ -100,16 +100,11 @@ class FollowedPage:
         """Run lines of shell, the last of which stays."""
         *before, last = script.strip().splitlines()
         log = Path(tempfile.mkstemp(prefix="log-", dir=self._folder)[1])
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                ["bash", "-ec", "\n".join([*before, f"exec {last}"])], **self._shell(environment), stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._started.append(RunningPool(process, log))
+        command = ["bash", "-ec", "\n".join([*before, f"exec {last}"])]
+        self._started.append(RunningPool.started(command, log, **self._shell(environment)))
         return self._started[-1]
 
     def kill(self) -> None:
-        """End what still runs."""
         for running in self._started:
             running.kill()
 
@@ -137,7 +132,7 @@ def followed(
 
 
 @pytest.fixture
-def senders(valkey_url: str, rabbitmq_server: Any, ledger: Ledger) -> Iterator[tuple[Any, Any]]:
+def senders(valkey_url, rabbitmq_server, ledger) -> Iterator[tuple[Any, Any]]:
     """Brokers of this process that send, as the web does: to Redis, and to RabbitMQ with the same Redis beside it."""
     on_redis = build_yard(YARD, connect(valkey_url), Keys())
     on_rabbitmq = build_rabbit_yard(YARD, connect(valkey_url), Keys(), url=rabbitmq_server.url)
@@ -188,14 +183,12 @@ def test_a_yard_moves_from_redis_to_rabbitmq_and_back(
 
 
 def ready(page: FollowedPage, pools: RunningPool) -> RunningPool:
-    """Wait until pools print the line of the page."""
     [line] = re.findall(r"Wait until it says `(.+?)`", page.text)
     pools.wait_for_log(re.escape(line))
     return pools
 
 
 def wait_until_empty(page: FollowedPage, count: str) -> None:
-    """Repeat the page's count of the old queues until nothing is left in them."""
     wait_for(lambda: left(page, count) == 0, what="the old queues are empty")
 
 
@@ -208,7 +201,6 @@ def left(page: FollowedPage, count: str) -> int:
 
 
 def drain(page: FollowedPage, pools: RunningPool) -> None:
-    """Stop pools as the page says."""
     assert "`SIGTERM` to each `runpools`: they drain and exit with 0" in page.text
     pools.process.terminate()
     assert pools.process.wait(60) == 0, pools.log()
@@ -247,7 +239,6 @@ def test_what_stock_dramatiq_left_goes_on_here(valkey_url, rabbitmq_server, proc
 
 
 def send_to_stock(urls: tuple[str, str], ledger: Ledger) -> None:
-    """Send with the old release: what waits, and what is delayed."""
     for number, url in enumerate(urls):
         broker = stock_worker.stock_broker(url)
         declare_job(broker, ledger)

@@ -22,7 +22,6 @@ from switchyard.broker.shapes import Moved
 from switchyard.broker.stores.dead_lists import DeadLists, Quarantine
 from switchyard.broker.stores.job_records import JobRecords
 from switchyard.broker.topology import Yard
-from tests.addons.rabbitmq.server import RabbitServer
 from tests.integration.broker.conformance.subjects import YARD, Meanwhile, Promises, Subject
 from tests.integration.broker.conformance.test_letters import *  # noqa: F403
 from tests.integration.broker.conformance.test_letters import dead_letter
@@ -35,7 +34,6 @@ ON_RABBITMQ = Promises(
 
 
 def requeues(subject: Rabbit) -> Callable[[str], Moved]:
-    """Return a function that requeues one letter with a nonce."""
     made = dead_letter(subject)
     return lambda nonce: subject.transport.requeue("work", {made.id: made.died_at}, nonce=nonce)[made.id]
 
@@ -139,8 +137,7 @@ class Rabbit(Subject):
 
 
 @pytest.fixture(params=["quorum", pytest.param("classic", marks=pytest.mark.long)])
-def subject(request: pytest.FixtureRequest, valkey: redis.Redis, rabbitmq_server: RabbitServer) -> Iterator[Rabbit]:
-    """The transport, with nothing in it."""
+def subject(request, valkey, rabbitmq_server) -> Iterator[Rabbit]:
     subject = Rabbit(valkey, rabbitmq_server.url, request.param)
     yield subject
     subject.close()

@@ -30,7 +30,8 @@ from tests.integration.doctor.conftest import of
 from tests.integration.operations.test_health import evicting as evicting
 from tests.tls import Authority
 
-SOCKET_LEFT = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+# A connection that is given up leaves pika's socket to the garbage collection.
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 QUEUES = r"^switchyard\."
 RIGHTS = {
     "sound": (QUEUES, r"^amq\.default$", QUEUES), "configures_nothing": ("^$", ".*", ".*"),
@@ -39,12 +40,7 @@ RIGHTS = {
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("tls") / "authority")
-
-
-@pytest.fixture(scope="module")
-def guarded(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+def guarded(authority, tmp_path_factory) -> Iterator[RabbitServer]:
     """A server with users of few rights; over TLS it asks for a certificate."""
     certificate = (authority.file, *authority.issue("server"))
     folder = tmp_path_factory.mktemp("guarded")
@@ -68,7 +64,6 @@ def error_of_a_send(url: str, valkey: redis.Redis) -> str:
     return ""
 
 
-@SOCKET_LEFT
 @pytest.mark.parametrize("name", RIGHTS)
 @pytest.mark.parametrize("queues", ["quorum", "classic"])
 def test_a_right_that_the_user_lacks_is_an_error(guarded, configure, name, queues):
@@ -85,7 +80,6 @@ def test_a_right_that_the_user_lacks_is_an_error(guarded, configure, name, queue
         assert "rabbitmqctl set_permissions" in refused.next
 
 
-@SOCKET_LEFT
 def test_rejected_messages_are_told_with_their_queue(guarded, configure):
     """RabbitMQ 4 rejects what came back 20 times; nothing reads that queue."""
     queues, lane = RabbitQueues(declared_yard().keys.prefix), declared_yard().queues[0].name
@@ -106,7 +100,6 @@ def test_rejected_messages_are_told_with_their_queue(guarded, configure):
     assert of(look(), "warning") == {}
 
 
-@SOCKET_LEFT
 def test_a_server_that_asks_for_a_certificate_is_told_and_takes_one(guarded, authority, configure, monkeypatch, valkey):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     configure(**settings_of(guarded.secure_url))
@@ -121,7 +114,6 @@ def test_a_server_that_asks_for_a_certificate_is_told_and_takes_one(guarded, aut
     assert of(look(), "ok")
 
 
-@SOCKET_LEFT
 def test_an_address_without_tls_at_a_port_for_tls_is_told(guarded, configure, valkey):
     url = guarded.secure_url.replace("amqps:", "amqp:")
     configure(**settings_of(url))
@@ -132,7 +124,6 @@ def test_an_address_without_tls_at_a_port_for_tls_is_told(guarded, configure, va
     assert "begin SWITCHYARD_BROKER_URL with amqps://" in error_of_a_send(url, valkey)
 
 
-@SOCKET_LEFT
 @pytest.mark.parametrize(
     ("wrong", "remedy"),
     [
@@ -145,7 +136,6 @@ def test_the_error_of_a_send_says_what_to_correct(guarded, valkey, wrong, remedy
     assert f"; {remedy}" in error_of_a_send(wrong.format(port=guarded.port), valkey)
 
 
-@SOCKET_LEFT
 def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_error(rabbitmq_server, configure):
     def found_at(url: str) -> list[Finding]:
         configure(**settings_of(url))
@@ -162,7 +152,6 @@ def test_a_rabbitmq_that_takes_connections_is_told_and_one_that_does_not_is_an_e
     assert unknown.cause == "The name of its host does not resolve"
 
 
-@SOCKET_LEFT
 def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authority(tmp_path, configure):
     file, key = Authority(tmp_path / "authority").issue("server")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -181,7 +170,6 @@ def test_a_certificate_that_is_refused_is_told_with_the_variable_of_its_authorit
 
 
 def broker_command(url: str, *arguments: str) -> tuple[int, str]:
-    """Run the command with a RabbitMQ; return its exit code and what it prints."""
     with override_settings(SWITCHYARD=dataclasses.replace(settings.SWITCHYARD, **settings_of(url))):
         return end_of("broker", *arguments)
 

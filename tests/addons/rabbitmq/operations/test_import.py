@@ -8,8 +8,6 @@ import pytest
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from switchyard.addons.rabbitmq import stock as of_rabbitmq
-from switchyard.broker.interface import Facilities
-from tests.addons.rabbitmq.server import RabbitServer
 from tests.factories.commands import output_of
 from tests.integration.queues.test_import import (
     message,
@@ -32,8 +30,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def broker(rabbitmq_server: RabbitServer) -> Iterator[Any]:
-    """Stock Dramatiq's broker with an empty queue."""
+def broker(rabbitmq_server) -> Iterator[Any]:
     broker: Any = RabbitmqBroker(url=rabbitmq_server.url, middleware=[])
     broker.declare_queue("default", ensure=True)
     broker.flush("default")
@@ -43,13 +40,12 @@ def broker(rabbitmq_server: RabbitServer) -> Iterator[Any]:
 
 
 @pytest.fixture
-def stock(broker: Any, facilities: Facilities, rabbitmq_server: RabbitServer) -> tuple[Any, str]:
-    """Stock Dramatiq's broker, and its address."""
+def stock(broker, facilities, rabbitmq_server) -> tuple[Any, str]:
     return broker, rabbitmq_server.url
 
 
 @pytest.fixture
-def of_stock(monkeypatch: pytest.MonkeyPatch) -> Any:
+def of_stock(monkeypatch) -> Any:
     """Constants of the module that imports; it does not wait long."""
     monkeypatch.setattr(of_rabbitmq, "IDLE_MS", 300)
     return of_rabbitmq

@@ -1,12 +1,10 @@
 """The room, its acts and the API on RabbitMQ: nothing breaks, and with users of each role nothing is refused."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dramatiq
 import pytest
-import redis
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
@@ -15,7 +13,7 @@ from switchyard.api.models import covered_scopes
 from switchyard.broker.keys import Keys
 from switchyard.broker.stores.dead_lists import DeadLists
 from switchyard.conf import declared_yard
-from tests.addons.rabbitmq.server import RabbitServer, build_rabbit_yard
+from tests.addons.rabbitmq.server import build_rabbit_yard
 from tests.chaos.server import server_binary
 from tests.integration.project.test_urls import REQUESTS, bear, make_sample, named
 from tests.integration.project.url_table import ROLES
@@ -27,7 +25,7 @@ LANE = "default"
 
 
 @pytest.fixture
-def on_rabbitmq(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Any]:
+def on_rabbitmq(valkey, rabbitmq_server) -> Iterator[Any]:
     """The project's broker on RabbitMQ, with its actors."""
     before = dramatiq.get_broker()
     broker = build_rabbit_yard(declared_yard(), valkey, Keys(), url=rabbitmq_server.url)
@@ -47,7 +45,6 @@ def on_rabbitmq(valkey: redis.Redis, rabbitmq_server: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def admin() -> Client:
-    """A superuser with a token."""
     client, user = (
         Client(raise_request_exception=False),
         User.objects.create_user("ada", is_staff=True, is_superuser=True),
@@ -86,7 +83,7 @@ def test_no_page_and_no_act_breaks_on_rabbitmq(on_rabbitmq, valkey, admin, monke
 
 
 @pytest.fixture
-def yard(rabbitmq_server: RabbitServer, tmp_path: Path) -> Iterator[GuardedYard]:
+def yard(rabbitmq_server, tmp_path) -> Iterator[GuardedYard]:
     yard = GuardedYard(tmp_path, server_binary("redis-server"), place_url=rabbitmq_server.url)
     yield yard
     yard.close()

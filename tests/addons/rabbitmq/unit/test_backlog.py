@@ -18,8 +18,6 @@ KEYS = Keys("test")
 
 
 class Beside:
-    """The Redis server beside RabbitMQ."""
-
     def __init__(self) -> None:
         self.hashes: dict[str, dict[bytes, bytes]] = {}
 
@@ -49,7 +47,6 @@ class Server:
 
 
 def backlog(server: Server, beside: Any, lanes: Sequence[Any] = (("work", "live"), ("work", "retry"))) -> RabbitBacklog:
-    """Return the backlog of a pool of the queue ``work``."""
     queues = {"work": QueueOperations(beside, KEYS.queue("work"))}
     return RabbitBacklog(beside, queues, lanes, keys=KEYS, count=server.count)
 
@@ -59,8 +56,8 @@ def budget() -> TickBudget:
 
 
 def test_isolated_messages_of_all_levels_are_counted_and_without_a_suspect_no_other_lane():
-    server, beside = Server(work_alone=2, work_alone_high=1, work=9), Beside()
-    found = backlog(server, beside)
+    server = Server(work_alone=2, work_alone_high=1, work=9)
+    found = backlog(server, Beside())
 
     assert found.poll(budget()) == 3
 
@@ -142,9 +139,7 @@ def test_a_first_lapse_marks_and_counts_nothing():
 
 
 def test_a_lapse_of_a_lone_run_is_counted_once_with_its_host():
-    note = LapseRecord(NOW - 9, f"{NOW - 5}@box", (f"{NOW - 8}@other",))
-
-    counted = note.after(lapsed=True, now_ms=NOW)
+    counted = LapseRecord(NOW - 9, f"{NOW - 5}@box", (f"{NOW - 8}@other",)).after(lapsed=True, now_ms=NOW)
 
     assert counted == LapseRecord(NOW, "", (f"{NOW - 8}@other", f"{NOW}@box"))
     assert counted.after(lapsed=True, now_ms=NOW + 1).lapses == counted.lapses

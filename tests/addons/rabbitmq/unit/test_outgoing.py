@@ -7,12 +7,13 @@ from typing import Any
 import pika
 import pytest
 
+from switchyard.addons.cluster.calls import QueueBarrier
 from switchyard.addons.rabbitmq.connections import CONTENT_TYPE, Publishers, parameters_of
 from switchyard.addons.rabbitmq.outgoing import MANY, NO_NUMBER, Outgoing, Publication, read
 from switchyard.broker.errors import BrokerUnavailable
 from switchyard.broker.queue.codec import UnreadableMessage
 from switchyard.broker.worker.prefetch import HeldMarks
-from tests.addons.cluster.unit.test_barrier import SpreadRecords, make
+from tests.addons.cluster.unit.test_barrier import SpreadRecords
 from tests.unit.broker.worker.test_ack_barrier import end
 
 OURS = b'{"actor":"job","sent_at":1}'
@@ -79,7 +80,7 @@ class Background:
 @pytest.mark.parametrize(("busy", "acknowledged"), [(False, [MANY]), (True, [])])
 def test_many_acknowledgements_wait_for_the_background_only_while_there_is_something_to_hand_out(busy, acknowledged):
     channel = Channel()
-    outgoing = Outgoing(channel, Background(), window=MANY)  # type: ignore[arg-type]
+    outgoing = Outgoing(channel, Background(), window=MANY)
     for tag in range(1, MANY + 1):
         outgoing.unacked[tag] = Publication(f"job-{tag}")
         outgoing.ack(tag)
@@ -94,7 +95,7 @@ def test_nothing_is_acknowledged_whose_record_a_node_that_is_away_did_not_take()
     """Beside RabbitMQ may be a cluster of Redis: each queue's records are on one of its nodes."""
     records = SpreadRecords()
     records.away = {"gone"}
-    barrier = make(records)
+    barrier = QueueBarrier(records)
     sent = {queue: Channel() for queue in ("gone", "work")}
     outgoing = {queue: Outgoing(channel, barrier, window=1, queue=queue) for queue, channel in sent.items()}
     for queue, one in outgoing.items():
@@ -198,7 +199,6 @@ def test_a_publish_without_a_connection_is_known_to_have_done_nothing():
 
 
 def ours(**fields: Any) -> pika.BasicProperties:
-    """Return the properties of a message of this library."""
     return pika.BasicProperties(content_type=CONTENT_TYPE, **fields)
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import dramatiq
 import pytest
@@ -56,29 +55,23 @@ def test_its_settings_are_keys_of_the_librarys():
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("url", "more", "said"),
     [
-        ({"SWITCHYARD_BROKER_URL": "amqp://rabbit/"}, "SWITCHYARD_BROKER_URL: rabbit is reached without a password"),
-        ({"SWITCHYARD_BROKER_URL": "amqp://localhost/"}, "SWITCHYARD_REDIS_URL: is not set"),
-        (
-            {"SWITCHYARD_BROKER_URL": "amqp://localhost", "SWITCHYARD_REDIS_URL": "amqp://localhost"},
-            "'amqp' is not one",
-        ),
-        (
-            {"SWITCHYARD_BROKER_URL": "amqp://localhost/", "SWITCHYARD_RABBITMQ_QUEUES": "stream"},
-            "'stream' is not one of quorum, classic",
-        ),
-        ({"SWITCHYARD_BROKER_URL": "amqps://u:p@a/yard?heartbet=3"}, "'heartbet', which pika does not know"),
-        ({"SWITCHYARD_BROKER_URL": "amqps://u:p@a/yard?heartbeat=x"}, "heartbeat='x', which is not a whole number"),
-        ({"SWITCHYARD_BROKER_URL": "amqps://u:p@a/yard?heartbeat=1.5"}, "heartbeat='1.5', which is not a whole number"),
-        ({"SWITCHYARD_BROKER_URL": "amqps://u:p@a/yard?retry_delay=x"}, "retry_delay='x', which is not a number"),
-        ({"SWITCHYARD_BROKER_URL": "amqps://u@127.0.0.1/yard"}, "names a user without a password"),
-        ({"SWITCHYARD_BROKER_URL": "amqp://u@127.0.0.1/yard"}, "names a user without a password"),
+        ("amqp://rabbit/", {}, "SWITCHYARD_BROKER_URL: rabbit is reached without a password"),
+        ("amqp://localhost/", {}, "SWITCHYARD_REDIS_URL: is not set"),
+        ("amqp://localhost", {"SWITCHYARD_REDIS_URL": "amqp://localhost"}, "'amqp' is not one"),
+        ("amqp://localhost/", {"SWITCHYARD_RABBITMQ_QUEUES": "stream"}, "'stream' is not one of quorum, classic"),
+        ("amqps://u:p@a/yard?heartbet=3", {}, "'heartbet', which pika does not know"),
+        ("amqps://u:p@a/yard?heartbeat=x", {}, "heartbeat='x', which is not a whole number"),
+        ("amqps://u:p@a/yard?heartbeat=1.5", {}, "heartbeat='1.5', which is not a whole number"),
+        ("amqps://u:p@a/yard?retry_delay=x", {}, "retry_delay='x', which is not a number"),
+        ("amqps://u@127.0.0.1/yard", {}, "names a user without a password"),
+        ("amqp://u@127.0.0.1/yard", {}, "names a user without a password"),
     ],
 )
-def test_an_unusable_setting_is_refused(environ, said):
+def test_an_unusable_setting_is_refused(url, more, said):
     with pytest.raises(InvalidSetting, match=said):
-        read({}, environ, debug=False)
+        read({}, {"SWITCHYARD_BROKER_URL": url, **more}, debug=False)
 
 
 @pytest.mark.parametrize(
@@ -180,18 +173,14 @@ def import_one() -> None:
 
 def test_a_batch_cannot_be_made_there():
     broker = StubBroker(middleware=in_order(facilities()))
-    functions: list[Any] = [import_all, import_more, import_one]
-    for function in functions:
-        dramatiq.actor(broker=broker)(function)
+    for function in (import_all, import_more, import_one):
+        dramatiq.actor(function, broker=broker)
     own = replace(switchyard_settings(), topology=small_yard())
 
     with the_global_broker(broker):
         found = limits_over_the_consumer_timeout(with_timeout(own, 120))
 
-    assert [(one.id, one.obj) for one in found] == [
-        ("switchyard.W027", "actor import_all"),
-        ("switchyard.W027", "actor import_more"),
-    ]
+    assert [(one.id, one.obj) for one in found] == [("switchyard.W027", f"actor import_{n}") for n in ("all", "more")]
 
 
 def test_manage_py_check_refuses_such_a_yard(monkeypatch):
@@ -203,9 +192,7 @@ def test_manage_py_check_refuses_such_a_yard(monkeypatch):
 
 
 def test_its_settings_are_described():
-    found = re.findall(r"^\| `(SWITCHYARD_\w+)` \|", PAGE, re.MULTILINE)
-
-    assert set(found) == set(ADDON.settings.values())
+    assert {*re.findall(r"^\| `(SWITCHYARD_\w+)` \|", PAGE, re.MULTILINE)} == set(ADDON.settings.values())
 
 
 def test_its_checks_are_described():
@@ -229,6 +216,5 @@ def test_every_file_of_a_private_name_uses_one_of_its_names():
 
 def test_each_module_is_on_its_first_page():
     first = SOURCES[ROOT / "switchyard/addons/rabbitmq/__init__.py"]
-    modules = {path.stem for path in SOURCES} - {"__init__"}
 
-    assert modules - set(re.findall(r"``(\w+)``", first)) == set()
+    assert {path.stem for path in SOURCES} - {"__init__", *re.findall(r"``(\w+)``", first)} == set()

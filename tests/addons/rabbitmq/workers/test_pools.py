@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from switchyard.addons.rabbitmq.broker import RabbitBroker
 from switchyard.addons.rabbitmq.unique_claims import RabbitKeys
@@ -21,8 +20,7 @@ from tests.waiting import wait_for
 
 
 @pytest.fixture
-def bench(valkey: redis.Redis, valkey_url: str, tmp_path: Path, rabbitmq_server: Any) -> Iterator[RabbitBench]:
-    """A bench on RabbitMQ with empty queues."""
+def bench(valkey, valkey_url, tmp_path, rabbitmq_server) -> Iterator[RabbitBench]:
     bench = RabbitBench(valkey_url, tmp_path, rabbitmq_server.url)
     yield bench
     bench.stop_all()
