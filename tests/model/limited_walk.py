@@ -329,7 +329,8 @@ class Walk:
         store = Batches(self.family.calls, Keys("model"))
         for name in ("count", "note", "drop_ends"):
             setattr(store, name, _burning(getattr(Batches, name).__get__(store), burn))
-        broker = SimpleNamespace(queues={"q"}, enqueue=_burning(self._send_callback, burn))
+        send = _burning(self._send_callback, burn)
+        broker = SimpleNamespace(declare_queue=lambda _: None, enqueue=send)
         records = SimpleNamespace(queues=("q",), calls=self.family.calls, keys=Keys("model"))
         place = SimpleNamespace(batches=store, records=records)
         with (

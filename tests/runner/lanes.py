@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tests.runner.outcomes import Outcomes, read
 
-# Tests wait for processes and leases more than half of their time: with three more lanes, two cores idled for 25 %.
-LANES = len(os.sched_getaffinity(0)) + 4
+# Tests wait for processes and leases more than half of their time: with four more lanes, two cores idled for 25 %.
+LANES = len(os.sched_getaffinity(0)) + 6
 MOST_UNSTEADY = 5
 MOST_AGAIN = 20  # a change that breaks more is red, and known sooner
 NO_TESTS = 5  # pytest's exit code
