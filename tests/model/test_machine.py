@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -223,7 +224,11 @@ def test_a_replayed_script_of_every_kind_completes_nothing_twice(server):
     wire, keys = RedisCalls(server.admin), Keys("twice").queue("q")
     family = QueueOperations(wire, keys)
     sent: list[tuple[object, ...]] = []
-    noted = lambda *a, **kw: (sent.append(a), RedisCalls.call(wire, *a, **kw))[1]  # noqa: E731
+
+    def noted(*call: Any, **options: Any) -> Any:
+        sent.append(call)
+        return RedisCalls.call(wire, *call, **options)
+
     with mock.patch.object(wire, "call", side_effect=noted):
         family.join("w/live")
         family.enqueue([Entry(id_, b"body") for id_ in IDS])

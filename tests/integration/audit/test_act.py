@@ -253,10 +253,14 @@ def test_arguments_in_details_are_hidden_from_who_may_not_view_them(reader):
 @pytest.mark.parametrize(
     ("query", "acts"),
     [
-        *(({"who": "bob"}, ["job.cancel"]), ({"act": "queue"}, ["queue.resume", "queue.pause"])),
-        *(({"act": "queue.pause"}, ["queue.pause"]), ({"target": "slow"}, ["queue.resume", "queue.pause"])),
-        *(({"via": "command"}, ["job.cancel"]), ({"outcome": "failed"}, ["queue.resume"])),
-        *(({"since": "1h"}, ["job.cancel", "queue.resume"]), ({"until": "1h"}, ["queue.pause"])),
+        ({"who": "bob"}, ["job.cancel"]),
+        ({"act": "queue"}, ["queue.resume", "queue.pause"]),
+        ({"act": "queue.pause"}, ["queue.pause"]),
+        ({"target": "slow"}, ["queue.resume", "queue.pause"]),
+        ({"via": "command"}, ["job.cancel"]),
+        ({"outcome": "failed"}, ["queue.resume"]),
+        ({"since": "1h"}, ["job.cancel", "queue.resume"]),
+        ({"until": "1h"}, ["queue.pause"]),
     ],
 )
 def test_page_and_export_filter_alike(reader, query, acts):

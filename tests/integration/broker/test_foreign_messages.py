@@ -118,9 +118,19 @@ def test_an_eta_with_an_option_that_enqueue_refuses_blocks_nothing(broker, run_w
 
 
 UNUSABLE: list[tuple[str, Any]] = [
-    *(("max_retries", -1), ("time_limit", "5s"), ("time_limit", 0), ("time_limit", [1]), ("store_results", 1)),
-    *(("alert", {}), ("priority", "high"), ("unique_key", {"a": 1}), ("on_failure", ["tell"]), ("delay", "later")),
-    *(("permanent", "ValueError"), ("backoff", 5), ("rate_limit", "1/d")),
+    ("max_retries", -1),
+    ("time_limit", "5s"),
+    ("time_limit", 0),
+    ("time_limit", [1]),
+    ("store_results", 1),
+    ("alert", {}),
+    ("priority", "high"),
+    ("unique_key", {"a": 1}),
+    ("on_failure", ["tell"]),
+    ("delay", "later"),
+    ("permanent", "ValueError"),
+    ("backoff", 5),
+    ("rate_limit", "1/d"),
 ]
 
 

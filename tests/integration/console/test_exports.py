@@ -217,8 +217,10 @@ def test_a_failing_list_that_asks_for_nothing_is_an_error(root, monkeypatch):
         (ReconciliationEntry, "reconciliation__id__exact=1"),
         (Customer, "created_at__year=2026&created_at__month=2&created_at__day=3"),
         (Invoice, "status__exact=paid&currency=EUR&issued_on__gte=2026-01-01"),
-        *((Payment, "invoice__isempty=1"), (Endpoint, "active__exact=1")),
-        *((Delivery, "endpoint__active__exact=1"), (User, "groups__id__exact=1&is_staff__exact=1")),
+        (Payment, "invoice__isempty=1"),
+        (Endpoint, "active__exact=1"),
+        (Delivery, "endpoint__active__exact=1"),
+        (User, "groups__id__exact=1&is_staff__exact=1"),
     ],
 )
 def test_the_lists_own_links_are_answered(root, model, query):

@@ -192,8 +192,10 @@ print(os.getpriority(os.PRIO_PROCESS, 0), "same" if before == after else after.s
 @pytest.mark.parametrize(
     ("database_url", "leads", "started", "nice"),
     [
-        *(("postgres://ada@127.0.0.1/yard", True, 0, 19), ("postgres://ada@127.0.0.1/yard", False, 0, 19)),
-        *(("", True, 0, 5), ("", True, 10, 10)),
+        ("postgres://ada@127.0.0.1/yard", True, 0, 19),
+        ("postgres://ada@127.0.0.1/yard", False, 0, 19),
+        ("", True, 0, 5),
+        ("", True, 10, 10),
     ],
     ids=["postgres", "postgres, no leader", "sqlite, whose lock stops all others", "started lower than that"],
 )

@@ -74,8 +74,11 @@ def test_a_result_whose_file_is_gone_is_made_anew(serve, make_thumbnail):
 @pytest.mark.parametrize(
     ("content", "content_type", "path"),
     [
-        *((PNG, "image/jpeg", "a.png"), (PNG, "text/html", "a.png"), (PNG, "image/png", "a.jpg")),
-        *((b"<svg/>", "image/svg+xml", "a.svg"), (b"", "image/png", "a.png")),
+        (PNG, "image/jpeg", "a.png"),
+        (PNG, "text/html", "a.png"),
+        (PNG, "image/png", "a.jpg"),
+        (b"<svg/>", "image/svg+xml", "a.svg"),
+        (b"", "image/png", "a.png"),
         (PNG[: len(PNG) // 2], "image/png", "a.png"),
         (b"\x89PNG\r\n\x1a\nrubbish and more rubbish", "image/png", "a.png"),
     ],

@@ -99,8 +99,12 @@ def test_a_progress_report_that_is_refused_or_finds_no_broker_does_not_fail_the_
 @pytest.mark.parametrize(
     ("owner", "asks", "operator", "seen"),
     [
-        *(("user:1", "user:1", False, True), ("user:1", "user:2", False, False), ("user:1", "user:2", True, True)),
-        *(("", "", False, False), ("", "user:1", False, False), ("", "user:1", True, True)),
+        ("user:1", "user:1", False, True),
+        ("user:1", "user:2", False, False),
+        ("user:1", "user:2", True, True),
+        ("", "", False, False),
+        ("", "user:1", False, False),
+        ("", "user:1", True, True),
     ],
 )
 def test_owner_and_operators_see_a_job(valkey, owner, asks, operator, seen):

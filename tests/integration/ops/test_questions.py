@@ -22,8 +22,10 @@ SELECTOR = re.compile(r"(switchyard_[a-z_]+)(?:\{([^}]*)\})?")
 # tests/pager/test_pager.py.
 NOT_HERE = {
     ("switchyard_pool_slots_needed", "pool"),
-    *(("switchyard_database_connections", ""), ("switchyard_database_connections_max", "")),
-    *(("switchyard_broker_memory_bytes", ""), ("switchyard_broker_memory_max_bytes", "")),
+    ("switchyard_database_connections", ""),
+    ("switchyard_database_connections_max", ""),
+    ("switchyard_broker_memory_bytes", ""),
+    ("switchyard_broker_memory_max_bytes", ""),
 }
 SUFFIX = re.compile(r"_(total|bucket|sum|count)$")
 

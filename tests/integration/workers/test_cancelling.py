@@ -110,9 +110,14 @@ def jobs(module_bench: Bench, pools: subprocess.Popen[bytes]) -> Jobs:
 @pytest.mark.parametrize(
     ("queue", "how"),
     [
-        *(("urgent", "spin"), ("slow", "defy"), ("webhook", "spin"), pytest.param("webhook", "sleep", marks=long)),
-        *(pytest.param("urgent", "sleep", marks=long), pytest.param("urgent", "defy", marks=long)),
-        *(pytest.param("slow", "sleep", marks=long), pytest.param("slow", "spin", marks=long)),
+        ("urgent", "spin"),
+        ("slow", "defy"),
+        ("webhook", "spin"),
+        pytest.param("webhook", "sleep", marks=long),
+        pytest.param("urgent", "sleep", marks=long),
+        pytest.param("urgent", "defy", marks=long),
+        pytest.param("slow", "sleep", marks=long),
+        pytest.param("slow", "spin", marks=long),
         pytest.param("webhook", "defy", marks=long),
     ],
 )
@@ -135,8 +140,11 @@ def test_a_task_in_python_ends_soon_and_its_neighbours_go_on(jobs, queue, how, w
 @pytest.mark.parametrize(
     ("queue", "how"),
     [
-        *(("slow", "hang"), ("webhook", "seize"), pytest.param("urgent", "hang", marks=long)),
-        *(pytest.param("urgent", "seize", marks=long), pytest.param("slow", "refuse", marks=long)),
+        ("slow", "hang"),
+        ("webhook", "seize"),
+        pytest.param("urgent", "hang", marks=long),
+        pytest.param("urgent", "seize", marks=long),
+        pytest.param("slow", "refuse", marks=long),
     ],
 )
 def test_a_task_that_does_not_return_is_killed_within_10_s_and_its_neighbours_start_again_at_once(

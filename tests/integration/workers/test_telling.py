@@ -261,7 +261,9 @@ def test_lines_of_the_web(client, own_logs, capsys):
 @pytest.mark.parametrize(
     ("pool", "how"),
     [
-        *(("urgent", "seize"), ("webhook", "seize"), pytest.param("urgent", "hang", marks=pytest.mark.long)),
+        ("urgent", "seize"),
+        ("webhook", "seize"),
+        pytest.param("urgent", "hang", marks=pytest.mark.long),
         pytest.param("webhook", "sleep", marks=pytest.mark.long),
     ],
 )

@@ -110,8 +110,14 @@ ROWS = [
 @pytest.mark.parametrize(
     ("sort", "names"),
     [
-        *(("", "abcd"), ("nonsense", "abcd"), ("-name", "dcba"), ("-failed", "dbca"), ("failed", "cbda")),
-        *(("-run", "dbca"), ("run", "cbda"), ("-ended", "bcda")),
+        ("", "abcd"),
+        ("nonsense", "abcd"),
+        ("-name", "dcba"),
+        ("-failed", "dbca"),
+        ("failed", "cbda"),
+        ("-run", "dbca"),
+        ("run", "cbda"),
+        ("-ended", "bcda"),
     ],
 )
 def test_actors_without_a_figure_come_last(sort, names):

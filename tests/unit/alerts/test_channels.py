@@ -261,8 +261,11 @@ def test_a_rule_says_after_which_time_a_person_is_called():
 @pytest.mark.parametrize(
     ("wrong", "option"),
     [
-        *(({"finding": ""}, "finding"), ({"after_s": -1}, "after_s"), ({"channels": "oncall"}, "channels")),
-        *(({"escalate_to": ("oncall",)}, "escalate_to"), ({"escalate_after_s": 60}, "escalate_to")),
+        ({"finding": ""}, "finding"),
+        ({"after_s": -1}, "after_s"),
+        ({"channels": "oncall"}, "channels"),
+        ({"escalate_to": ("oncall",)}, "escalate_to"),
+        ({"escalate_after_s": 60}, "escalate_to"),
     ],
 )
 def test_a_rule_that_cannot_be_used_is_refused(wrong, option):

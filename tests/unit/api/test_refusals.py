@@ -96,7 +96,10 @@ def test_a_missing_field_is_named_in_an_answer_for_no_cache_and_of_very_many_wro
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        *((b"", "is empty"), (b"  \n", "is empty"), (b"{", "is not JSON"), (b"{'id': 1}", "is not JSON")),
+        (b"", "is empty"),
+        (b"  \n", "is empty"),
+        (b"{", "is not JSON"),
+        (b"{'id': 1}", "is not JSON"),
         (b'{"id": NaN}', "NaN is not a JSON number"),
         (b'{"id": -Infinity}', "-Infinity is not a JSON number"),
         (b'{"extra": {"a": 1e999}}', "too large"),

@@ -119,8 +119,11 @@ def test_the_scheme_is_not_case_sensitive(probe, make_token):
 @pytest.mark.parametrize(
     ("scopes", "path", "method", "status"),
     [
-        *((["read"], "mine", "get", 200), (["operate"], "mine", "get", 200), (["submit"], "mine", "get", 403)),
-        *((["submit", "read"], "all", "get", 403), (["operate"], "all", "get", 200)),
+        (["read"], "mine", "get", 200),
+        (["operate"], "mine", "get", 200),
+        (["submit"], "mine", "get", 403),
+        (["submit", "read"], "all", "get", 403),
+        (["operate"], "all", "get", 200),
         (["read", "operate"], "orders", "post", 403),
     ],
 )

@@ -124,7 +124,10 @@ def test_the_attempts_of_a_job_are_in_order_and_the_last_is_as_it_stands():
 @pytest.mark.parametrize(
     ("known", "waited_ms"),
     [
-        *(({}, 1_000), ({"due_at": 1_800}, 200), ({"attempt": 2}, None), ({"generation": 1}, None)),
+        ({}, 1_000),
+        ({"due_at": 1_800}, 200),
+        ({"attempt": 2}, None),
+        ({"generation": 1}, None),
         ({"started_at": None}, None),
     ],
 )

@@ -37,10 +37,17 @@ TOKEN = "a-token-of-the-operator"
 WRONG = (f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer \u00fc")
 # Headers of proxies, of which each says that the request came from elsewhere.
 FORWARDED = (
-    *(("HTTP_X_FORWARDED_FOR", "192.0.2.7"), ("HTTP_X_FORWARDED_FOR", ""), ("HTTP_FORWARDED", "for=127.0.0.1")),
-    *(("HTTP_X_REAL_IP", "127.0.0.1"), ("HTTP_VIA", "1.1 proxy"), ("HTTP_X_FORWARDED_SERVER", "proxy")),
-    *(("HTTP_X_FORWARDED_PORT", "443"), ("HTTP_X_FORWARDED", "for=192.0.2.7"), ("HTTP_X_CLIENT_IP", "192.0.2.7")),
-    *(("HTTP_TRUE_CLIENT_IP", "192.0.2.7"), ("HTTP_CF_CONNECTING_IP", "192.0.2.7")),
+    ("HTTP_X_FORWARDED_FOR", "192.0.2.7"),
+    ("HTTP_X_FORWARDED_FOR", ""),
+    ("HTTP_FORWARDED", "for=127.0.0.1"),
+    ("HTTP_X_REAL_IP", "127.0.0.1"),
+    ("HTTP_VIA", "1.1 proxy"),
+    ("HTTP_X_FORWARDED_SERVER", "proxy"),
+    ("HTTP_X_FORWARDED_PORT", "443"),
+    ("HTTP_X_FORWARDED", "for=192.0.2.7"),
+    ("HTTP_X_CLIENT_IP", "192.0.2.7"),
+    ("HTTP_TRUE_CLIENT_IP", "192.0.2.7"),
+    ("HTTP_CF_CONNECTING_IP", "192.0.2.7"),
 )
 
 

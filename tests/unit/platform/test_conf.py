@@ -318,7 +318,10 @@ def test_a_pool_of_django_bounds_the_web_and_adds_a_connection_for_async_actors_
 @pytest.mark.parametrize(
     ("options", "size"),
     [
-        *(({}, None), ({"pool": False}, None), ({"pool": True}, 4), ({"pool": {"min_size": 6}}, 6)),
+        ({}, None),
+        ({"pool": False}, None),
+        ({"pool": True}, 4),
+        ({"pool": {"min_size": 6}}, 6),
         ({"pool": {"min_size": 0, "max_size": 20}}, 20),
     ],
 )

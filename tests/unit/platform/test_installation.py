@@ -30,8 +30,10 @@ below = re_path("^yard/", include("switchyard.operations.urls"))
 WithoutLibrary, Hidden, WithoutApi, BelowExpression = (
     type(name, (), {"urlpatterns": patterns})
     for name, patterns in (
-        *(("WithoutLibrary", [backend]), ("Hidden", [backend, room])),
-        *(("WithoutApi", [room, backend]), ("BelowExpression", [below, backend])),
+        ("WithoutLibrary", [backend]),
+        ("Hidden", [backend, room]),
+        ("WithoutApi", [room, backend]),
+        ("BelowExpression", [below, backend]),
     )
 )
 

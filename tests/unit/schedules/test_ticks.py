@@ -270,9 +270,13 @@ def test_only_periodic_actors_are_schedules(yard_broker):
 @pytest.mark.parametrize(
     ("spec", "catch_up", "minutes", "due"),
     [
-        *(("*/10 * * * *", "once", 600, [0]), ("25 * * * *", "once", 600, [5]), ("25 * * * *", "once", 5, [])),
-        *(("25 * * * *", "skip", 600, []), ("29 * * * *", "skip", 600, [1])),
-        *(("*/10 * * * *", "all", 25, [20, 10, 0]), ("* * * * *", "all", 5_000, [*range(99, -1, -1)])),
+        ("*/10 * * * *", "once", 600, [0]),
+        ("25 * * * *", "once", 600, [5]),
+        ("25 * * * *", "once", 5, []),
+        ("25 * * * *", "skip", 600, []),
+        ("29 * * * *", "skip", 600, [1]),
+        ("*/10 * * * *", "all", 25, [20, 10, 0]),
+        ("* * * * *", "all", 5_000, [*range(99, -1, -1)]),
     ],
 )
 def test_a_schedule_catches_up_as_it_says_oldest_first_and_a_hundred_ticks_at_most(

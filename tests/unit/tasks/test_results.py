@@ -83,8 +83,14 @@ def _record(state: str, **known: Any) -> Job:
 @pytest.mark.parametrize(
     ("state", "status"),
     [
-        *(("scheduled", "READY"), ("queued", "READY"), ("retrying", "READY"), ("running", "RUNNING")),
-        *(("succeeded", "SUCCESSFUL"), ("cancelled", "FAILED"), ("expired", "FAILED"), ("dead", "FAILED")),
+        ("scheduled", "READY"),
+        ("queued", "READY"),
+        ("retrying", "READY"),
+        ("running", "RUNNING"),
+        ("succeeded", "SUCCESSFUL"),
+        ("cancelled", "FAILED"),
+        ("expired", "FAILED"),
+        ("dead", "FAILED"),
     ],
 )
 def test_every_state_of_a_job_is_a_status(declared, state, status):

@@ -169,8 +169,12 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Bounce:
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *(("pool", {"max_size": 3}), ("pool", True), ("options", "-c lock_timeout=5s"), ("prepare_threshold", 5)),
-        *(("server_side_binding", True), ("assume_role", "owner")),
+        ("pool", {"max_size": 3}),
+        ("pool", True),
+        ("options", "-c lock_timeout=5s"),
+        ("prepare_threshold", 5),
+        ("server_side_binding", True),
+        ("assume_role", "owner"),
     ],
 )
 def test_an_option_that_needs_a_session_is_refused(option, value, database):
@@ -313,7 +317,9 @@ def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist():
     ("limit", "expected"),
     [
         *((limit, "E002") for limit in (None, float("inf"), 0, -1, "5s")),
-        *((2_000, "E003"), (9_000, "E003"), (1_999, "")),
+        (2_000, "E003"),
+        (9_000, "E003"),
+        (1_999, ""),
     ],
 )
 def test_an_actor_has_a_limit_below_its_queues_hard_limit_by_default_that_of_its_queue(limit, expected):

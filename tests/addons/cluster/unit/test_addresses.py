@@ -94,9 +94,14 @@ def test_a_command_about_a_cluster_names_no_second_node(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        *((("HGET", "k", "f"), "k"), (("EVALSHA", "sha", 2, "k", "l", "arg"), "k")),
-        *((("EVAL", "return 1", 1, "k"), "k"), (("XINFO", "STREAM", "k"), "k"), (("MEMORY", "USAGE", "k"), "k")),
-        *((("TIME",), None), (("CONFIG", "GET", "save"), None), (("CONFIG GET", "save"), None)),
+        (("HGET", "k", "f"), "k"),
+        (("EVALSHA", "sha", 2, "k", "l", "arg"), "k"),
+        (("EVAL", "return 1", 1, "k"), "k"),
+        (("XINFO", "STREAM", "k"), "k"),
+        (("MEMORY", "USAGE", "k"), "k"),
+        (("TIME",), None),
+        (("CONFIG", "GET", "save"), None),
+        (("CONFIG GET", "save"), None),
         (("SCAN", b"0"), None),
     ],
 )

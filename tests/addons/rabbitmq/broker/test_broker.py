@@ -248,7 +248,11 @@ def test_what_is_no_message_is_refused_and_nothing_is_sent(rabbit_yard):
 
 def test_a_message_that_the_server_rejects_for_a_moment_is_sent_again(rabbitmq_server, monkeypatch):
     rejected: list[Any] = []
-    noted = lambda connection: (rejected.append(connection), disconnect(connection))[1]  # noqa: E731
+
+    def noted(connection: Any) -> None:
+        rejected.append(connection)
+        disconnect(connection)
+
     monkeypatch.setattr("switchyard.addons.rabbitmq.connections.disconnect", noted)
     monkeypatch.setattr("switchyard.addons.rabbitmq.connections.PUBLISH_S", 60)
     publishers, full = Publishers(parameters_of(rabbitmq_server.url)), "full of one"

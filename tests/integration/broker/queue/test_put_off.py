@@ -40,10 +40,15 @@ def test_the_others_of_the_queue_start_and_those_of_the_actor_wait_in_their_orde
 @pytest.mark.parametrize(
     ("fields", "matches"),
     [
-        *(({"kwargs": {"customer_id": 7}}, True), ({"args": [7, "x"]}, True)),
-        *(({"kwargs": {"customer_id": 7.0}}, True), ({"kwargs": {"customer_id": 8}}, False)),
-        *(({"kwargs": {"customer_id": "7"}}, False), ({"args": [8]}, False), ({"kwargs": {"other": 7}}, False)),
-        *(({"args": None, "kwargs": [7]}, False), ({}, False)),
+        ({"kwargs": {"customer_id": 7}}, True),
+        ({"args": [7, "x"]}, True),
+        ({"kwargs": {"customer_id": 7.0}}, True),
+        ({"kwargs": {"customer_id": 8}}, False),
+        ({"kwargs": {"customer_id": "7"}}, False),
+        ({"args": [8]}, False),
+        ({"kwargs": {"other": 7}}, False),
+        ({"args": None, "kwargs": [7]}, False),
+        ({}, False),
     ],
 )
 def test_only_one_value_of_an_argument_waits(family, fields, matches):

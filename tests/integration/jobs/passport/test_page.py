@@ -104,8 +104,10 @@ def test_hidden_arguments_are_sent_as_they_were_unless_they_are_edited(transacti
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
     [
-        *(("[1]", "as an object"), ("{", "no JSON")),
-        *(('{"a": 1}', "missing a required argument"), ('{"a": 1, "b": "two"}', "expects int")),
+        ("[1]", "as an object"),
+        ("{", "no JSON"),
+        ('{"a": 1}', "missing a required argument"),
+        ('{"a": 1, "b": "two"}', "expects int"),
         ('{"a": 1, "b": "[redacted]"}', "its first value is not kept"),
     ],
 )
@@ -181,8 +183,11 @@ def test_what_happened_is_told_in_the_order_of_time(retried):
     events = timeline_of(job, acts_on(job.job))
 
     assert [(event.mark, event.what + event.note) for event in events] == [
-        *(("open", "Enqueued"), ("open", "Attempt 1 started after 1.0 s"), ("bad", "Failed after 2.0 s")),
-        *(("act", "Run a scheduled job now by a.lind"), ("open", "Attempt 2 started after 4.0 s")),
+        ("open", "Enqueued"),
+        ("open", "Attempt 1 started after 1.0 s"),
+        ("bad", "Failed after 2.0 s"),
+        ("act", "Run a scheduled job now by a.lind"),
+        ("open", "Attempt 2 started after 4.0 s"),
         ("ok", "Succeeded after 2.0 s"),
     ]
     assert [bool(event.day) for event in events[1:]].count(True) <= 1  # at midnight

@@ -123,8 +123,11 @@ def verdict(now: YardState) -> Verdict:
 @pytest.mark.parametrize(
     ("now", "word", "level"),
     [
-        *((held_for(None), "On time", "ok"), (held_for(1_900), "On time", "ok"), (held_for(4_200), "Late", "warn")),
-        *((held_for(100, age_ms=900), "On time", "ok"), (held_for(20_000), "Late", "bad")),
+        (held_for(None), "On time", "ok"),
+        (held_for(1_900), "On time", "ok"),
+        (held_for(4_200), "Late", "warn"),
+        (held_for(100, age_ms=900), "On time", "ok"),
+        (held_for(20_000), "Late", "bad"),
         (held_for(20_000, paused=True), "Paused", "warn"),
     ],
 )

@@ -139,8 +139,10 @@ def test_crashes_are_reported_for_an_hour(children, monkeypatch):
 @pytest.mark.parametrize(
     ("pauses", "drained", "levels", "restarts"),
     [
-        *((False, True, ["WARNING"], {"exit": 1}), (False, False, ["ERROR"], {"exit": 1})),
-        *((True, True, [], {}), (True, False, ["ERROR"], {"exit": 1})),
+        (False, True, ["WARNING"], {"exit": 1}),
+        (False, False, ["ERROR"], {"exit": 1}),
+        (True, True, [], {}),
+        (True, False, ["ERROR"], {"exit": 1}),
     ],
 )
 def test_a_child_that_drains_by_itself_is_replaced_without_an_error_and_one_that_a_pause_drains_is_no_crash(

@@ -204,8 +204,14 @@ def test_a_value_that_does_not_fit_is_refused_with_the_arguments_name(annotation
 @pytest.mark.parametrize(
     ("annotation", "value"),
     [
-        *((str, SafeString("a")), (str, Status.PAID), (float, 5), (int, 2**70), (list[str], ("a",)), (Any, object())),
-        *((object, 5), (dict, {"a": 1})),
+        (str, SafeString("a")),
+        (str, Status.PAID),
+        (float, 5),
+        (int, 2**70),
+        (list[str], ("a",)),
+        (Any, object()),
+        (object, 5),
+        (dict, {"a": 1}),
     ],
 )
 def test_what_json_makes_of_a_plain_value_is_sent_as_it_is(annotation, value):
@@ -287,7 +293,10 @@ def test_every_kind_of_parameter_has_its_type():
     [
         ("Nothing", "its names cannot be resolved, NameError: name 'Nothing' is not defined"),
         (str | datetime.date, "Type unions may not contain more than one str-like type"),
-        *((User, ""), (list[User], ""), (Iterable[str], ""), (Callable[[], None], "")),
+        (User, ""),
+        (list[User], ""),
+        (Iterable[str], ""),
+        (Callable[[], None], ""),
     ],
 )
 def test_an_annotation_that_cannot_be_compared_counts_as_none(annotation, fault):
