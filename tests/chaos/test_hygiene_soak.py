@@ -247,4 +247,5 @@ def test_a_soak_of_misbehaving_jobs_costs_no_other_job(soak_in):
         print(account := soak.run(number + 1, LONG, seed))
         return account
 
-    resumed("SOAK", judge, folder, count=ROUNDS, seed=seed())
+    print(f"SOAK_SEED={(chosen := seed())}")  # of a round that fails, too
+    resumed("SOAK", judge, folder, count=ROUNDS, seed=chosen)

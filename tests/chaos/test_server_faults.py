@@ -90,7 +90,7 @@ def test_a_server_that_is_stopped_for_half_a_minute_loses_nothing_and_nobody_ste
 
     through = [job for job in ledger.jobs("started") if job.startswith("through")]
     slowest_s = sorted(producers.refused_after_s)
-    print(f"{len(slowest_s)} enqueues refused, p99 {p99(slowest_s):.2f} s; a job completed {back_s:.2f} s after it")
+    print(f"{len(slowest_s)} enqueues refused, p99 {p99(slowest_s):.2f} s; one job done {back_s:.2f} s after the stop")
     ledger.each_once()
     assert len(through) == 4, "what ran was not started a second time"
     assert owners_after == owners, "nobody lost its lease"

@@ -54,7 +54,11 @@ def evict(server: ServerUnderTest) -> None:
 @pytest.mark.parametrize(
     ("harm", "severity", "code", "said", "step"),
     [
-        (evict, "error", "evicting", "allkeys-lru.*cache", rf'{CLI} -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmem'),
+        (
+            evict,
+            *("error", "evicting", "allkeys-lru.*cache"),
+            rf'{CLI} -u "\$SWITCHYARD_BROKER_URL" CONFIG SET maxmemory-policy',
+        ),
         (ServerUnderTest.fill, "error", "takes_no_work", "memory is full", ""),
         (
             lambda server: server.admin.sadd(Keys().generations_missed(), "0123"),

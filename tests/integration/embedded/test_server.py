@@ -33,7 +33,8 @@ def test_answers_over_tcp_and_over_its_socket(tmp_path, elsewhere):
     with server, client_of(server.url) as over_tcp, client_of(server.socket_url) as over_socket:
         over_tcp.set("greeting", "hello")
 
-        assert server.socket_url.startswith(f"unix://{tmp_path}/sockets/s?db=0" if elsewhere else "unix://")
+        assert server.socket_url.startswith("unix://")
+        assert not elsewhere or server.socket_url == f"unix://{tmp_path}/sockets/s?db=0"
         assert over_socket.get("greeting") == "hello"
         assert over_tcp.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
         assert over_tcp.config_get("appendonly", "appendfsync") == {"appendonly": "yes", "appendfsync": "everysec"}

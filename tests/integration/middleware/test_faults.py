@@ -438,6 +438,7 @@ def test_without_a_worker_that_knows_it_a_message_is_dead_and_says_why(deploy, r
         deploy.old.actors["report"].send("June")
         letters = [wait_for(lambda id_=id_: deploy.transport.find_dead_letter("work", id_)) for id_ in ids]
         wait_for(lambda: all(deploy.record(job_id).state == "dead" for job_id in ids))
+        wait_for(lambda: deploy.ran)
 
     assert [(letter.reason, letter.exception, letter.attempts) for letter in letters] == [
         ("permanent", "UnknownActor", 0),

@@ -1,6 +1,7 @@
 """The demo's runner, lines, ports and environment; its check notices wrong outcomes; its folder is its owner's only."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from demo.state import (
 from demo.work import WORK
 from project.config import BASE_DIR
 from project.config import load as load_config
+from tests.processes import is_alive
 from tests.waiting import wait_for
 
 AT = "2026-11-21T10:48:11.514869Z"
@@ -88,6 +90,41 @@ def test_asking_to_stop_ends_a_start_that_waits(tmp_path):
 
     runner.stop()
     assert part.pid is None
+
+
+def test_part_that_dies_is_started_again_and_both_are_said(tmp_path):
+    said: list[str] = []
+    part = part_of(tmp_path, "web", "sleep 60")
+    runner = runner_of(said.append)
+    runner.start(part)
+    first = part.pid
+    assert first is not None
+
+    os.kill(first, signal.SIGKILL)
+
+    wait_for(lambda: bool(runner.restart_dead() and len(said) == 2))
+    assert part.pid not in (None, first)
+    assert said[0].startswith("web ended with SIGKILL; starting it again now")
+    assert said[1] == "web is back"
+    runner.stop()
+
+
+def test_parts_end_with_a_runner_that_was_killed(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from demo.runner import Part, Runner, StopRequest\n"
+        "part = Part('web', lambda: time.sleep(600), Path(sys.argv[1]) / 'web.log')\n"
+        "Runner(print, StopRequest()).start(part); print(part.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=BASE_DIR
+    ) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        assert is_alive(pid)
+
+        owner.kill()
+
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_part_that_dies_again_and_again_is_started_at_growing_intervals(tmp_path):

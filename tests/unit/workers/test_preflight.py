@@ -38,6 +38,17 @@ FEW = replace(SOUND.pools[0], database_connections=1)
 WRONG = replace(settings.SWITCHYARD, topology=Yard(SOUND.queues, (FEW, *SOUND.pools[1:])))
 
 
+def test_a_wrong_yard_exits_78_with_subject_fact_fix_and_id(capsys):
+    with override_settings(SWITCHYARD=WRONG), pytest.raises(SystemExit) as exit:
+        refuse_if_wrong(ask_broker=False)
+
+    assert exit.value.code == 78
+    said = capsys.readouterr().err
+    assert said.startswith("switchyard: refused to start: pool urgent: 1 × 4 slots, ")
+    assert "database_connections is 1; in" in said and "the topology" in said
+    assert "(switchyard.E010)" in said
+
+
 def test_a_metrics_folder_that_is_a_file_exits_78_with_both(tmp_path, capsys):
     (tmp_path / "metrics").write_text("")
     wrong = replace(settings.SWITCHYARD, state_dir=tmp_path, metrics_dir=tmp_path / "metrics")

@@ -129,7 +129,7 @@ def run(run_worker) -> Callable[[ClusterUnderTest], Any]:
             lanes = [lane for queue in QUEUES for lane in (queue, f"{queue}-retry")]
             self._worker: Any = run_worker(*lanes, broker=self.broker)
 
-        def __enter__(self) -> Self:
+        def __enter__(self) -> Load:
             assert self._worker.__enter__().consumers
             self.load.__enter__()
             return self.load

@@ -121,11 +121,11 @@ def meets() -> None:
 
 
 @case
-def rate_limits() -> Callable[[], Any]:
+def limits() -> Callable[[], Any]:
     """Each kind of limiter, and a barrier of three."""
     MEETING.create(3)
     for which in LIMITERS:
         acquires.send(which)
     for _ in range(3):
         meets.send()
-    return lambda: (sorted(journal.of("limits")), journal.of("meeting"))
+    return lambda: journal.count("limits") == len(LIMITERS) and (sorted(journal.of("limits")), journal.of("meeting"))
