@@ -13,6 +13,7 @@ from django.utils import timezone, translation
 from switchyard.alerts.models import Alert
 from switchyard.broker.clock import now_ms
 from switchyard.broker.interface import facilities
+from switchyard.broker.keys import Keys
 from switchyard.broker.stores.pool_reports import PoolReport
 from switchyard.bulk.models import BulkAct
 from switchyard.console.links import actor_url, job_url, queue_url
@@ -135,12 +136,12 @@ def sample(valkey):
     DeadLetter.objects.filter(pk=made.letter).update(id=BIG)
     Alert.objects.filter(pk=made.alert).update(count=BIG)
     BulkAct.objects.filter(pk=made.bulk).update(total=BIG)
-    facilities().pools.write(
-        PoolReport(
-            pool="slow", host="vm", pid=BIG, kind="threads", slots=4, busy=1, state="up", started_at=now_ms() - 90_500,
-            beat_at=now_ms(), children=[{"pid": BIG, "ready": True, "busy": 1, "done": 1_500, "rss_bytes": BIG}],
-        )
+    report = PoolReport(
+        pool="slow", host="vm", pid=BIG, kind="threads", slots=4, busy=1, state="up", started_at=now_ms() - 90_500,
+        beat_at=now_ms(), children=[{"pid": BIG, "ready": True, "busy": 1, "done": 1_500, "rss_bytes": BIG}],
     )  # fmt: skip
+    facilities().pools.write(report)
+    valkey.persist(Keys().pool_report(report.member))  # it lasts until every page was read twice
     made.letter = BIG
     return made
 

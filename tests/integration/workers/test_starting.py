@@ -242,7 +242,7 @@ def own(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_no_pool_starts_on_a_server_with_an_evicting_policy(own):
-    own.client.config_set("maxmemory-policy", "allkeys-lru")  # all of them: tests/integration/broker/health/test_watch.py
+    own.client.config_set("maxmemory-policy", "allkeys-lru")  # all of them: broker/health/test_watch.py
 
     assert own.start("runpool", "urgent").wait(60) == 78
     [line] = [line for line in own.log().splitlines() if "refused to start" in line]
