@@ -9,4 +9,4 @@ from project.topology import YARD
 
 # For one small machine: the retries of pictures have no pool of their own.
 POOLS = tuple(pool for pool in YARD.pools if pool.name != "images-retry")
-SWITCHYARD = replace(DECLARED, topology=replace(YARD, pools=POOLS).hurried(RETRY_SPEED))
+SWITCHYARD = replace(DECLARED, topology=replace(YARD, pools=POOLS, retry_speed=RETRY_SPEED))

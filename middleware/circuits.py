@@ -178,9 +178,8 @@ def _of_outage(value: Any, actor: Actor[..., Any]) -> str:
 
 def _circuit(call: _Call, message: MessageProxy) -> Circuit | None:
     """Return the circuit of a message; ``None`` where its argument's value is none that can be compared."""
-    if not call.argument:
-        return Circuit(call.dependency, call.lease_ms, call.calls)
-    usable, value = _value(message, call.argument, call.calls[message.actor_name])
+    place = call.calls[message.actor_name]
+    usable, value = _value(message, call.argument, place) if call.argument else (True, None)
     return Circuit(call.dependency, call.lease_ms, call.calls, call.argument, value) if usable else None
 
 

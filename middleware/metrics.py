@@ -131,11 +131,10 @@ class Metrics(Middleware):
             if host := getattr(message, "called_host", ""):
                 self.host_calls.labels(*self._hosts.bounded(called[0], host), called[1]).inc()
 
-    def after_skip_message(self, broker: Broker, message: MessageProxy) -> None:
-        self._messages[*self._labels(message), outcome_of(message).kind].inc()
-
     def after_nack(self, broker: Broker, message: MessageProxy) -> None:
         self._messages[*self._labels(message), outcome_of(message, message._exception).kind].inc()
+
+    after_skip_message = after_nack
 
     def after_stale_end(self, broker: Broker, queue: str) -> None:
         """Count an end that was ignored, because another worker held the message by then."""

@@ -11,13 +11,12 @@ from switchyard.alerts import intake, notice
 from switchyard.alerts.channels import channels
 from switchyard.alerts.models import Alert, Silence
 from switchyard.alerts.notice import Notice
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import LONGEST_REASON, Who, act
 from switchyard.broker.errors import ActRefused, NotFound
 from switchyard.database import storable
 from switchyard.middleware.clock_comparison import compared_now
 
 MOST_IDS = 100
-LONGEST_REASON = 500
 
 
 def apply(verb: str, alerts: Sequence[Alert], *, who: Who, reason: str = "") -> int:

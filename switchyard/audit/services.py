@@ -196,6 +196,8 @@ def entries(asked: Mapping[str, str]) -> QuerySet[AuditEntry]:
 
 
 LONGEST_NAME = 150
+# Of a reason or a note, in characters.
+LONGEST_REASON: Final = 500
 Queues = Iterable[str] | Callable[[], Iterable[str] | None] | None
 
 
@@ -457,7 +459,6 @@ def last_app() -> Any:
     return [config for config in apps.get_app_configs() if config.models_module is not None][-1]
 
 
-LONGEST: Final = 500
 SHOWN: Final = 10
 
 
@@ -472,7 +473,7 @@ def write_note(kind: str, target: str, text: str, *, who: Who) -> None:
         ActRefused: it is empty.
         django.db.DatabaseError: the audit log cannot be written; nothing was noted.
     """
-    note = storable(text).strip()[:LONGEST]
+    note = storable(text).strip()[:LONGEST_REASON]
     if not note:
         raise ActRefused("note", "it is empty; write at most 500 characters", by_argument=True)
     with act(f"{kind}.note", who=who, target=target, reason=note):

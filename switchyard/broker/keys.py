@@ -3,7 +3,8 @@
 Times are in milliseconds since the epoch, by the server's clock.
 """
 
-from typing import Final, Literal
+from collections.abc import Callable
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -16,6 +17,21 @@ ALL_LANES: Final[tuple[Lane, Lane, Lane]] = (*LANES, "alone")
 def _key(name: str) -> str:
     """Return a property with this name below the base of a family. What is in the key stands below the declaration."""
     return property(lambda self: f"{self.base}{name}")  # type: ignore[return-value]
+
+
+def _queue_key(suffix: str) -> str:
+    """Return a property of a family: the name of its queue with a suffix."""
+    return property(lambda self: f"{self.base}{self.queue}{suffix}")  # type: ignore[return-value]
+
+
+def _lane_key(suffix: str) -> Callable[[Any, Lane], str]:
+    """Return a method of a family: the name of a lane with a suffix."""
+    return lambda self, lane: f"{self.base}{self.lane_name(lane)}{suffix}"
+
+
+def _shared_key(name: str) -> Callable[[Any], str]:
+    """Return a method for a key that belongs to no family."""
+    return lambda self: f"{self.prefix}:{name}"
 
 
 class QueueKeys(msgspec.Struct, frozen=True):
@@ -42,25 +58,22 @@ class QueueKeys(msgspec.Struct, frozen=True):
         name = f"{self.base}{self.lane_name(lane)}"
         return f"{name}.high", name, f"{name}.low"
 
-    def due(self, lane: Lane) -> str:
-        """Sorted set: id of a scheduled message of a lane -> due time."""
-        return f"{self.base}{self.lane_name(lane)}.due"
+    due = _lane_key(".due")
+    """Sorted set: id of a scheduled message of a lane -> due time."""
 
-    def parked(self, lane: Lane) -> str:
-        """Sorted set: index of the parked messages of a lane, whose actor or arguments no worker knew.
+    parked = _lane_key(".parked")
+    """Sorted set: index of the parked messages of a lane, whose actor or arguments no worker knew.
 
-        A member is the message's call (JSON: actor, number of positional arguments, names of the others), a line break
-        and its id; all scores are 0. Workers that know the call find their messages here. The messages are also in the
-        scheduled ones, so this key may be lost. Expires 20 minutes after the last change.
-        """
-        return f"{self.base}{self.lane_name(lane)}.parked"
+    A member is the message's call (JSON: actor, number of positional arguments, names of the others), a line break
+    and its id; all scores are 0. Workers that know the call find their messages here. The messages are also in the
+    scheduled ones, so this key may be lost. Expires 20 minutes after the last change.
+    """
 
     known = _key("known")
     """Hash: call of parked messages -> time of the last poll by a worker that knows it."""
 
-    def wakeup(self, lane: Lane) -> str:
-        """List: at most one wake-up token, present when a consumer should fetch. Idle consumers block on this list."""
-        return f"{self.base}{self.lane_name(lane)}.bell"
+    wakeup = _lane_key(".bell")
+    """List: at most one wake-up token, present when a consumer should fetch. Idle consumers block on this list."""
 
     leases = _key("leases")
     """Sorted set: owner -> time when its lease expires; 0 while its messages are reclaimed."""
@@ -186,17 +199,15 @@ class QueueKeys(msgspec.Struct, frozen=True):
     ``h`` of a message that has a place; ``w``, priority and turn of one that waits.
     """
 
-    def fair(self, lane: Lane) -> str:
-        """String: which argument's value is a message's tenant in a fair lane, and weights of tenants, as JSON.
+    fair = _lane_key(".fair")
+    """String: which argument's value is a message's tenant in a fair lane, and weights of tenants, as JSON.
 
-        ``argument``, its ``positions`` by actor in calls without names, and ``weights`` by the value's JSON. Written by
-        the queue's workers when they start. Only live lanes are fair.
-        """
-        return f"{self.base}{self.lane_name(lane)}.fair"
+    ``argument``, its ``positions`` by actor in calls without names, and ``weights`` by the value's JSON. Written by
+    the queue's workers when they start. Only live lanes are fair.
+    """
 
-    def fair_turn(self, lane: Lane) -> str:
-        """String: the last turn in a fair lane's lines."""
-        return f"{self.base}{self.lane_name(lane)}.turn"
+    fair_turn = _lane_key(".turn")
+    """String: the last turn in a fair lane's lines."""
 
     def fair_lines(self, lane: Lane) -> tuple[str, str, str]:
         """Sorted sets: the lines of a fair lane's tenants; time of those that wait; time of those that stopped.
@@ -213,25 +224,17 @@ class QueueKeys(msgspec.Struct, frozen=True):
     swept = _key("swept")
     """String: time of the last sweep for expired leases."""
 
-    @property
-    def dead(self) -> str:
-        """List: ids of dead letters, oldest first. Nothing consumes it."""
-        return f"{self.base}{self.queue}-dead"
+    dead = _queue_key("-dead")
+    """List: ids of dead letters, oldest first. Nothing consumes it."""
 
-    @property
-    def dead_letters(self) -> str:
-        """Hash: id of a dead letter -> the dead letter as JSON."""
-        return f"{self.base}{self.queue}-dead.letters"
+    dead_letters = _queue_key("-dead.letters")
+    """Hash: id of a dead letter -> the dead letter as JSON."""
 
-    @property
-    def quarantine(self) -> str:
-        """List: unreadable messages as JSON, newest first."""
-        return f"{self.base}{self.queue}-quarantine"
+    quarantine = _queue_key("-quarantine")
+    """List: unreadable messages as JSON, newest first."""
 
-    @property
-    def quarantined_bodies(self) -> str:
-        """Hash: id of a quarantined message -> its whole body."""
-        return f"{self.base}{self.queue}-quarantine.bodies"
+    quarantined_bodies = _queue_key("-quarantine.bodies")
+    """Hash: id of a quarantined message -> its whole body."""
 
     jobs = _key("job:live")
     """Hash: id of a job that was started and has not ended -> 20 digits of its sequence, and its record."""
@@ -336,9 +339,8 @@ class Keys(msgspec.Struct, frozen=True):
         place = f"{{{group}}}:queue:{queue}" if group else f"{{{queue}}}"
         return QueueKeys(f"{self.prefix}:{place}:", queue)
 
-    def history_counts(self) -> str:
-        """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
-        return f"{self.prefix}:history:counts"
+    history_counts = _shared_key("history:counts")
+    """Hash: rows that the history writer has ``written``, and ``skipped`` because they could not be read."""
 
     def facts_bucket(self, start: int) -> str:
         """Hash: code and subject -> count, of the ten seconds from a time, ms. Expires after 17 minutes."""
@@ -355,37 +357,32 @@ class Keys(msgspec.Struct, frozen=True):
         """String: number of the last flush of a supervisor. Expires after an hour."""
         return f"{self.prefix}:{{facts}}:flushed:{member}"
 
-    def facts_read(self) -> str:
-        """Hash: queue, line break and counter of its sends -> the last reading that is in a bucket."""
-        return f"{self.prefix}:{{facts}}:read"
+    facts_read = _shared_key("{facts}:read")
+    """Hash: queue, line break and counter of its sends -> the last reading that is in a bucket."""
 
     def window(self, name: str) -> str:
         """Sorted set: message id -> start or reserved start."""
         return f"{self.prefix}:window:{{{name}}}"
 
-    def rate_overrides(self) -> str:
-        """Hash: actor, with a space and the argument by whose value its rate counts -> the override, as of a limit."""
-        return f"{self.prefix}:{{rates}}:overrides"
+    rate_overrides = _shared_key("{rates}:overrides")
+    """Hash: actor, with a space and the argument by whose value its rate counts -> the override, as of a limit."""
 
-    def alerts_due(self) -> str:
-        """Sorted set: fingerprint -> when its group is to be sent next."""
-        return f"{self.prefix}:{{alerts}}:due"
+    alerts_due = _shared_key("{alerts}:due")
+    """Sorted set: fingerprint -> when its group is to be sent next."""
 
     def alert_group(self, fingerprint: str) -> str:
         """Hash: one alert group."""
         return f"{self.prefix}:{{alerts}}:group:{fingerprint}"
 
-    def pool_reports(self) -> str:
-        """Set: members with a pool report."""
-        return f"{self.prefix}:{{pools}}:index"
+    pool_reports = _shared_key("{pools}:index")
+    """Set: members with a pool report."""
 
     def pool_report(self, member: str) -> str:
         """String: the report of one supervisor as JSON. Expires after the supervisor's end."""
         return f"{self.prefix}:{{pools}}:{member}"
 
-    def pool_beats(self) -> str:
-        """Hash: member -> time of its last report (ms), of every supervisor that did not end in order."""
-        return f"{self.prefix}:{{pools}}:beats"
+    pool_beats = _shared_key("{pools}:beats")
+    """Hash: member -> time of its last report (ms), of every supervisor that did not end in order."""
 
     def stacks_asked(self, member: str) -> str:
         """String: the last request for the stacks of a supervisor's children. Expires after 15 s."""
@@ -403,20 +400,17 @@ class Keys(msgspec.Struct, frozen=True):
         """String: the instruction that a quieted supervisor obeyed, as JSON. Expires with its report."""
         return f"{self.prefix}:{{pools}}:quieted:{member}"
 
-    def headline(self) -> str:
-        """String: the finding that leads on the overview, as JSON: since when, and when it was last found.
+    headline = _shared_key("headline")
+    """String: the finding that leads on the overview, as JSON: since when, and when it was last found.
 
-        Expires after 10 s.
-        """
-        return f"{self.prefix}:headline"
+    Expires after 10 s.
+    """
 
-    def generation(self) -> str:
-        """Hash: the keyspace id. ``id``, ``made_at``, ``instead_of`` the ids of lost keyspaces."""
-        return f"{self.prefix}:generation"
+    generation = _shared_key("generation")
+    """Hash: the keyspace id. ``id``, ``made_at``, ``instead_of`` the ids of lost keyspaces."""
 
-    def generations_missed(self) -> str:
-        """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
-        return f"{self.prefix}:generation:missed"
+    generations_missed = _shared_key("generation:missed")
+    """Set: keyspace ids that a process had read and then did not find. Nothing runs until they are accepted."""
 
     def abort(self, job_id: str) -> str:
         """String: the ``abort_timeout`` of a job that was aborted, ms. Expires after 90 s, or its ``abort_ttl``."""
@@ -442,13 +436,11 @@ class Keys(msgspec.Struct, frozen=True):
         name = self.batch(batch_id)
         return f"{name}:open", f"{name}:done", f"{name}:failed", f"{name}:cancelled"
 
-    def batches(self) -> str:
-        """Sorted set: id of a batch -> when it was made."""
-        return f"{self.prefix}:{{batches}}:index"
+    batches = _shared_key("{batches}:index")
+    """Sorted set: id of a batch -> when it was made."""
 
-    def batches_due(self) -> str:
-        """Sorted set: id of a batch that has not ended -> when the scheduler looks at it next."""
-        return f"{self.prefix}:{{batches}}:due"
+    batches_due = _shared_key("{batches}:due")
+    """Sorted set: id of a batch that has not ended -> when the scheduler looks at it next."""
 
     def limit(self, name: str) -> str:
         """String: a counter or an event of ``dramatiq.rate_limits``. Expires when its limiter or barrier says."""

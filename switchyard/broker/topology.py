@@ -579,10 +579,6 @@ class Yard:
     def keys(self) -> Keys:
         return Keys(slot_groups=tuple((queue.name, queue.slot_group) for queue in self.queues if queue.slot_group))
 
-    def hurried(self, retry_speed: int) -> Yard:
-        """Return the same yard with the delays of its retries divided by a number."""
-        return replace(self, retry_speed=retry_speed)
-
     def with_cores(self, cores: int) -> Yard:
         """Return the yard in which ``processes="cores"`` stands for a number, on whatever machine."""
         return replace(self, pools=tuple(replace(p, cores=cores) if p.per_core else p for p in self.pools))

@@ -11,6 +11,7 @@ from switchyard.api.models import SCOPES, Token
 from switchyard.api.tokens import create_token, revoke_token
 from switchyard.audit.services import Who, act
 from switchyard.console.commands import ActsCommand, table, wrong
+from switchyard.console.formatting import plain_values
 
 EXAMPLES = """examples:
   manage.py switchyard tokens create --user ada --scopes submit,read --name 'billing system'
@@ -72,12 +73,6 @@ def _cells(token: Token) -> tuple[str, ...]:
 
 
 def _row(token: Token) -> dict[str, Any]:
-    times = {"created_at": token.created_at, "last_used_at": token.last_used_at, "revoked_at": token.revoked_at}
-    return {
-        "prefix": token.prefix,
-        "name": token.name,
-        "owner": str(token.owner.get_username()),
-        "scopes": token.scopes,
-        "rights": token.rights,
-        **{name: at and at.isoformat(timespec="microseconds") for name, at in times.items()},
-    }
+    owner = {"owner": str(token.owner.get_username())}
+    times = ("created_at", "last_used_at", "revoked_at")
+    return plain_values(token, "prefix", "name") | owner | plain_values(token, "scopes", "rights", *times)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.utils import timezone
 
@@ -212,6 +212,15 @@ def time_ms(name: str, text: str) -> int | None:
     except (ValueError, OverflowError):
         remedy = "write 30m, 1h or 7d ago, or a time such as 2026-11-21T13:00:00Z"
         raise ValueError(f"{name}: {text!r:.100} is not a time; {remedy}") from None
+
+
+def plain_values(row: object, *names: str) -> dict[str, Any]:
+    """Return fields of an object as JSON values. Times are ISO 8601 in UTC."""
+    values = {name: getattr(row, name) for name in names}
+    return {
+        name: value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from switchyard.broker.clock import datetime_of
 from switchyard.broker.shapes import Unreadable
 from switchyard.conf import switchyard_settings
 from switchyard.console.commands import table
-from switchyard.console.formatting import counted, cut
+from switchyard.console.formatting import counted, cut, plain_values
 from switchyard.dead_letters.models import DeadLetter
 from switchyard.dead_letters.queries import LetterGroup, hex_dump, shown_bytes
 from switchyard.middleware.logs import printable_lines
@@ -39,37 +39,28 @@ _WHY = {
 }
 
 
-def _plain_values(row: DeadLetter | Unreadable | LetterGroup, *names: str) -> dict[str, Any]:
-    """Return fields as JSON values. Times are ISO 8601 in UTC."""
-    values = {name: getattr(row, name) for name in names}
-    return {
-        name: value.isoformat(timespec="microseconds") if isinstance(value, datetime) else value
-        for name, value in values.items()
-    }
-
-
 def summary(row: DeadLetter) -> dict[str, Any]:
     """Return the list entry of a letter as a JSON value."""
     what = ("queue", "actor", "state", "reason", "exception", "error", "attempts", "deaths", "fingerprint")
-    return {"id": row.message_id} | _plain_values(row, *what, "enqueued_at", "died_at")
+    return {"id": row.message_id} | plain_values(row, *what, "enqueued_at", "died_at")
 
 
 def detail(row: DeadLetter) -> dict[str, Any]:
     """Return all columns of a letter as a JSON value."""
-    return summary(row) | _plain_values(row, "duration_ms", "traceback", "payload", "history")
+    return summary(row) | plain_values(row, "duration_ms", "traceback", "payload", "history")
 
 
 def unreadable_summary(item: Unreadable) -> dict[str, Any]:
     """Return a quarantined message as a JSON value, its bytes in hexadecimal."""
     seen_at = datetime_of(item.seen_at).isoformat(timespec="microseconds")
-    values = _plain_values(item, "id", "queue", "error", "size_bytes")
+    values = plain_values(item, "id", "queue", "error", "size_bytes")
     return values | {"seen_at": seen_at, "raw_hex": shown_bytes(item).hex()}
 
 
 def group_summary(group: LetterGroup) -> dict[str, Any]:
     """Return a group of letters as a JSON value; ``new`` are those that nobody has acknowledged."""
     of = ("fingerprint", "actor", "queue", "exception", "letters", "new", "first_at", "last_at")
-    return _plain_values(group, *of)
+    return plain_values(group, *of)
 
 
 GROUP_TITLES = ("group", "letters", "new", "actor", "queue", "failure", "first (UTC)", "last (UTC)")

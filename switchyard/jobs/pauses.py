@@ -16,7 +16,7 @@ from dramatiq.actor import Actor
 from msgspec.structs import replace
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import LONGEST_REASON, Who, act
 from switchyard.broker.admin.browse import pauses_in
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import ActRefused
@@ -29,7 +29,6 @@ from switchyard.jobs.calls import parameters_of, read_value
 from switchyard.jobs.queries import families, own_queues
 from switchyard.middleware.circuits import Circuits
 
-LONGEST_REASON: Final = 500
 # Lua reads numbers as floats: others would equal their neighbours.
 LARGEST_NUMBER: Final = 2**53
 # Stands for the message that failed; no message has this id.

@@ -133,27 +133,23 @@ def find_untracked(job_id: str) -> Job | None:
     return None if message is None else _by_message(message)
 
 
-def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: str = "", parent: str = "") -> list[Job]:
+def running_jobs(parent: str = "") -> list[Job]:
     """Return what runs, the longest first, for tables of the overview, of a queue, of an actor and of workers.
 
     A message that a worker has fetched and not started is left out, unless it keeps no record; likewise what lies on a
-    server that does not answer while others do, unless its queue is asked for. What a process runs that answers nothing
-    may have no record of that: its supervisor knows it.
+    server that does not answer while others do. What a process runs that answers nothing may have no record of that:
+    its supervisor knows it.
 
     Args:
-        member: Name of a supervisor.
-        parent: Id of the job that sent them.
+        parent: Id of the job that sent them; those of any without it.
     """
     found: list[Job] = []
-    asked = families([queue]) if queue else answering_families()
+    asked = answering_families()
     for seen in leased(asked):
         job = job_of_message(seen.id, seen.queue, seen.body, due_at=None)
         job = replace(job, attempts=job.attempts + 1, worker=seen.lease_owner.rpartition("/")[0])
-        if not job.actor or (actor and job.actor != actor) or (parent and job.parent != parent):
-            continue
-        if (pool and job.holder.pool != pool) or (member and job.holder.member != member):
-            continue
-        found.append(job)
+        if job.actor and parent in ("", job.parent):
+            found.append(job)
     records = records_of([job.id for job in found], queues=[family.keys.queue for family in asked])
     silent: dict[tuple[str, int | None], SilentChild] = {}
     with contextlib.suppress(BrokerError):
@@ -172,10 +168,10 @@ def running_jobs(*, queue: str = "", actor: str = "", pool: str = "", member: st
     return sorted(jobs, key=lambda job: (job.started_at is None, job.started_at or 0, job.id))
 
 
-def running_or_none(**only: str) -> list[Job] | None:
+def running_or_none(parent: str = "") -> list[Job] | None:
     """Return what runs, for a page; ``None`` while the broker is unavailable."""
     try:
-        return running_jobs(**only)
+        return running_jobs(parent)
     except BrokerError:
         return None
 

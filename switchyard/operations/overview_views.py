@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from switchyard.audit.models import AuditEntry
-from switchyard.audit.services import Who, newest_entries, notes_on, write_note
+from switchyard.audit.services import LONGEST_REASON, Who, newest_entries, notes_on, write_note
 from switchyard.broker.clock import datetime_of, now_ms
 from switchyard.broker.errors import ActRefused, BrokerError
 from switchyard.broker.interface import facilities
@@ -160,7 +160,7 @@ def instruct(request: HttpRequest, verb: Verb) -> HttpResponseBase:
     if verb not in VERBS:
         raise Http404(f"no instruction is named {verb}")
     given = request.POST if request.method == "POST" else request.GET
-    reason, refused, status = given.get("reason", "").strip()[: supervisors.LONGEST_REASON], "", 200
+    reason, refused, status = given.get("reason", "").strip()[:LONGEST_REASON], "", 200
     reports: tuple[PoolReport, ...] = ()
     chosen: list[tuple[PoolReport, str]] = []
     try:

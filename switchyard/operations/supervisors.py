@@ -11,7 +11,7 @@ from typing import Final
 
 from django.conf import settings
 
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import LONGEST_REASON, Who, act
 from switchyard.broker.clock import now_ms
 from switchyard.broker.errors import BrokerError
 from switchyard.broker.health.server import ServerFinding, State, finding, wrong_types
@@ -25,7 +25,6 @@ from switchyard.conf import declared_yard
 from switchyard.console.formatting import counted, rough_duration
 from switchyard.long_running import SCHEDULER
 
-LONGEST_REASON: Final = 500
 POLL_S: Final = 0.2
 # Instructions in words, after "1 supervisor is told to".
 TOLD: Final[dict[str, str]] = {

@@ -14,7 +14,7 @@ from typing import Any, Final
 import dramatiq
 from dramatiq.middleware import CurrentMessage
 
-from switchyard.audit.services import Who, act
+from switchyard.audit.services import LONGEST_REASON, Who, act
 from switchyard.broker.admin import limits as stored
 from switchyard.broker.admin.limits import KeyPage, KeyState, LimitState, limit_of
 from switchyard.broker.admin.purge import Purge, PutBack, Relocated, purges, relocate, set_aside, undo
@@ -44,7 +44,6 @@ class ForeignBroker(SwitchyardError):
         super().__init__(f"a {broker} can neither be browsed nor paused; use the server's own tools")
 
 
-LONGEST_REASON = 500
 LEFT_OUT = "Left out, because messages with their ids were sent since: {:,}."
 
 

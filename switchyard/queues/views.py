@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from switchyard.audit.services import Who, notes_on, write_note
+from switchyard.audit.services import LONGEST_REASON, Who, notes_on, write_note
 from switchyard.broker.admin.limits import KeyState, LimitState
 from switchyard.broker.errors import ActRefused, BrokerError, UnknownQueue
 from switchyard.broker.stores.yard_facts import queue_subject
@@ -223,7 +223,7 @@ def _act_or_ask(request: HttpRequest, verb: str, name: str, act: Callable[[], st
 
 
 def _reason(request: HttpRequest) -> str:
-    return request.POST.get("reason", "").strip()[: services.LONGEST_REASON]
+    return request.POST.get("reason", "").strip()[:LONGEST_REASON]
 
 
 def _back(name: str) -> HttpResponseRedirect:

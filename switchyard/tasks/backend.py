@@ -40,7 +40,6 @@ from switchyard.tasks.task_actors import (
     normalize_json,
     prepare,
     result_of_job,
-    task_at,
     task_backends,
     task_enqueued,
 )
@@ -166,7 +165,7 @@ class SwitchyardBackend(BaseTaskBackend):
             record = with_result(ended_job(row))
             if row.state == "succeeded" and not row.result and (record is None or record.result is None):
                 raise TaskResultDoesNotExist(f"{result_id}: it succeeded, its return value is not kept any more")
-        task = None if record is None else task_at(record.actor)
+        task = None if record is None else TASKS.get(record.actor)
         if record is None or task is None:
             raise TaskResultDoesNotExist(result_id)
         return result_of_job(task, record)
@@ -233,6 +232,6 @@ def _register_others(modules: list[ModuleType], backend: SwitchyardBackend) -> N
     """Register tasks of other backends as well: ``using(backend=…)`` may send them to ours."""
     for value in [value for module in modules for value in vars(module).values()]:
         # isinstance would make what a lazy object of the project stands for.
-        if issubclass(type(value), Task) and task_at(value.module_path) is None:
+        if issubclass(type(value), Task) and value.module_path not in TASKS:
             with contextlib.suppress(InvalidTask):  # nobody can send it to this backend either
                 value.using(backend=backend.alias)

@@ -91,10 +91,6 @@ TASKS: dict[str, Task[..., Any]] = {}
 DISCOVERED: set[str] = set()
 
 
-def task_at(path: str) -> Task[..., Any] | None:
-    return TASKS.get(path)
-
-
 OPTION: Final = "task"
 # Of the last attempts only: the message carries them.
 TRACEBACKS: Final = 3
@@ -137,7 +133,7 @@ class TaskAttempts(Middleware):
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
         """Add the attempt to the message's option, and to the body that its record keeps."""
-        if exception is None or task_at(message.actor_name) is None:
+        if exception is None or message.actor_name not in TASKS:
             return
         cause = (exception.__cause__ or exception) if isinstance(exception, ResultRefused) else exception
         text = "".join(traceback.format_exception(cause)).encode("utf-8", "backslashreplace").decode()
@@ -335,7 +331,7 @@ class FinishedTasks(Middleware):
     def after_process_message(
         self, broker: Broker, message: MessageProxy, *, result: Any = None, exception: BaseException | None = None
     ) -> None:
-        task = task_at(message.actor_name)
+        task = TASKS.get(message.actor_name)
         outcome = outcome_of(message, exception)
         if task is None or outcome.kind in ("retried", "deferred"):
             return

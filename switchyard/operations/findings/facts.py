@@ -24,7 +24,7 @@ from switchyard.broker.keys import ALL_LANES, QueueKeys
 from switchyard.broker.queue.operations import QueueOperations, owners_of
 from switchyard.broker.redis.calls import RedisCalls, Word, calls_on
 from switchyard.broker.redis.connections import Client, connect
-from switchyard.broker.redis.own_keys import UNREADABLE, moment
+from switchyard.broker.redis.own_keys import UNREADABLE, moment, utf8
 from switchyard.broker.shapes import QueueStats, shown_json
 from switchyard.broker.stores.job_record import Job
 from switchyard.broker.stores.pool_reports import PoolReport, PoolReports
@@ -113,7 +113,7 @@ def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
         *(("ZRANGE", keys.parked(lane), 0, PARKED_SHOWN - 1) for lane in ALL_LANES),
     ]
     leases, (_, noted), (_, suspected), *parked = calls.look(reads)
-    until_of = {_text(owner): moment(until) for owner, until in _pairs(leases)}
+    until_of = {utf8(owner): moment(until) for owner, until in _pairs(leases)}
     expired = {owner: (now_ms - until_of[owner]) / 1000 for owner in owners_of(leases[::2], keys.leases)}
     reads = [read for hold in map(keys.hold, expired) for read in (("HLEN", hold), ("HEXISTS", hold, "#"))]
     answers = calls.look(reads)
@@ -121,24 +121,20 @@ def _queue(calls: RedisCalls, keys: QueueKeys, now_ms: int) -> QueueFacts:
     crashed: dict[str, int] = {}
     lapses: dict[str, int] = {}
     for name, note in _pairs(noted):
-        id_ = _text(name).removeprefix("crash:")
+        id_ = utf8(name).removeprefix("crash:")
         if (count := re.match(rb"\d{1,9}", note)) and int(count[0]):
             crashed[id_] = int(count[0])
         if found := re.search(rb"\n@[\d,-]+ (\S*[@+]\S*)$", note):
             lapses[id_] = found[1].count(b"@")
     for name, stored in _pairs(suspected):  # of messages that are on another server
         if (found := SUSPECT.fullmatch(stored)) and now_ms - int(found[1]) <= SUSPECTED_MS:
-            lapses[_text(name)] = found[2].count(b"@")
+            lapses[utf8(name)] = found[2].count(b"@")
     ids = [*crashed, *lapses]
     bodies = calls.look([("HMGET", keys.bodies, *ids)])[0] if ids else []
     fields = {id_: compared_fields_of(body) for id_, body in zip(ids, bodies, strict=True) if body is not None}
     actors = {id_: each.actor for id_, each in fields.items() if each is not None}
     unknown = sorted({_actor(member) for members in parked for member in members})
     return QueueFacts(stats, expired, held, crashed, actors, lapses, tuple(unknown))
-
-
-def _text(word: bytes) -> str:
-    return str(word, "utf-8", "replace")
 
 
 def _pairs(words: list[bytes]) -> list[tuple[bytes, bytes]]:
@@ -188,7 +184,7 @@ class QueueSearch:
         while scanned < SCANNED_KEYS and time.monotonic() < deadline_s:
             cursor, names = client.scan(cursor, match=f"{prefix}*:bodies", count=SCANNED_AT_ONCE)
             scanned += SCANNED_AT_ONCE
-            found.update(map(_text, cast("list[bytes]", names)))
+            found.update(map(utf8, cast("list[bytes]", names)))
             if not cursor:
                 break
         self._cursors[place] = cursor

@@ -236,11 +236,8 @@ _RUNNING = re.compile(r"^[\s|:+-]*(Running|Currently)\b")
 class StackRequests:
     """Request for stacks: a signal has children write them, and the answer is sent half a second later."""
 
-    def __init__(
-        self, pool_name: str, *, send: Callable[[int, int], None], answer: Callable[[str, list[ChildStacks]], None]
-    ) -> None:
-        self._pool_name = pool_name
-        self._send, self._answer = send, answer
+    def __init__(self, pool_name: str, answer: Callable[[str, list[ChildStacks]], None]) -> None:
+        self._pool_name, self._answer = pool_name, answer
         self._request = self._begun = ""
         self._dumps: dict[int, Dump] = {}
         self._at_s = 0.0
@@ -253,7 +250,7 @@ class StackRequests:
         self._at_s = time.monotonic() + WAIT_S
         self._dumps = {pid: Dump(self._pool_name, pid) for pid in pids}
         for pid in self._dumps:
-            self._send(pid, signal.SIGUSR1)
+            os.kill(pid, signal.SIGUSR1)
 
     def finish(self) -> None:
         """Answer the request when its answer is due."""

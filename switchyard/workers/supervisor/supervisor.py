@@ -153,7 +153,7 @@ class Supervisor:
         )
         self._reporter = Reporter(pool)
         # Only running children are signalled: they are not reaped yet, so that no other process has their pid.
-        self._stacks = StackRequests(pool.name, send=os.kill, answer=self._reporter.answer_stacks)
+        self._stacks = StackRequests(pool.name, self._reporter.answer_stacks)
         self._leases = connect_leases(pool, declared_yard(), dramatiq.get_broker(), switchyard_settings().broker_url)
         self._run_beside = beside
         count = 0 if beside is None else 1

@@ -8,4 +8,4 @@ from project.settings import INSTALLED_APPS as PROJECT_APPS
 from project.settings import SWITCHYARD as DECLARED
 
 INSTALLED_APPS = [*PROJECT_APPS, "tests.chaos.outage_yard"]
-SWITCHYARD = replace(DECLARED, topology=DECLARED.topology.hurried(int(os.environ["OUTAGE_SPEED"])))
+SWITCHYARD = replace(DECLARED, topology=replace(DECLARED.topology, retry_speed=int(os.environ["OUTAGE_SPEED"])))

@@ -124,7 +124,7 @@ def test_the_first_attempt_is_the_start_the_last_one_is_named_and_what_none_note
 @pytest.fixture
 def end_with(monkeypatch: pytest.MonkeyPatch) -> Any:
     """End an attempt of a task with an exception, in a worker named ``here``."""
-    monkeypatch.setattr(task_actors, "task_at", lambda path: path if path == "a.task" else None)
+    monkeypatch.setitem(task_actors.TASKS, "a.task", "a.task")
     monkeypatch.setattr(task_actors, "worker_of", lambda broker: "here")
 
     def end(message: MessageProxy, error: BaseException | None) -> None:

@@ -263,7 +263,7 @@ def test_an_actor_that_does_not_is_not(options):
 
 
 def test_hurried_retries_are_refused_in_production_alone(settings):
-    hurried = replace(settings.SWITCHYARD, topology=declared_yard().hurried(1_500))
+    hurried = replace(settings.SWITCHYARD, topology=replace(declared_yard(), retry_speed=1_500))
 
     settings.SWITCHYARD = replace(hurried, debug=False)
     refused = yard_is_sound()

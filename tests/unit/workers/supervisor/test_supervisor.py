@@ -231,7 +231,8 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch):
         with file.open("a") as appended:
             appended.write('Thread 0x1 (most recent call first):\n  File "new.py", line 1 in new\n')
 
-    asked = StackRequests("urgent", send=dump, answer=lambda request, told: answers.append((request, told)))
+    monkeypatch.setattr(report.os, "kill", dump)
+    asked = StackRequests("urgent", lambda request, told: answers.append((request, told)))
     asked.begin("a request", [77])
     asked.finish()
     asked.finish()
@@ -242,9 +243,8 @@ def test_only_what_was_written_since_the_request_is_told(monkeypatch):
 def test_a_request_that_is_read_again_is_answered_once(monkeypatch):
     monkeypatch.setattr(report, "WAIT_S", 0)
     signalled, answers = [], []
-    asked = StackRequests(
-        "urgent", send=lambda pid, signum: signalled.append(pid), answer=lambda request, told: answers.append(request)
-    )
+    monkeypatch.setattr(report.os, "kill", lambda pid, signum: signalled.append(pid))
+    asked = StackRequests("urgent", lambda request, told: answers.append(request))
 
     for request in ("first", "first", "second"):
         asked.begin(request, [77])
