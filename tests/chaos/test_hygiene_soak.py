@@ -47,6 +47,8 @@ NO_PROGRESS_S = 180.0
 ENDED = re.compile(r"child \d+ \(pid (\d+)\)")
 # A well-behaved job whose attempt raised something, and what: the policy of its queue repeats it.
 FAILED = re.compile(r"\] (?:retried|dead) (.* job_id=(round-\d+-job-\d+) .*)")
+# Such an attempt is told by its retry as well: a task that puts another log in place hides the lines of its neighbours.
+RETRY = re.compile(r"job_id=(round-\d+-job-\d+) queue=\w+-retry")
 # Signs of what an earlier job has left to it. By what all jobs of a process share, such as its descriptors, its event
 # loop or a transaction of async jobs, a neighbour may cost it an attempt at any time: those are counted.
 INHERITED = ("raised=AssertionError", "readonly database", "read-only transaction", "raised=DecimalException")
@@ -173,7 +175,8 @@ class Soak:
         assert not inherited, f"attempts failed by what an earlier job has left: {inherited}"
         ended, supervisors = {int(pid) for pid in ENDED.findall(log)}, {each.pid for each in self._yard.processes()}
         noted = [run for run in map(Run.of, self._ledger.entries()) if "-job-" in run.job]
-        retried = {job for _, job in failed} | {run.job for run in noted if run.phase == "failed"}
+        told = {job for _, job in failed} | {*RETRY.findall(log)}
+        retried = told | {run.job for run in noted if run.phase == "failed"}
         runs = [run for run in noted if run.phase == "started"]
         last = {run.job: run for run in runs}
         earlier = [run for run in runs if run is not last[run.job]]
