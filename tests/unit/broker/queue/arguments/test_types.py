@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from switchyard.broker.errors import UnencodablePayload
 from switchyard.broker.queue.arguments import ArgumentTypes, Misfit, in_json
 from switchyard.broker.queue.codec import decode, entry_of
+from switchyard.broker.queue.limits import position_of
 from switchyard.middleware.arguments import Arguments
 from switchyard.middleware.errors import ArgumentMismatch
 from tests.unit.broker.queue.arguments.kinds import KINDS, Colour, Line, Order, State, told
@@ -335,6 +336,7 @@ def test_class_based_and_asynchronous_actors_have_types():
         Arguments().before_enqueue(broker, broker.actors["Remind"].message(), None)
     for name in ("Remind", "later"):
         assert travelled(ArgumentTypes(broker.actors[name].fn), DAY) == (DAY,)
+    assert [position_of(actor, "day") for actor in broker.actors.values()] == [1, 1], "limits count what has no name"
 
 
 @pytest.mark.parametrize(
