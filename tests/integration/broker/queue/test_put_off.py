@@ -1,4 +1,4 @@
-"""What is put off or parked on the server: by pauses of actors, open circuits, unknown calls; what makes it due."""
+"""Messages put off or parked on the server: by pauses of actors, open circuits, unknown calls; what makes them due."""
 
 import re
 from types import SimpleNamespace
