@@ -97,6 +97,9 @@ class Crashes(Middleware):
     Where supervisor and worker ended together, the cause may be the machine, a deploy, or one of the messages that ran.
     These run only where the pool runs nothing else; when that pool has ended as well for the fifth time, the message is
     a dead letter (``suspected_poison``).
+
+    One that was parked runs where it was adopted, beside others: workers of other code may be the first to fetch it
+    from the isolated lane, each time, and would park it again.
     """
 
     def __init__(self, *, transport: Transport) -> None:
@@ -120,6 +123,8 @@ class Crashes(Middleware):
             message.started_ms = now_ms()  # type: ignore[attr-defined]
             raise SuspectedPoison(message.actor_name, lapses)
         if getattr(broker, "slots", 1) == 1 if lapses is None else getattr(broker, "runs_suspects", True):
+            return
+        if getattr(message, "adopted", False):
             return
         if retry_until_available(message, "isolation", self._transport.isolate, message):
             ending = cause.partition("\n")[0]

@@ -216,7 +216,7 @@ class Consumer(DramatiqConsumer):
         except BaseException:
             self._credit.release(credit)
             raise
-        self._make_ready(adopted, credit)
+        self._make_ready(adopted, credit, adopted=True)
 
     def _start_listening(self, timeout_s: float) -> None:
         """Request the wake-up. The only consumer of a worker reserves its credit, and sends the next fetch as well."""
@@ -273,7 +273,7 @@ class Consumer(DramatiqConsumer):
         self._lane_empty = not more and len(found.grants) < credit
         self._make_ready(found, credit)
 
-    def _make_ready(self, found: Fetched, credit: int) -> None:
+    def _make_ready(self, found: Fetched, credit: int, *, adopted: bool = False) -> None:
         """Queue the leased messages for the worker, and release the credit that is left."""
         try:
             if found.state == "gone":
@@ -282,6 +282,8 @@ class Consumer(DramatiqConsumer):
                 raise BrokerError(f"{self.owner} {fact}")
             for grant in found.grants:
                 if (message := receive(grant, self._family, self._lane_name, self._broker)) is not None:
+                    if adopted:
+                        message.adopted = True
                     self._ready.append(message)
                     credit -= 1
         finally:

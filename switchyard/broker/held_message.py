@@ -24,6 +24,7 @@ class HeldMessage(MessageProxy):
         has_credit: It counts against the prefetch credit of its worker.
         moved: It is in another place already; the worker's acknowledgement is not sent.
         runs_in: Ident of the thread or greenlet that runs it.
+        adopted: It was parked, and leased because this worker knows its call.
         given_back: Its server has it again, before it started here.
         circuit: Its dependency's, and whether it is the probe; set by a hook, as are ``circuit_opened``, what opened,
             and ``called``, its dependency and whether that answered.
@@ -34,7 +35,7 @@ class HeldMessage(MessageProxy):
     crashes, cancel_requested, cause, body = 0, False, "", b""
     lapses: tuple[str, ...] | None = None
     moved = False
-    given_back = False
+    given_back = adopted = False
     open = dead_lettered = False
     outcome: Any = None
     dead_letter: DeadLetter | None = None

@@ -171,14 +171,19 @@ class LeaseKeeper:
         """Keep leases in another queue as well, and sweep it. One that is known already is left as it is."""
         self._queues.setdefault(operations.keys.queue, ServedQueue(operations))
 
-    def adopt(self, child: str, lanes: Sequence[LaneKey] | None = None, *, work: str = "") -> None:
+    def adopt(
+        self, child: str, lanes: Sequence[LaneKey] | None = None, *, work: str = "", joined_s: float | None = None
+    ) -> None:
         """Join the leases of a child, of a name never used before, during the next tick, and renew them from then on.
 
         ``lanes`` are those that it serves, by default all; ``work`` is its first record, see :meth:`report`. Without
-        one, the end of its leases makes nothing a suspect.
+        one, the end of its leases makes nothing a suspect. One that joined already, at the monotonic ``joined_s``, is
+        not joined again: it may have lost its lease meanwhile.
         """
         lanes = tuple(lanes) if lanes is not None else self._lanes
-        self._children[child] = _Child(lanes, dict.fromkeys(lanes, work))
+        self._children[child] = found = _Child(lanes, dict.fromkeys(lanes, work))
+        if joined_s is not None:
+            found.leased_until_s = dict.fromkeys(lanes, joined_s + LEASE_MS / 1000)
 
     def report(self, child: str, work: Mapping[LaneKey, str]) -> None:
         """Record what a child runs in its lanes, in the text of ``report.lua``: changes, at most once a second a queue.
@@ -409,10 +414,10 @@ class SelfManagedLeases:
                     break
             else:
                 child = f"worker.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:12]}"
-                own = QueueOperations(self._calls, queue.keys)
+                own, joined_s = QueueOperations(self._calls, queue.keys), time.monotonic()
                 own.join(owner_of(child, key))
                 self._keeper.add_queue(own)
-                self._keeper.adopt(child, [key])
+                self._keeper.adopt(child, [key], joined_s=joined_s)
                 if not self._thread.is_alive():
                     self._thread.start()
             self._children[child] = key, here

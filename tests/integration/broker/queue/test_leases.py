@@ -390,6 +390,15 @@ def test_messages_that_wait_for_a_thread_are_not_started_once_their_lease_is_los
     assert caplog.text.count(f"{lost} lost its lease: others have its messages now") == 1
 
 
+def test_an_owner_that_lost_its_lease_before_the_first_renewal_does_not_get_it_back(keeper, family):
+    family.join("worker.1/live")
+    family.reclaim("worker.1/live")
+    keeper.adopt("worker.1", [LIVE], joined_s=time.monotonic())
+
+    assert keeper.tick() == ["worker.1"]
+    assert "worker.1/live" not in family.owners()
+
+
 def test_a_server_that_is_away_costs_one_tick_however_many_lanes_there_are(remote, proxy, monkeypatch):
     monkeypatch.setattr("switchyard.broker.queue.leases.RENEW_S", 0.05)
     keys = Keys(f"test-{uuid.uuid4().hex[:8]}")
