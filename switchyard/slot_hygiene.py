@@ -395,14 +395,11 @@ class _Session:
             setattr(adapters, name, noting(name))
 
 
-def is_half_read(driver: Any, cursor: Any) -> bool:
-    """Return whether a statement of SQLite has not come to its end, or none is allowed any more.
-
-    Such a statement keeps an interrupt for the next one; without it an interrupt does nothing.
-    """
-    driver.interrupt()
-    try:
-        cursor.execute(NOTHING)
+def is_half_read(driver: sqlite3.Connection, cursor: sqlite3.Cursor | None = None) -> bool:
+    """Return whether a statement of SQLite has not come to its end, or none is allowed any more."""
+    try:  # such a statement keeps an interrupt for the next one; without it an interrupt does nothing
+        driver.interrupt()
+        (cursor or driver.cursor()).execute(NOTHING)
     except sqlite3.Error:
         return True
     return False
@@ -413,13 +410,17 @@ def abandon(connection: Any) -> None:
     # Django keeps a connection that is closed inside of a block, and refuses it from then on.
     connection.in_atomic_block = connection.closed_in_transaction = False
     if isinstance(driver := driver_of(connection), sqlite3.Connection):
-        # A closed connection keeps its locks for as long as a cursor of it lives, as the one in a traceback does.
         with contextlib.suppress(sqlite3.Error):
             driver.rollback()
-            if is_half_read(driver, driver.cursor()):
-                for each in gc.get_referrers(driver):  # takes 10 ms and more
-                    if issubclass(type(each), sqlite3.Cursor):  # by its type: a lazy object would be evaluated
-                        each.close()
+        # A closed connection keeps its locks for as long as a cursor has a statement that did not end, as in a
+        # traceback. Once the task has closed the connection, such a cursor cannot be closed.
+        if is_half_read(driver):
+            nowhere = sqlite3.connect(":memory:")
+            for each in gc.get_referrers(driver):  # takes 10 ms and more
+                if issubclass(type(each), sqlite3.Cursor):  # by its type: a lazy object would be evaluated
+                    with contextlib.suppress(sqlite3.Error):  # one that another thread runs
+                        sqlite3.Cursor.__init__(each, nowhere)
+            nowhere.close()
     try:
         if connection.connection is not None:
             connection.connection.close()  # a pool of Django's would hand it to the next

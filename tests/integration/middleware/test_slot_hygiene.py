@@ -97,18 +97,18 @@ def suspend_in_block() -> None:
     next(suspended)
 
 
-def close_in_block() -> None:
-    """Close the connection within a block that nobody leaves."""
-    enter_block()
-    connection.close()
-
-
 def keep_cursor_in_block() -> None:
     """Write in a block that nobody leaves, and keep a cursor that has not ended, as a traceback does."""
     enter_block()
     Group.objects.create(name="uncommitted")
     KEPT.append(connection.cursor())
     KEPT[-1].execute("SELECT 1 UNION ALL SELECT 2")
+
+
+def close_in_block() -> None:
+    """Close the connection within a block that nobody leaves, with a cursor that has not ended."""
+    keep_cursor_in_block()
+    connection.close()
 
 
 def switch_autocommit_off() -> None:
