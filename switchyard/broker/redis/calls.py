@@ -352,6 +352,7 @@ class RedisCalls:
         budget = Budget(self.budget_s if budget_s is None else budget_s, self.refused_s)
         sent = False
         way: Way | None = None
+        told: redis.RedisError | None = None  # what a server answered says more than a last try that is cut short
         while True:
             sent_before, connection = sent, None
             try:
@@ -378,13 +379,15 @@ class RedisCalls:
                 again = way.after(error, connection, budget.pause_s())
                 if again is None:
                     raise named(name, error) from error
+                is_silent = isinstance(error, redis.TimeoutError)
                 if again.done_nothing:
                     sent = sent_before
                 elif connection is not None:
                     connection.disconnect()
-                lost = isinstance(error, redis.TimeoutError) and not repeatable
-                if lost or budget.ends_within(again.wait_s, reached=sent or again.reached):
-                    raise way.given_up(name, error, sent=sent) from error
+                shown = told if told and is_silent else error
+                if (is_silent and not repeatable) or budget.ends_within(again.wait_s, reached=sent or again.reached):
+                    raise way.given_up(name, shown, sent=sent) from error
+                told = None if again.done_nothing else shown
             finally:
                 if connection is not None:
                     self.release(connection)

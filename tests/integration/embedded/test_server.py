@@ -59,10 +59,10 @@ def test_it_has_started_when_its_data_are_loaded(tmp_path, monkeypatch):
         for number in range(20_000):
             pipeline.set(f"key-{number}", number)
         pipeline.execute()
+        wait_for(lambda: not client.info("persistence")["aof_buffer_length"])  # it writes later while its disk is busy
     server.kill()
     usual = EmbeddedServer._arguments
     monkeypatch.setattr(EmbeddedServer, "_arguments", lambda self: [*usual(self), "--key-load-delay", "50"])
-
     with server, client_of(server.url) as client:
         assert client.dbsize() == 20_000
 
