@@ -133,13 +133,12 @@ def test_a_job_that_waits_for_its_retry_runs_its_next_attempt(broker, run_worker
     job_id = broker.actors["fails_once"].send().message_id
 
     with run_worker(broker=broker):
-        wait_for(lambda: parts.records.states([job_id]) == ["retrying"])
-        due = parts.records.read(job_id)
+        due = wait_for(lambda: (found := parts.records.read(job_id)) and found.state == "retrying" and found)
         assert run_now(parts, job_id) == "due"
         wait_for(lambda: parts.records.states([job_id]) == ["succeeded"])
 
     record = parts.records.read(job_id)
-    assert due is not None and due.next_attempt_at is not None and due.next_attempt_at > now_ms() + HOUR_MS / 4
+    assert due.next_attempt_at is not None and due.next_attempt_at > now_ms() + HOUR_MS / 4
     assert record is not None and record.attempts == 2 and ran == ["failed", "succeeded"]
 
 
