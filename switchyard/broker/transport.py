@@ -58,7 +58,7 @@ class RedisTransport(Transport):
         """Schedule a held message anew where it came from, then put it on the list for workers that know it.
 
         A message of the lane for isolated runs waits in the live lane instead: any pool's child may fetch it from the
-        former, and a worker of the live lane sends it back there. After a crash between the two steps the message is
+        former; the worker that adopts it runs it. After a crash between the two steps the message is
         not on the list and waits until it is due.
         """
         lane = self._lane(held)
