@@ -190,11 +190,14 @@ class ThreadInterrupts:
                 gc.enable()
 
     def _watch(self) -> None:
+        is_over = False
         while True:
             wait_s = self.raise_due()
+            # After an interval without: each of many short tasks would wake this thread, and the two take turns.
             # Before it looks for tasks once more: one that begins from now on wakes this thread.
-            self._dozes = not self._tasks
-            self._soon.wait(wait_s if self._tasks else None)
+            self._dozes = is_over and not self._tasks
+            is_over = not self._tasks and not self._dozes
+            self._soon.wait(None if self._dozes and not self._tasks else wait_s)
             self._soon.clear()
 
     def _log(self) -> None:

@@ -227,8 +227,7 @@ def text_of(number: int) -> str:
 
 @pytest.mark.timeout(1_200)
 @pytest.mark.parametrize(
-    ("kills", "enqueues", "per_s", "within_s"),
-    [(1, 300, 300, inf), pytest.param(5, 30_000, 0, 5, marks=long)],
+    ("kills", "enqueues", "per_s", "within_s"), [(1, 300, 300, inf), pytest.param(5, 30_000, 0, 5, marks=long)]
 )
 def test_pools_outlive_kills_of_their_server_and_lose_nothing(
     server, pools_on, ledger, kills, enqueues, per_s, within_s

@@ -469,8 +469,7 @@ def test_cancellations_are_read_by_one_thread_at_a_time(build, monkeypatch):
     thread.join(30)
     second.join(30)
 
-    assert while_one_reads == 1
-    assert reports.stopped == ["m"]
+    assert (while_one_reads, reports.stopped) == (1, ["m"])
 
 
 def test_no_cancellation_is_read_while_the_first_message_begins(build, monkeypatch):

@@ -101,8 +101,7 @@ def test_a_broker_that_is_away_holds_a_dead_letter_until_it_is_back(works, monke
         work.letter(sent)
         work.idle()
 
-    assert len(refused) == 3
-    assert work.read(sent).state == "dead"
+    assert (len(refused), work.read(sent).state) == (3, "dead")
 
 
 def test_a_job_with_a_rate_limit_waits_for_a_broker_that_is_away_without_an_attempt(works, monkeypatch):
@@ -201,8 +200,7 @@ def test_a_requeued_job_is_not_cancelled_by_what_was_asked_in_its_last_life(work
         requeue(work.transport, "work", sent.message_id)
         wait_for(ended.is_set)
 
-    assert len(runs) == 2
-    assert work.read(sent).state == "succeeded"
+    assert (len(runs), work.read(sent).state) == (2, "succeeded")
 
 
 def test_a_full_server_takes_the_end_of_a_job(tmp_path, run_worker, monkeypatch):
@@ -291,8 +289,7 @@ def test_a_failing_job_takes_its_retries_and_ends_in_its_dead_list(valkey, run_w
 
     letter = facilities.transport.find_dead_letter("work", job_id)
     assert lanes == ["work", "work-retry", "work-retry"]
-    assert letter.attempts == 3
-    assert len(facilities.alerts.claim_due()) == 1
+    assert (letter.attempts, len(facilities.alerts.claim_due())) == (3, 1)
     assert broker.dead_letters == [], "Dramatiq keeps a second copy"
 
 
@@ -317,8 +314,7 @@ def test_a_cancelled_job_does_not_start_because_its_record_cannot_be_asked(valke
             wait_for(lambda: refused)
             broker.join("work", timeout=60_000)
 
-    assert runs == []
-    assert facilities.records.read(sent.message_id).state == "cancelled"
+    assert (runs, facilities.records.read(sent.message_id).state) == ([], "cancelled")
 
 
 def _stub_yard(valkey: Any) -> tuple[StubBroker, Facilities]:

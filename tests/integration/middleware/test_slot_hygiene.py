@@ -404,8 +404,7 @@ def test_a_cursor_left_half_read_hides_no_row_and_refuses_none(work, leave, kept
         writes.send("row-1")
         wait_for(lambda: rows() == 2)
 
-    assert seen == [1]
-    assert work.stats.dead == 0
+    assert (seen, work.stats.dead) == ([1], 0)
 
 
 @pytest.mark.parametrize("leave", [forbid_writing, make_rows_of_another_kind, keep_half_read, close_driver])

@@ -13,14 +13,14 @@ import pytest
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.message import Message
-from dramatiq.middleware import TimeLimitExceeded
-from dramatiq.threading import Interrupt
+from dramatiq.middleware import Interrupt, TimeLimitExceeded
 
 from switchyard.middleware import interrupts as interrupts_module
 from switchyard.middleware.errors import CancelInterrupt
 from switchyard.middleware.interrupts import ThreadInterrupts
 from switchyard.middleware.time_limits import TimeLimits
 from tests.factories.yards import small_yard
+from tests.waiting import wait_for
 
 
 class Task:
@@ -93,6 +93,20 @@ def test_a_job_that_ends_in_time_is_not_interrupted_nor_is_the_next_one_there(in
     thread.join(30)
 
     assert arrived == []
+
+
+def test_many_short_tasks_hardly_wake_what_watches_them_and_one_after_a_rest_does(monkeypatch):
+    interrupts, looks = ThreadInterrupts(), []
+    monkeypatch.setattr(interrupts, "raise_due", lambda: looks.append(0) or ThreadInterrupts.raise_due(interrupts))
+    interrupts.start()
+    for _ in range(400):
+        interrupts.begin("short", math.inf)
+        interrupts.end()
+        time.sleep(0.001)
+
+    assert len(looks) < 200
+    wait_for(lambda: interrupts._dozes)
+    assert Task(interrupts, "late", limit_s=0.01).join() == [TimeLimitExceeded]
 
 
 def test_what_catches_the_exception_still_has_its_time_limit(interrupts):
@@ -333,8 +347,7 @@ def test_a_task_that_ends_once_its_limit_was_found_due_is_not_interrupted():
 
     interrupts._tasks = Tasks()
 
-    assert arriving_after_the_end(interrupts, found, ended) == []
-    assert not interrupts._tasks
+    assert (arriving_after_the_end(interrupts, found, ended), interrupts._tasks) == ([], {})
 
 
 PROFILED = """

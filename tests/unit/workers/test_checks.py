@@ -315,12 +315,7 @@ def test_an_actor_on_an_undeclared_queue_is_refused_with_those_that_exist():
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [
-        *((limit, "E002") for limit in (None, float("inf"), 0, -1, "5s")),
-        (2_000, "E003"),
-        (9_000, "E003"),
-        (1_999, ""),
-    ],
+    [*((limit, "E002") for limit in (None, float("inf"), 0, -1, "5s")), (2_000, "E003"), (9_000, "E003"), (1_999, "")],
 )
 def test_an_actor_has_a_limit_below_its_queues_hard_limit_by_default_that_of_its_queue(limit, expected):
     assert told(broker_with(queue_name="work")) == []

@@ -194,8 +194,7 @@ def test_a_parked_message_of_a_paused_actor_is_not_adopted(family):
     made = pause(family)
 
     assert lane.adopt(ME, '["fan_out", 0, []]', [b"parked"]).grants == []
-    assert family.next() == []
-    assert family.put_off() == ["parked"]
+    assert (family.next(), family.put_off()) == ([], ["parked"])
     administration.resume_actor(family, made.field)
     assert family.next() == ["parked"]
 
