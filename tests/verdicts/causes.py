@@ -143,8 +143,8 @@ def fans_out(yard: WatchedYard) -> Iterator[None]:
 
 @contextmanager
 def one_customer_floods(yard: WatchedYard) -> Iterator[None]:
-    """Send 3,000 jobs of one customer, and one of each of a hundred others; purge what is left."""
-    yard.send("sync_customer", "default", 7, count=3_000)
+    """Send 2,000 jobs of one customer, and one of each of a hundred others; purge what is left."""
+    yard.send("sync_customer", "default", 7, count=2_000)
     for number in range(100):
         yard.send("sync_customer", "default", 100 + number)
     yield

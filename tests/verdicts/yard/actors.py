@@ -82,7 +82,7 @@ def fan_out() -> None:
 
 @dramatiq.actor(queue_name="default")
 def sync_customer(customer_id: int) -> None:
-    work(100)
+    work(300)
 
 
 class CardRefused(Exception):

@@ -65,7 +65,7 @@ local function note_yield(id, holder, body)
 end
 
 -- Count new messages by actor, and by how much later they are due: in one command for successive ones of an actor. For one
--- message that takes 1.3 µs of the server's CPU.
+-- message that takes 1.6 µs of the server's CPU.
 local function note_sends(bodies, delay_ms)
   local later = delay_ms >= 60000 and "\n" .. math.floor(math.log(delay_ms / 60000) / math.log(2)) or ""
   local count = 0
@@ -74,10 +74,8 @@ local function note_sends(bodies, delay_ms)
     count = count + 1
     if not bodies[n + 2] or string.sub(bodies[n + 2], 11, 11 + #actor) ~= actor .. '"' then
       local name = actor .. later
-      if redis.call("HINCRBY", KEYS[15], name, count) == count and redis.call("HLEN", KEYS[15]) > 1000 then  -- a new one
-        redis.call("HDEL", KEYS[15], name)
-        redis.call("HINCRBY", KEYS[15], "other" .. later, count)
-      end
+      if redis.call("HLEN", KEYS[15]) >= 1000 and redis.call("HEXISTS", KEYS[15], name) == 0 then name = "other" .. later end
+      redis.call("HINCRBY", KEYS[15], name, count)
       count = 0
     end
   end
